@@ -1,0 +1,27 @@
+"""The one error that bad input raises: a line that names the field or file, what was found and what is allowed."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: `where: found X; allowed: Y`. The command line prints it and exits with 2.
+
+    Args:
+      where: the config field or the file, as the user wrote it.
+      found: what is there.
+      allowed: what may be there.
+    """
+
+    def __init__(self, where: str, found: object, allowed: str):
+        self.where, self.found, self.allowed = where, found, allowed
+        super().__init__(" ".join(f"{where}: found {found}; allowed: {allowed}".split()))
+
+
+def nearest(name: str, known: Iterable[str], most: int = 8) -> str:
+    """The known names nearest to `name` first, for an error text: "a, b, c (12 known)"."""
+    known = sorted(str(k) for k in known)
+    close = difflib.get_close_matches(str(name), known, n=most, cutoff=0.5)
+    shown = close + [k for k in known if k not in close][: max(0, most - len(close))]
+    more = f" ({len(known)} known)" if len(known) > len(shown) else ""
+    return ", ".join(shown) + more if shown else "nothing"
