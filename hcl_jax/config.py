@@ -1,0 +1,259 @@
+"""A run's configuration: defaults, recipes, overrides, and the frozen JSON that a workdir keeps.
+
+A recipe is a Python file with `get_config(arg) -> ConfigDict`. It is run once; what it gives is completed, checked
+(validate.py) and written to `config.json`. Everything after that reads the JSON and runs no recipe.
+"""
+
+import ast
+import importlib.util
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from hcl_jax.errors import InputError, nearest
+
+# Fields that may differ when a run is started again with --config: they change speed or output, never the result.
+OPEN_FIELDS = ("mesh.", "log.", "checkpoint.", "data.dir", "data.in_memory", "data.prepare")
+
+VIEW = {"draws": None, "missing": 0.0}
+EVALUATION_VIEW = {"output": "h", "draws": None, "missing": 0.0}
+TOWER = {"heads": {}, "target": None, "memory": {}, "batching": "joint", "bn_groups": 1}
+HEAD = {"reads": "h"}
+TARGET = {"momentum": 0.996, "schedule": "cosine", "heads": (), "stats": "own"}
+MEMORY = {"kind": "fifo"}
+OBJECTIVE = {"weight": 1.0, "pairs": "index", "row_weights": None}
+
+
+def defaults() -> ConfigDict:
+    """Every field of a run with its default. A recipe starts here and fills in views, towers and objectives."""
+    return ConfigDict(
+        {
+            "name": "",
+            "seed": 0,
+            "data": {
+                "name": "digits",  # a name of data.SOURCES, or any TFDS name
+                "dir": "",
+                "train_split": "train",
+                "test_split": "test",
+                "num_examples": 0,  # 0 = all; else the first n of the training split
+                "batch_size": 256,  # global, in examples
+                "labels": ("label",),
+                "num_classes": 0,  # 0 = as the source says
+                "shape": (),  # of one example where the source cannot say (random input, folders)
+                "text": "text",  # the column of a CSV or the key of an npz that holds the text
+                "in_memory": True,
+                "prepare": False,  # let TFDS download and prepare what is missing
+            },
+            "views": {},
+            "towers": {},
+            "objectives": {},
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 1e-3,
+                "scaling": "none",
+                "weight_decay": 1e-4,
+                "momentum": 0.9,
+                "b1": 0.9,
+                "b2": 0.999,
+                "schedule": "cosine",
+                "warmup_steps": 0,
+                "warmup_epochs": 0.0,
+                "clip": 0.0,  # global norm; 0 = off
+                "average": 0.0,  # decay of the weight average that evaluation reads; 0 = off
+                "exclude": ("bias$", "scale$", "(^|/)objectives/", "position", "(cls|register)$"),
+                "rules": (),  # (regex, learning-rate multiplier): 0 freezes, negative ascends
+            },
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "rules": ()},
+            "train": {
+                "steps": 0,  # 0 = from epochs
+                "epochs": 10.0,
+                "accumulate": 1,
+                "compute_dtype": "float32",
+                "param_dtype": "float32",
+                "remat": False,
+                "max_skipped": 10,  # stop after so many non-finite steps in a row
+            },
+            "init_from": {"path": "", "include": (".*",), "exclude": (), "frozen": False},
+            "evaluate": {
+                "every": 0,  # steps between evaluations; 0 = only at the end
+                "batch_size": 256,
+                "views": {},
+                "labels": "label",
+                "knn": {"k": 20, "temperature": 0.07},
+                "linear": True,
+                "per_class": (),
+                "draws": 5,
+                "retrieval": (),
+                "recall_at": (1, 5),
+                "baselines": True,  # the untrained encoder and the raw input beside the trained one
+                "nearest_neighbour": False,  # 1-NN Euclidean on the raw input, the usual baseline for series
+            },
+            "checkpoint": {"every": 1000, "keep": 2},
+            "log": {"every": 20, "tensorboard": True, "wandb": False},
+        }
+    )
+
+
+def _filled(spec: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    return {**default, **dict(spec)} if isinstance(spec, Mapping) else spec  # validate.py refuses what is no mapping
+
+
+def complete(config: ConfigDict) -> FrozenConfigDict:
+    """Fills in the defaults of each view, tower, head and objective and freezes: sorted keys, tuples, no reference."""
+    c = json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config), default=_jsonable))
+    if isinstance(c.get("views"), dict):
+        c["views"] = {k: _filled(v, {**VIEW, "draws": k}) for k, v in c["views"].items()}
+    if isinstance(c.get("towers"), dict):
+        for name, tower in c["towers"].items():
+            tower = _filled(tower, TOWER)
+            if isinstance(tower, dict):
+                tower["heads"] = {k: _filled(v, HEAD) for k, v in (tower["heads"] or {}).items()}
+                tower["memory"] = {k: _filled(v, MEMORY) for k, v in (tower["memory"] or {}).items()}
+                tower["target"] = _filled(tower["target"], TARGET) if tower["target"] else None
+            c["towers"][name] = tower
+    if isinstance(c.get("objectives"), dict):
+        c["objectives"] = {k: _filled(v, OBJECTIVE) for k, v in c["objectives"].items()}
+    evaluate = c.get("evaluate")
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("views"), dict):
+        evaluate["views"] = {k: _filled(v, {**EVALUATION_VIEW, "draws": k}) for k, v in evaluate["views"].items()}
+    return FrozenConfigDict(json.loads(json.dumps(c, sort_keys=True)))
+
+
+def _jsonable(value: object) -> object:
+    found = f"{value!r} of type {type(value).__name__}"
+    raise InputError("config", found, "numbers, strings, booleans, None, tuples and dicts of them")
+
+
+def to_json(config: FrozenConfigDict) -> str:
+    """The frozen text of a config: sorted, indented, one trailing newline."""
+    return json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n"
+
+
+def from_json(text: str, where: str) -> FrozenConfigDict:
+    """Reads a frozen config. Raises InputError naming `where` when the text is no JSON object."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(where, f"no JSON ({error})", "the config.json that a run wrote") from None
+    if not isinstance(value, dict):
+        raise InputError(where, type(value).__name__, "the config.json that a run wrote")
+    return FrozenConfigDict(value)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optimizer.learning_rate": 0.3, ...}`: each leaf by its dotted name, tuples of dicts by index."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.") or {name: {}}
+        elif isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value):
+            flat |= flatten({str(i): v for i, v in enumerate(value)}, f"{name}.")
+        else:
+            flat[name] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted field -> (old, new) for every leaf that differs; `None` stands for a leaf that one side lacks."""
+    a, b = flatten(old), flatten(new)
+    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
+
+
+def recipe_folders() -> list[pathlib.Path]:
+    """Where packaged recipes lie: inside the installed package, or beside it in a clone."""
+    here = pathlib.Path(__file__).resolve().parent
+    return [p for p in (here / "configs", here.parent / "configs") if p.is_dir()]
+
+
+def recipe_names() -> list[str]:
+    """The packaged recipes, by name."""
+    return sorted({p.stem for folder in recipe_folders() for p in folder.glob("*.py") if not p.stem.startswith("_")})
+
+
+def load(text: str) -> ConfigDict:
+    """`simclr:digits` or `path/to/recipe.py:argument` -> what its get_config gives. Runs that file, once."""
+    name, _, argument = text.partition(":")
+    path = pathlib.Path(name)
+    if path.suffix != ".py":
+        found = [f / f"{name}.py" for f in recipe_folders() if (f / f"{name}.py").is_file()]
+        if not found:
+            raise InputError("--config", repr(name), f"a recipe, nearest {nearest(name, recipe_names())}; or a .py file")
+        path = found[0]
+    elif not path.is_file():
+        packaged = [f / path.name for f in recipe_folders() if path.parts[:1] == ("configs",) and (f / path.name).is_file()]
+        if not packaged:
+            raise InputError("--config", f"no file {name}", f"a .py file, or a recipe, nearest {nearest(path.stem, recipe_names())}")
+        path = packaged[0]
+    spec = importlib.util.spec_from_file_location(f"hcl_jax_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError("--config", name, "a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:  # a user's file may fail in any way; the line says where
+        raise InputError("--config", f"{path} fails: {type(error).__name__}: {error}", "a recipe that can be imported") from error
+    if not hasattr(module, "get_config"):
+        raise InputError("--config", f"{path} without get_config", "a file that defines get_config(arg) -> ConfigDict")
+    config = module.get_config(argument) if argument else module.get_config()
+    config.name = path.stem
+    return config
+
+
+def choose(argument: str, table: Mapping[str, Any]) -> Any:
+    """The entry of a recipe's table that its argument names. Raises InputError listing the known arguments."""
+    if argument not in table:
+        raise InputError("--config argument", repr(argument), f"one of {nearest(argument, table)}")
+    return table[argument]
+
+
+def override(config: ConfigDict, field: str, text: str) -> None:
+    """Sets `field` ("optimizer.learning_rate") from the command line, in place; the type of the old value decides."""
+    where = f"--config.{field}"
+    at: Any = config
+    *path, last = field.split(".")
+    for part in path:
+        at = _child(at, part, where)
+    old = _child(at, last, where)
+    value = _parse(text, old, where)
+    if isinstance(at, tuple | list):
+        raise InputError(where, "an entry of a list", f"the whole list --config.{'.'.join(path)}=(...)")
+    at[last] = value
+
+
+def _child(at: Any, part: str, where: str) -> Any:
+    if isinstance(at, tuple | list):
+        if not part.isdigit() or int(part) >= len(at):
+            raise InputError(where, repr(part), f"0 to {len(at) - 1}")
+        return at[int(part)]
+    if not hasattr(at, "keys"):
+        raise InputError(where, f"{part!r} below a value", "an existing field")
+    if part not in at:
+        raise InputError(where, f"unknown field {part!r}", f"nearest {nearest(part, at.keys())}")
+    return at[part]
+
+
+def _parse(text: str, old: Any, where: str) -> Any:
+    if isinstance(old, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if isinstance(old, bool) and not isinstance(value, bool):
+        raise InputError(where, text, "true or false")
+    if isinstance(old, int) and not isinstance(old, bool) and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InputError(where, text, "a whole number")
+    if isinstance(old, float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(where, text, "a number")
+        return float(value)
+    if isinstance(old, tuple | list):
+        value = value if isinstance(value, tuple | list) else (value,)
+        return tuple(value)
+    return value

@@ -1,0 +1,112 @@
+"""Where numbers go: metrics.jsonl, TensorBoard, W&B by option, and the terminal."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from hcl_jax.errors import InputError
+
+
+class Log:
+    """Writes metrics by step; each step stands once in metrics.jsonl, also after resumes.
+
+    Args:
+      workdir: the run's folder; None writes nothing but the terminal (processes other than the first).
+      start: the step that the run resumes from; lines past it are dropped.
+      steps: the run's last step, for the bar.
+      config: the frozen config, for W&B.
+      tensorboard, wandb: which writers.
+      bar: a progress bar or plain lines; None asks whether standard error is a terminal.
+    """
+
+    def __init__(
+        self, workdir: pathlib.Path | None, *, start: int, steps: int, config: dict[str, Any],
+        tensorboard: bool = True, wandb: bool = False, bar: bool | None = None,
+    ):  # fmt: skip
+        self._file: TextIO | None = None
+        self._writer = self._wandb = None
+        self._steps, self._start, self._began = steps, start, time.monotonic()
+        if workdir is not None:
+            path = workdir / "metrics.jsonl"
+            _drop_after(path, start)
+            self._file = path.open("a", encoding="utf-8")
+            if tensorboard:
+                from tensorboardX import SummaryWriter
+
+                self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
+            if wandb:
+                try:
+                    import wandb as client
+                except ImportError:
+                    raise InputError("config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]") from None
+                self._wandb = client.init(dir=str(workdir), config=config, resume="allow", id=workdir.absolute().name)
+        shown = sys.stderr.isatty() if bar is None else bar
+        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if shown and workdir else None
+        self._lines = not shown and workdir is not None
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """One line of numbers for `step`; a value that is no finite number is written as text."""
+        if self._file:
+            shown = {k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}
+            self._file.write(json.dumps({"step": step, **shown}) + "\n")
+            self._file.flush()
+        if self._writer:
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(metrics, step=step)
+
+    def progress(self, step: int, loss: float, rate: float) -> None:
+        """Moves the bar, or prints a plain line."""
+        if self._bar is not None:
+            self._bar.set_postfix({"loss": f"{loss:.4f}", "examples/s": f"{rate:.0f}"}, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self._lines:
+            passed = time.monotonic() - self._began
+            left = passed / max(step - self._start, 1) * (self._steps - step)
+            print(f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  {_clock(left)} left", flush=True)
+
+    def say(self, text: str) -> None:
+        """A message of its own line, above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif self._lines:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar and the writers."""
+        if self._bar is not None:
+            self._bar.close()
+        for part in (self._file, self._writer):
+            if part is not None:
+                part.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Keeps the whole lines up to `step`; what a killed run wrote past its checkpoint comes again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue  # a line that the kill cut in two
+    part = path.with_suffix(".part")
+    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    os.replace(part, path)

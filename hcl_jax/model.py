@@ -1,0 +1,243 @@
+"""The model of a run: towers and objectives bound into pure functions of the state and a batch.
+
+    outputs  = towers(views)
+    loss     = sum of weight * objective(outputs)
+    step     : (state, batch) -> (state, metrics)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hcl_jax import memory as memories
+from hcl_jax import objectives, towers
+from hcl_jax.state import TrainState, named_key
+
+
+class Model(NamedTuple):
+    """The static parts of a run."""
+
+    towers: dict[str, towers.Tower]
+    objectives: Mapping[str, Mapping[str, Any]]
+    losses: Mapping[str, Callable]
+    top1: Mapping[str, Callable]
+    engine: Any
+    accumulate: int
+    steps: int
+    param_dtype: Any
+
+
+def build(config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, top1: Mapping, engine: Any, steps: int) -> Model:
+    """Binds a frozen config to the tables of parts."""
+    return Model(
+        towers=towers.build(config, encoders, heads),
+        objectives=config.objectives.to_dict(),
+        losses=losses,
+        top1=top1,
+        engine=engine,
+        accumulate=config.train.accumulate,
+        steps=steps,
+        param_dtype=jnp.dtype(config.train.param_dtype),
+    )
+
+
+def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any], seed: int | jax.Array) -> TrainState:
+    """The state before the first step. Uses of `batch` only its shapes, so the numbers do not depend on data or mesh."""
+    key = jax.random.key(seed)
+    params: dict[str, Any] = {"objectives": {}}
+    target, stats, memory = {}, {}, {}
+    for name, tower in model.towers.items():
+        params[name], stats[name] = towers.init(tower, named_key(key, f"towers/{name}"), batch["views"])
+        if tower.target is not None:
+            target[name] = {
+                "params": towers.copy_for_target(tower, params[name]),
+                "batch_stats": towers.copy_for_target(tower, stats[name]),
+            }
+    for name, spec in model.objectives.items():
+        params["objectives"][name] = objectives.init(spec, model.param_dtype)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        target=target,
+        model_state=stats,
+        memory={},
+        opt_state=tx.init(params),
+        key=key,
+        skipped=jnp.zeros((), jnp.int32),
+    )
+    _, aux = jax.eval_shape(lambda s, b: _forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
+    for name, tower in model.towers.items():
+        memory[name] = {}
+        for slot, spec in tower.memory.items():
+            rows = aux.written[name][slot]
+            slot_key = named_key(key, f"memory/{name}/{slot}")
+            if spec["kind"] == "fifo":
+                memory[name][slot] = memories.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype)
+            else:
+                memory[name][slot] = memories.init_mean(rows.shape[-1], rows.dtype)
+    return state._replace(memory=memory)
+
+
+def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """{view: keys [B]}: from the step's key, the view and the row, and nothing else."""
+    rows = jnp.arange(batch["index"].shape[0])
+    names = [v for t in model.towers.values() for v in t.views]
+    return {v: jax.vmap(lambda r, k=named_key(key, v): jax.random.fold_in(k, r))(rows) for v in names}
+
+
+class Aux(NamedTuple):
+    """What a forward pass leaves besides the loss."""
+
+    metrics: dict[str, jax.Array]
+    model_state: Any
+    target_stats: Any
+    written: Any  # {tower: {slot: rows}}, for the memory
+
+
+def _forward(
+    model: Model, state: TrainState, params: Any, batch: Mapping[str, Any], keys: Mapping[str, jax.Array], memory: Any
+) -> tuple[jax.Array, Aux]:
+    """Loss of one batch. With memory None only the outputs are wanted (shapes at initialisation)."""
+    outputs: dict[str, dict[str, jax.Array]] = {}
+    target: dict[str, dict[str, jax.Array]] = {}
+    model_state, target_stats = dict(state.model_state), {}
+    common = {"present": batch["present"], "keys": keys, "train": True}
+    for name, tower in model.towers.items():
+        made, model_state[name] = towers.apply(tower, params[name], model_state[name], batch["views"], **common)
+        outputs |= made
+        if tower.target is not None:
+            copy = jax.lax.stop_gradient(state.target[name])
+            heads = towers.target_heads(tower)
+            made, stats = towers.apply(tower, copy["params"], copy["batch_stats"], batch["views"], heads=heads, **common)
+            target |= made
+            target_stats[name] = stats
+    written = {
+        name: {
+            slot: jax.lax.stop_gradient(
+                objectives.read(spec["reads"], batch=batch, outputs=outputs, target=target, memory={})
+            )
+            for slot, spec in tower.memory.items()
+        }
+        for name, tower in model.towers.items()
+    }
+    total, metrics = jnp.zeros((), jnp.float32), {}
+    if memory is not None:
+        for name, spec in model.objectives.items():
+            learned = params["objectives"][name]
+            value, extra = objectives.evaluate(
+                spec,
+                model.losses[spec["loss"]],
+                model.top1.get(spec["loss"]),
+                learned,
+                model.engine,
+                batch=batch,
+                outputs=outputs,
+                target=target,
+                memory=memory,
+            )
+            total = total + objectives.weigh(spec, value, learned)
+            metrics[f"loss/{name}"] = value
+            metrics |= {f"{k}/{name}": v for k, v in extra.items()}
+    return total, Aux(metrics, model_state, target_stats, written)
+
+
+def train_step(
+    model: Model, tx: optax.GradientTransformation, state: TrainState, batch: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count.
+
+    With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
+    """
+    k = model.accumulate
+    keys = _keys(jax.random.fold_in(state.key, state.step), model, batch)
+    gradient = jax.value_and_grad(lambda p, s, b, key: _forward(model, s, p, b, key, state.memory), has_aux=True)
+
+    if k == 1:
+        (loss, aux), grads = gradient(state.params, state, batch, keys)
+    else:
+        split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, k, *x.shape[1:]), 1, 0), (batch, keys))
+
+        def body(carry: Any, part: Any) -> tuple[Any, Any]:
+            model_state, target_stats, total = carry
+            target = {n: {**t, "batch_stats": target_stats[n]} for n, t in state.target.items()}
+            (loss, aux), grads = gradient(
+                state.params, state._replace(model_state=model_state, target=target), part[0], part[1]
+            )
+            return (aux.model_state, aux.target_stats, jax.tree.map(jnp.add, total, grads)), (loss, aux.metrics, aux.written)
+
+        start = (
+            state.model_state,
+            {n: t["batch_stats"] for n, t in state.target.items()},
+            jax.tree.map(jnp.zeros_like, state.params),
+        )
+        (model_state, target_stats, grads), (loss, metrics, written) = jax.lax.scan(body, start, split)
+        grads = jax.tree.map(lambda g: g / k, grads)
+        loss, metrics = jax.tree.map(lambda x: jnp.mean(x, 0), (loss, metrics))
+        # Row r lies at [r mod k, r // k]: back to the order of the global batch before the memory takes it.
+        written = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), written)
+        aux = Aux(metrics, model_state, target_stats, written)
+
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    new = state._replace(
+        params=params,
+        target=_target(model, state, params, aux),
+        model_state=aux.model_state,
+        memory=_memory(model, state, aux, batch),
+        opt_state=opt_state,
+    )
+    # Selected, never scaled by zero: 0 * nan is nan.
+    new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
+    new = new._replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
+    metrics = {"loss": loss, **aux.metrics, "gradient_norm": norm, "skipped": new.skipped}
+    return new, metrics
+
+
+def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
+    target = {}
+    for name, old in state.target.items():
+        tower = model.towers[name]
+        spec = tower.target
+        assert spec is not None
+        momentum = towers.target_momentum(spec, state.step, model.steps)
+        online = towers.copy_for_target(tower, aux.model_state[name])
+        stats = {
+            "own": lambda n=name: aux.target_stats[n],
+            "ema": lambda o=old, s=online, m=momentum: towers.moved(o["batch_stats"], s, m),
+            "online": lambda s=online: s,
+        }[spec["stats"]]()
+        moved = towers.moved(old["params"], towers.copy_for_target(tower, params[name]), momentum)
+        target[name] = {"params": moved, "batch_stats": stats}
+    return target
+
+
+def _memory(model: Model, state: TrainState, aux: Aux, batch: Mapping[str, Any]) -> Any:
+    memory: dict[str, Any] = {}
+    for name, tower in model.towers.items():
+        memory[name] = {}
+        for slot, spec in tower.memory.items():
+            reference = objectives.parse(spec["reads"])
+            assert reference is not None
+            old, rows = state.memory[name][slot], aux.written[name][slot]
+            present = batch["present"].get(reference.owner)
+            if spec["kind"] == "fifo":
+                memory[name][slot] = memories.write_fifo(old, rows, present)
+            else:
+                memory[name][slot] = memories.write_mean(old, rows, present, spec["momentum"])
+    return memory
+
+
+def encode(
+    model: Model, tower: str, outputs: tuple[str, ...], params: Any, model_state: Any, view: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """Outputs of one view in evaluation mode (running statistics, no dropout): {output: [B, ...]}."""
+    part = model.towers[tower]._replace(views=("view",))
+    made, _ = towers.apply(
+        part, params[tower], model_state[tower], {"view": view}, present={}, keys=None, train=False
+    )
+    return {name: made["view"][name] for name in outputs}

@@ -1,0 +1,327 @@
+"""Checks a whole config before anything is built. The first fault found is one line that names the field."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hcl_jax import config as configs
+from hcl_jax import objectives
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.towers import head_order, with_read
+
+KINDS = ("image", "series", "text")
+POSITIVE = ("temperature", "scale", "base_temperature")  # a loss divides by these or scales logits with them
+SPEC_FIELDS = {
+    "view": ("kind", "field", "ops", "draws", "missing"),
+    "evaluation view": ("kind", "field", "ops", "draws", "missing", "tower", "output"),
+    "tower": ("views", "encoder", "heads", "target", "memory", "batching", "bn_groups"),
+    "target": ("momentum", "schedule", "heads", "stats"),
+}
+
+
+def check(
+    config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, views: Mapping, kinds: Mapping | tuple = KINDS
+) -> None:
+    """Raises InputError at the first field that cannot be built.
+
+    Args:
+      config: completed and frozen (config.complete).
+      encoders, heads, losses, views: the tables that names are looked up in.
+      kinds: the known kinds of view.
+    """
+    c = config.to_dict()
+    _structure(c)
+    _numbers(c)
+    for name, view in c["views"].items():
+        _view(f"config.views.{name}", view, views, kinds, SPEC_FIELDS["view"])
+    _towers(c, encoders, heads)
+    made = outputs_of(c)
+    for name, spec in c["objectives"].items():
+        _objective(f"config.objectives.{name}", spec, made, c, losses)
+    _memory(c, made)
+    _evaluate(c, made, views, kinds)
+
+
+def outputs_of(c: Mapping[str, Any]) -> set[str]:
+    """Every name that an objective may read: `a.h`, `a.z`, `a.target.z`, `image.memory.queue`."""
+    names = set()
+    for tower, spec in c["towers"].items():
+        for view in spec["views"]:
+            names |= {f"{view}.h", f"{view}.tokens"} | {f"{view}.{h}" for h in spec["heads"]}
+            if spec["target"]:
+                copied = with_read(spec["target"]["heads"], spec["heads"])
+                names |= {f"{view}.target.h", f"{view}.target.tokens"} | {f"{view}.target.{h}" for h in copied}
+        names |= {f"{tower}.memory.{slot}" for slot in spec["memory"]}
+    return names
+
+
+def _structure(c: Mapping[str, Any]) -> None:
+    reference = configs.defaults().to_dict()
+    free = ("views", "towers", "objectives")
+    _same_fields("config", c, reference)
+    for section, fields in reference.items():
+        if isinstance(fields, dict):
+            if not isinstance(c[section], Mapping):
+                raise InputError(f"config.{section}", repr(c[section]), "fields by name")
+            if section not in free:
+                _same_fields(f"config.{section}", c[section], fields)
+                for name, default in fields.items():
+                    _same_type(f"config.{section}.{name}", c[section][name], default)
+    for section in free:
+        if not c[section]:
+            raise InputError(f"config.{section}", "none", "at least one entry by name")
+        for name, spec in c[section].items():
+            if not isinstance(spec, Mapping):
+                raise InputError(f"config.{section}.{name}", repr(spec), "fields by name")
+            if section in ("views", "towers") and not re.fullmatch(r"\w+", name):
+                raise InputError(f"config.{section}", f"the name {name!r}", "letters, digits and _")
+            if section in ("views", "towers") and name in ("views", "labels", "index", "memory", "target", "objectives"):
+                raise InputError(f"config.{section}", f"the name {name!r}", "a name that references do not use themselves")
+
+
+def _same_fields(where: str, found: Mapping, known: Mapping | tuple, needed: Mapping | tuple | None = None) -> None:
+    for name in found:
+        if name not in known:
+            raise InputError(f"{where}.{name}", "a field nobody reads", f"nearest {nearest(name, known)}")
+    for name in known if needed is None else needed:
+        if name not in found:
+            raise InputError(f"{where}.{name}", "nothing", "this field is needed")
+
+
+def _same_type(where: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        good, text = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        good, text = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        good, text = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    elif isinstance(default, str):
+        good, text = isinstance(value, str), "text"
+    elif isinstance(default, tuple | list):
+        good, text = isinstance(value, tuple | list), "a list"
+    else:
+        good, text = value is None or isinstance(value, Mapping), "fields by name, or None"
+    if not good:
+        raise InputError(where, repr(value), text)
+
+
+def _range(where: str, value: float, good: bool, allowed: str) -> None:
+    if not good:
+        raise InputError(where, value, allowed)
+
+
+def _numbers(c: Mapping[str, Any]) -> None:
+    data, train, optimizer = c["data"], c["train"], c["optimizer"]
+    _range("config.seed", c["seed"], 0 <= c["seed"] < 2**32, "0 to 2**32 - 1")
+    _range("config.data.batch_size", data["batch_size"], data["batch_size"] >= 1, ">= 1")
+    _range("config.data.num_examples", data["num_examples"], data["num_examples"] >= 0, ">= 0; 0 takes all")
+    _range("config.evaluate.batch_size", c["evaluate"]["batch_size"], c["evaluate"]["batch_size"] >= 1, ">= 1")
+    _range("config.train.steps", train["steps"], train["steps"] >= 0, ">= 0; 0 counts from train.epochs")
+    _range("config.train.epochs", train["epochs"], train["steps"] > 0 or train["epochs"] > 0, "> 0, or train.steps > 0")
+    k = train["accumulate"]
+    _range("config.train.accumulate", k, k >= 1 and data["batch_size"] % k == 0, f"a divisor of data.batch_size {data['batch_size']}")
+    for field in ("compute_dtype", "param_dtype"):
+        _one_of(f"config.train.{field}", train[field], ("float32", "bfloat16", "float16", "float64"))
+    _range("config.optimizer.learning_rate", optimizer["learning_rate"], optimizer["learning_rate"] > 0, "> 0")
+    _one_of("config.optimizer.name", optimizer["name"], ("sgd", "adamw", "lars", "lamb"))
+    _one_of("config.optimizer.scaling", optimizer["scaling"], ("none", "linear", "sqrt"))
+    _one_of("config.optimizer.schedule", optimizer["schedule"], ("constant", "cosine"))
+    for field in ("momentum", "b1", "b2", "average"):
+        _range(f"config.optimizer.{field}", optimizer[field], 0 <= optimizer[field] < 1, "0 <= x < 1")
+    for field in ("weight_decay", "warmup_steps", "warmup_epochs", "clip"):
+        _range(f"config.optimizer.{field}", optimizer[field], optimizer[field] >= 0, ">= 0")
+    for field in ("every", "keep"):
+        _range(f"config.checkpoint.{field}", c["checkpoint"][field], c["checkpoint"][field] >= 1, ">= 1")
+    _range("config.log.every", c["log"]["every"], c["log"]["every"] >= 1, ">= 1")
+    for where, patterns in (
+        ("config.optimizer.exclude", optimizer["exclude"]),
+        ("config.optimizer.rules", [r[0] for r in _pairs("config.optimizer.rules", optimizer["rules"])]),
+        ("config.mesh.rules", [r[0] for r in _pairs("config.mesh.rules", c["mesh"]["rules"])]),
+        ("config.init_from.include", c["init_from"]["include"]),
+        ("config.init_from.exclude", c["init_from"]["exclude"]),
+    ):
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError):
+                raise InputError(where, repr(pattern), "a regular expression") from None
+
+
+def _pairs(where: str, rules: Any) -> Any:
+    for rule in rules:
+        if not isinstance(rule, tuple | list) or len(rule) != 2:
+            raise InputError(where, repr(rule), "pairs (regular expression, value)")
+    return rules
+
+
+def _one_of(where: str, value: Any, known: Any) -> None:
+    if value not in known:
+        raise InputError(where, repr(value), nearest(value, known))
+
+
+def _call(where: str, make: Callable, given: Mapping[str, Any], hidden: tuple[str, ...]) -> None:
+    """Holds the keywords that a spec gives against the signature that will receive them."""
+    parameters = inspect.signature(make).parameters
+    known = [n for n, p in parameters.items() if n not in hidden and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
+        for name in given:
+            if name not in known:
+                raise InputError(f"{where}.{name}", "an argument nobody reads", nearest(name, known))
+    for name in known:
+        if parameters[name].default is inspect.Parameter.empty and name not in given:
+            raise InputError(f"{where}.{name}", "nothing", "this argument is needed")
+
+
+def _view(where: str, view: Mapping, views: Mapping, kinds: Any, fields: tuple[str, ...]) -> None:
+    _same_fields(where, view, fields)
+    _one_of(f"{where}.kind", view["kind"], kinds)
+    _range(f"{where}.missing", view["missing"], 0 <= view["missing"] < 1, "0 <= x < 1, the share of examples without it")
+    for i, op in enumerate(view["ops"]):
+        if not isinstance(op, Mapping) or "op" not in op:
+            raise InputError(f"{where}.ops.{i}", repr(op), '{"op": name, ...}')
+        _one_of(f"{where}.ops.{i}.op", op["op"], views)
+        function = views[op["op"]]
+        hidden = tuple(inspect.signature(function).parameters)[:2]  # the pixels and the random numbers
+        _call(f"{where}.ops.{i}", function, {k: v for k, v in op.items() if k != "op"}, hidden)
+
+
+def _module(where: str, spec: Any, table: Mapping, extra: tuple[str, ...] = ()) -> None:
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise InputError(where, repr(spec), '{"name": ..., ...}')
+    _one_of(f"{where}.name", spec["name"], table)
+    given = {k: v for k, v in spec.items() if k not in ("name", *extra)}
+    _call(where, table[spec["name"]], given, ("parent", "name", "dtype", "param_dtype"))
+
+
+def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
+    owner: dict[str, str] = {}
+    for name, spec in c["towers"].items():
+        where = f"config.towers.{name}"
+        _same_fields(where, spec, SPEC_FIELDS["tower"])
+        if not spec["views"]:
+            raise InputError(f"{where}.views", "none", f"some of {nearest('', c['views'])}")
+        for view in spec["views"]:
+            _one_of(f"{where}.views", view, c["views"])
+            if view in owner:
+                raise InputError(f"{where}.views", f"{view!r}, which tower {owner[view]!r} has", "each view in one tower")
+            owner[view] = name
+        _one_of(f"{where}.batching", spec["batching"], ("joint", "per_view"))
+        _range(f"{where}.bn_groups", spec["bn_groups"], spec["bn_groups"] >= 1, ">= 1; 1 = over the whole batch")
+        if c["data"]["batch_size"] // c["train"]["accumulate"] % spec["bn_groups"]:
+            raise InputError(f"{where}.bn_groups", spec["bn_groups"], "a divisor of the (accumulated) batch")
+        _module(f"{where}.encoder", spec["encoder"], encoders)
+        for head, h in spec["heads"].items():
+            _module(f"{where}.heads.{head}", h, heads, ("reads",))
+            _one_of(f"{where}.heads.{head}.reads", h["reads"], ("h", "tokens", *spec["heads"]))
+        order = head_order(spec["heads"])
+        for i, head in enumerate(order):
+            if spec["heads"][head]["reads"] in order[i:]:
+                raise InputError(f"{where}.heads.{head}.reads", spec["heads"][head]["reads"], "heads that read no circle")
+        if spec["target"]:
+            _target(f"{where}.target", spec)
+
+
+def _target(where: str, spec: Mapping) -> None:
+    target = spec["target"]
+    _same_fields(where, target, SPEC_FIELDS["target"])
+    _range(f"{where}.momentum", target["momentum"], 0 <= target["momentum"] <= 1, "0 <= m <= 1")
+    _one_of(f"{where}.schedule", target["schedule"], ("constant", "cosine"))
+    _one_of(f"{where}.stats", target["stats"], ("own", "ema", "online"))
+    for head in target["heads"]:
+        _one_of(f"{where}.heads", head, spec["heads"])
+
+
+def _reference(where: str, text: Any, made: set[str], c: Mapping[str, Any]) -> None:
+    reference = objectives.parse(text) if isinstance(text, str) else None
+    if reference is None:
+        raise InputError(where, repr(text), "view.output, view.target.output, tower.memory.slot, views.view.field, labels.name")
+    if reference.kind == "labels":
+        if reference.name not in c["data"]["labels"]:
+            raise InputError(where, repr(text), f"labels of data.labels: {nearest(reference.name, c['data']['labels'])}")
+    elif reference.kind == "views":
+        _one_of(where, reference.owner, c["views"])
+    elif reference.kind != "index" and text not in made:
+        raise InputError(where, f"{text!r}, which no view or tower makes", f"nearest {nearest(text, made)}")
+
+
+def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[str, Any], losses: Mapping) -> None:
+    for field in ("loss", "inputs"):
+        if field not in spec:
+            raise InputError(f"{where}.{field}", "nothing", "this field is needed")
+    _one_of(f"{where}.loss", spec["loss"], losses)
+    if isinstance(spec["inputs"], str) or not spec["inputs"]:
+        raise InputError(f"{where}.inputs", repr(spec["inputs"]), "a list of names")
+    for text in spec["inputs"]:
+        _reference(f"{where}.inputs", text, made, c)
+    _reference(f"{where}.pairs", spec["pairs"], made, c)
+    if spec["row_weights"] is not None:
+        _reference(f"{where}.row_weights", spec["row_weights"], made, c)
+    loss = losses[spec["loss"]]
+    given = {k: v for k, v in spec.items() if k not in objectives.RESERVED}
+    parameters = inspect.signature(loss).parameters
+    arrays = tuple(n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
+    needed = sum(parameters[n].default is inspect.Parameter.empty for n in arrays)
+    if len(spec["inputs"]) < needed or (len(spec["inputs"]) > len(arrays) and not variadic):
+        raise InputError(f"{where}.inputs", f"{len(spec['inputs'])} names", f"{len(arrays)} ({', '.join(arrays)})")
+    _call(where, loss, given, (*arrays, *objectives.GIVEN))
+    for name, value in {**given, "weight": spec["weight"]}.items():
+        if isinstance(value, Mapping):
+            _learned(f"{where}.{name}", value, name)
+        elif name in POSITIVE and value is not None:
+            good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+            _range(f"{where}.{name}", value, good, "> 0")
+    if not isinstance(spec["weight"], Mapping | int | float) or isinstance(spec["weight"], bool):
+        raise InputError(f"{where}.weight", repr(spec["weight"]), "a number, or {learn: linear, init: 0}")
+
+
+def _learned(where: str, value: Mapping[str, Any], name: str) -> None:
+    _same_fields(where, value, ("learn", "init", "max"), ("learn", "init"))
+    _one_of(f"{where}.learn", value["learn"], ("exp", "linear"))
+    if value["learn"] == "exp" or name in POSITIVE:
+        _range(f"{where}.init", value["init"], value["init"] > 0, "> 0")
+
+
+def _memory(c: Mapping[str, Any], made: set[str]) -> None:
+    fields = {"fifo": ("kind", "reads", "size"), "mean_ema": ("kind", "reads", "momentum")}
+    for tower, spec in c["towers"].items():
+        for slot, s in spec["memory"].items():
+            where = f"config.towers.{tower}.memory.{slot}"
+            _one_of(f"{where}.kind", s["kind"], fields)
+            _same_fields(where, s, fields[s["kind"]])
+            _reference(f"{where}.reads", s["reads"], made, c)
+            reference = objectives.parse(s["reads"])
+            if reference is None or reference.kind not in ("output", "target"):
+                raise InputError(f"{where}.reads", repr(s["reads"]), "an output of a view")
+            if s["kind"] == "fifo":
+                size, batch = s["size"], c["data"]["batch_size"]
+                _range(f"{where}.size", size, isinstance(size, int) and size >= batch and size % batch == 0,
+                       f"a multiple of data.batch_size {batch}")
+            else:
+                _range(f"{where}.momentum", s["momentum"], 0 <= s["momentum"] < 1, "0 <= m < 1")
+
+
+def _evaluate(c: Mapping[str, Any], made: set[str], views: Mapping, kinds: Any) -> None:
+    spec = c["evaluate"]
+    for name, view in spec["views"].items():
+        where = f"config.evaluate.views.{name}"
+        _view(where, view, views, kinds, SPEC_FIELDS["evaluation view"])
+        _one_of(f"{where}.tower", view["tower"], c["towers"])
+        _one_of(f"{where}.output", view["output"], ("h", *c["towers"][view["tower"]]["heads"]))
+    if spec["views"] and spec["labels"] and spec["labels"] not in c["data"]["labels"]:
+        raise InputError("config.evaluate.labels", repr(spec["labels"]), f"'' or one of {nearest(spec['labels'], c['data']['labels'])}")
+    for pair in spec["retrieval"]:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError("config.evaluate.retrieval", repr(pair), "pairs of evaluation outputs: ('image.z', 'text.z')")
+        for name in pair:
+            view, _, output = str(name).partition(".")
+            _one_of("config.evaluate.retrieval", view, spec["views"])
+            _one_of("config.evaluate.retrieval", output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))
+    for k in (*spec["recall_at"], *spec["per_class"]):
+        _range("config.evaluate.recall_at, per_class", k, isinstance(k, int) and k >= 1, "whole numbers >= 1")
+    _range("config.evaluate.draws", spec["draws"], spec["draws"] >= 1, ">= 1")
+    if spec["knn"] is not None:
+        _same_fields("config.evaluate.knn", spec["knn"], ("k", "temperature"))
+        _range("config.evaluate.knn.k", spec["knn"]["k"], spec["knn"]["k"] >= 1, ">= 1")
+        _range("config.evaluate.knn.temperature", spec["knn"]["temperature"], spec["knn"]["temperature"] > 0, "> 0")
