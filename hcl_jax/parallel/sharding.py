@@ -143,8 +143,9 @@ def state_shardings(abstract_state: Any, mesh: Mesh, rules: Rules = DEFAULT_RULE
     """A NamedSharding for every leaf of a training state.
 
     `params` follow the rules. Any other leaf whose path ends with a parameter's path and has its shape (the target's
-    copy, momentum, Adam's moments, the weight average) follows that parameter. All else is replicated: the step, keys,
-    running statistics, memory slots and optimizer counters.
+    copy, momentum, Adam's moments, the weight average) follows that parameter; a "params" inside a path, as in
+    `target/image/params/encoder/...`, does not count. All else is replicated: the step, keys, running statistics,
+    memory slots and optimizer counters.
 
     Args:
       abstract_state: NamedTuple with a field `params`; leaves with `.shape`, as from `jax.eval_shape`.
@@ -158,17 +159,19 @@ def state_shardings(abstract_state: Any, mesh: Mesh, rules: Rules = DEFAULT_RULE
       InputError: naming the rule or the parameter.
     """
     followed = infer(abstract_state.params, mesh, rules)
-    shapes = {path: tuple(leaf.shape) for path, leaf in flat_paths(abstract_state.params).items()}
-    shardings = flat_paths(followed)
     replicated = NamedSharding(mesh, PartitionSpec())
 
+    def parts_of(path: str) -> tuple[str, ...]:
+        return tuple(part for part in path.split("/") if part != "params")
+
+    params = flat_paths(abstract_state.params).items()
+    pairs = zip(params, jax.tree.leaves(followed), strict=True)
+    known = {(parts_of(path), tuple(leaf.shape)): sharding for (path, leaf), sharding in pairs}
+
     def one(path: Any, leaf: Any) -> NamedSharding:
-        parts = path_text(path).split("/")
-        for start in range(1, len(parts)):  # the longest tail first
-            tail = "/".join(parts[start:])
-            if tail in shapes:
-                return shardings[tail] if shapes[tail] == tuple(leaf.shape) else replicated
-        return replicated
+        parts = parts_of(path_text(path))
+        tails = ((parts[start:], tuple(leaf.shape)) for start in range(1, len(parts)))  # the longest first
+        return next((known[tail] for tail in tails if tail in known), replicated)
 
     rest = jax.tree_util.tree_map_with_path(one, abstract_state)
     return rest._replace(params=followed)
@@ -226,7 +229,7 @@ def local_rows(sharding: NamedSharding, batch_size: int, process_index: int | No
     if process_index is None:
         indices = list(sharding.addressable_devices_indices_map((batch_size,)).values())
     else:
-        by_device = sharding.devices_indices_map((batch_size,))
+        by_device: dict[Any, Any] = dict(sharding.devices_indices_map((batch_size,)))
         indices = [index for device, index in by_device.items() if device.process_index == process_index]
     parts = [np.arange(*index[0].indices(batch_size), dtype=np.int64) for index in indices if index is not None]
     return np.unique(np.concatenate(parts)) if parts else np.zeros((0,), np.int64)
@@ -252,9 +255,9 @@ def to_global(batch: Any, sharding: NamedSharding, rows: np.ndarray, batch_size:
     rows = np.asarray(rows)
     places: dict[tuple[int, int], slice] = {}
 
-    def place(index: slice) -> slice:
-        """Where global rows `index` lie in a leaf; found once for all leaves and the devices that share them."""
-        start, stop, _ = index.indices(batch_size)
+    def place(index: Any) -> slice:
+        """Where the rows of a global index lie in a leaf; found once for all leaves and the devices that share them."""
+        start, stop, _ = index[0].indices(batch_size)
         if (start, stop) not in places:
             first = int(np.searchsorted(rows, start))
             at = slice(first, first + stop - start)
@@ -270,7 +273,6 @@ def to_global(batch: Any, sharding: NamedSharding, rows: np.ndarray, batch_size:
         # The dtype is needed where a process has no row at all; int64 is int32 unless jax_enable_x64 is on.
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         shape = (batch_size, *leaf.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, lambda index: leaf[place(index[0])], dtype=dtype)
+        return jax.make_array_from_callback(shape, sharding, lambda index: leaf[place(index)], dtype=dtype)
 
     return jax.tree_util.tree_map_with_path(one, batch)
-
