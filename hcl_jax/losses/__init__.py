@@ -1,0 +1,43 @@
+"""Losses: pure functions of global arrays, one idea a file.
+
+Every entry is called as `loss(*inputs, ids=, row_weights=, **parameters)`; those that compare rows with rows also take
+`engine=`. All reduce to a scalar in float32 or wider, are the same number on any mesh, and give a finite value and
+gradient for zero vectors, ignored rows, rows without positives and batches of one.
+"""
+
+from hcl_jax.losses.align_uniform import align_uniform
+from hcl_jax.losses.barlow_twins import barlow_twins
+from hcl_jax.losses.clip import clip, clip_top1
+from hcl_jax.losses.cosine import byol, negative_cosine
+from hcl_jax.losses.info_nce import info_nce, info_nce_top1
+from hcl_jax.losses.multi_view import multi_view, multi_view_top1
+from hcl_jax.losses.nt_xent import nt_xent, nt_xent_top1
+from hcl_jax.losses.siglip import siglip, siglip_top1
+from hcl_jax.losses.sup_con import sup_con
+from hcl_jax.losses.supervised import cross_entropy, mean_squared_error
+from hcl_jax.losses.vicreg import vicreg
+
+LOSSES = {
+    "nt_xent": nt_xent,
+    "info_nce": info_nce,
+    "clip": clip,
+    "siglip": siglip,
+    "sup_con": sup_con,
+    "multi_view": multi_view,
+    "negative_cosine": negative_cosine,
+    "byol": byol,
+    "barlow_twins": barlow_twins,
+    "vicreg": vicreg,
+    "align_uniform": align_uniform,
+    "cross_entropy": cross_entropy,
+    "mean_squared_error": mean_squared_error,
+}
+
+# Share of rows whose nearest key is a positive; same call as the loss of that name.
+TOP1 = {
+    "nt_xent": nt_xent_top1,
+    "info_nce": info_nce_top1,
+    "clip": clip_top1,
+    "siglip": siglip_top1,
+    "multi_view": multi_view_top1,
+}

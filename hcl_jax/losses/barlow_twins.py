@@ -1,0 +1,53 @@
+"""Barlow Twins: the cross-correlation of two views should be the identity."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.losses import rows
+from hcl_jax.losses.moments import cross, moments, multiplicity, ratio
+
+
+def barlow_twins(
+    za: Array,
+    zb: Array,
+    *,
+    off_diagonal: float = 0.0051,
+    scale: float = 1.0,
+    epsilon: float = 1e-5,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Redundancy reduction over the whole batch.
+
+    C = A^T B / N,   A, B = (z - mean) / sqrt(var + epsilon) by feature
+    loss = scale [ sum_i (1 - C_ii)^2 + off_diagonal sum_{i != j} C_ij^2 ]
+
+    Args:
+      za: first view, [N, D].
+      zb: second view, [N, D]; row i is the same example as row i of za.
+      off_diagonal: lambda, weight of the redundancy term.
+      scale: factor on the loss (1 as in the paper; solo-learn has 0.025).
+      epsilon: added to the variance.
+      ids: int [N]; -1 = ignored row, in no statistic. Other values change nothing.
+      row_weights: [N], multiplicity of each row in the statistics: 2 is the row twice.
+
+    Returns:
+      Scalar; a sum over feature pairs. 0 without a valid row.
+
+    Raises:
+      InputError: shapes that differ, epsilon not above 0.
+
+    Reference: Zbontar et al. 2021, arXiv 2103.03230, equations 1 and 2.
+    """
+    n, d = rows.check_matrices(za=za, zb=zb)
+    rows.check_positive("epsilon", epsilon)
+    valid = rows.valid_rows(ids, n)
+    weight = multiplicity(valid, row_weights, rows.wide(za).dtype)
+    count = jnp.sum(weight)
+    both = (moments(z, valid, weight) for z in (za, zb))
+    a, b = (centred / jnp.sqrt(variance + epsilon)[None, :] for centred, variance in both)
+    c = ratio(cross(a, b, weight), count)
+    diagonal = jnp.diagonal(c)
+    off = jnp.where(jnp.eye(d, dtype=bool), 0, c)
+    loss = jnp.sum((1 - diagonal) ** 2) + off_diagonal * jnp.sum(off**2)
+    return jnp.where(count > 0, scale * loss, 0)

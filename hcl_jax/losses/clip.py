@@ -1,0 +1,78 @@
+"""CLIP's symmetric cross entropy between two modalities."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.losses import rows
+from hcl_jax.parallel.similarity import DENSE, Engine
+
+
+def clip(
+    image: Array,
+    text: Array,
+    *,
+    scale: float | Array,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    engine: Engine = DENSE,
+) -> Array:
+    """Mean of the cross entropies image -> text and text -> image.
+
+    l_i = 1/2 [ log sum_j exp(s x_i . y_j) - mean_p s x_i . y_p ]
+        + 1/2 [ log sum_j exp(s y_i . x_j) - mean_p s y_i . x_p ]
+
+    x, y at unit length, p over the rows with the id of i: a caption that occurs twice is right for both of its images.
+
+    Args:
+      image: [N, D].
+      text: [N, D]; row i belongs to row i of image.
+      scale: s > 0, the inverse temperature itself (not its logarithm), a number or a traced scalar.
+      ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
+      row_weights: [N], scale both directions of a row.
+      engine: makes the row sums.
+
+    Returns:
+      Scalar; mean over valid rows, weights not renormalised.
+
+    Raises:
+      InputError: shapes that differ, a scale not above 0.
+
+    Reference: Radford et al. 2021, arXiv 2103.00020, figure 3.
+    """
+    n, _ = rows.check_matrices(image=image, text=text)
+    rows.check_positive("scale", scale)
+    ids = rows.row_ids(ids, n)
+    valid = rows.valid_rows(ids, n)
+    x, y = rows.unit(image, valid), rows.unit(text, valid)
+    scale = jnp.asarray(scale, x.dtype)
+    there = rows.softmax_loss(engine.softmax_rows(x * scale, y, query_ids=ids, key_ids=ids))
+    back = rows.softmax_loss(engine.softmax_rows(y * scale, x, query_ids=ids, key_ids=ids))
+    return rows.mean((there + back) / 2, valid, row_weights)
+
+
+def clip_top1(
+    image: Array,
+    text: Array,
+    *,
+    scale: float | Array = 1.0,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    engine: Engine = DENSE,
+) -> Array:
+    """Share of rows whose nearest row of the other modality is a positive, mean of both directions (a tie is a miss).
+
+    Args:
+      image, text, ids, engine: as in `clip`; its other arguments are accepted and change nothing.
+
+    Returns:
+      Scalar in 0..1.
+    """
+    del scale, row_weights
+    n, _ = rows.check_matrices(image=image, text=text)
+    ids = rows.row_ids(ids, n)
+    valid = rows.valid_rows(ids, n)
+    x, y = rows.unit(image, valid), rows.unit(text, valid)
+    there = engine.best_rows(x, y, query_ids=ids, key_ids=ids)
+    back = engine.best_rows(y, x, query_ids=ids, key_ids=ids)
+    hits = (there.positive > there.negative).astype(x.dtype) + (back.positive > back.negative)
+    return rows.mean(hits / 2, valid, None)

@@ -1,0 +1,90 @@
+"""NT-Xent: SimCLR's loss over two views of a batch, every row against all 2N - 1 others."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.losses import rows
+from hcl_jax.parallel.similarity import DENSE, Engine, Over
+
+
+def nt_xent(
+    za: Array,
+    zb: Array,
+    *,
+    temperature: float | Array,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    convention: str = "mean",
+    denominator: Over = "all",
+    engine: Engine = DENSE,
+) -> Array:
+    """Normalised temperature-scaled cross entropy over the 2N rows of two views.
+
+    l_i = log sum_{k != i} exp(u_i . u_k / t) - mean_{p in P(i)} u_i . u_p / t,   u = z / |z|
+    loss = (1 / 2N) sum_i l_i
+
+    P(i) are the other rows with the id of i. With unique ids that is the other view alone, and the loss is the paper's.
+
+    Args:
+      za: first view, [N, D].
+      zb: second view, [N, D]; row i is the same example as row i of za.
+      temperature: t > 0, a number or a traced scalar.
+      ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
+      row_weights: [N], scale both rows of an example.
+      convention: "mean" over the 2N rows, or "sum_of_halves": the mean over a plus the mean over b, twice as much
+        (Google's SimCLR code).
+      denominator: "all", or "negatives": the positives left out of it (GraphCL's code; the loss may be below 0).
+      engine: makes the row sums.
+
+    Returns:
+      Scalar; mean over valid rows, weights not renormalised.
+
+    Raises:
+      InputError: shapes that differ, a temperature not above 0, an unknown word.
+
+    Reference: Chen et al. 2020, arXiv 2002.05709, equation 1 and algorithm 1.
+    """
+    n, _ = rows.check_matrices(za=za, zb=zb)
+    rows.check_positive("temperature", temperature)
+    rows.check_choice("convention", convention, ("mean", "sum_of_halves"))
+    rows.check_choice("denominator", denominator, ("all", "negatives"))
+    ids = rows.row_ids(ids, n)
+    valid = rows.valid_rows(ids, n)
+    u = rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)])
+    both = rows.interleave([ids, ids])
+    sums = engine.softmax_rows(
+        u / jnp.asarray(temperature, u.dtype), u, query_ids=both, key_ids=both, same=True, over=denominator
+    )
+    halves = rows.softmax_loss(sums).reshape(n, 2)
+    values = jnp.sum(halves, axis=1) if convention == "sum_of_halves" else jnp.mean(halves, axis=1)
+    return rows.mean(values, valid, row_weights)
+
+
+def nt_xent_top1(
+    za: Array,
+    zb: Array,
+    *,
+    temperature: float | Array = 1.0,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    convention: str = "mean",
+    denominator: Over = "all",
+    engine: Engine = DENSE,
+) -> Array:
+    """Share of the 2N rows whose nearest other row is a positive (a tie with a negative is a miss).
+
+    Args:
+      za, zb, ids, engine: as in `nt_xent`; the other arguments of it are accepted and change nothing.
+
+    Returns:
+      Scalar in 0..1.
+    """
+    del temperature, row_weights, convention, denominator
+    n, _ = rows.check_matrices(za=za, zb=zb)
+    ids = rows.row_ids(ids, n)
+    valid = rows.valid_rows(ids, n)
+    u = rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)])
+    both = rows.interleave([ids, ids])
+    best = engine.best_rows(u, u, query_ids=both, key_ids=both, same=True)
+    hits = (best.positive > best.negative).reshape(n, 2)
+    return rows.mean(jnp.mean(hits, axis=1, dtype=u.dtype), valid, None)

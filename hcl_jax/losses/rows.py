@@ -1,0 +1,112 @@
+"""What every loss does with its rows: checks, ids, weights, unit length, and the mean.
+
+The rule of reduction, for every loss here: one value a row, times that row's weight, summed and divided by the number
+of valid rows (id not -1). Weights are not renormalised: halving all weights halves the loss. Without a valid row it
+is 0. (Losses on batch statistics have their own rule: moments.py.)
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.parallel.similarity import IGNORED, SoftmaxRows
+
+# Below a squared length of 1e-12 a vector is shrunk, not scaled up: a zero vector stays zero and its gradient finite.
+SMALLEST_SQUARE = 1e-12
+
+
+def check_matrices(**arrays: Array) -> tuple[int, int]:
+    """Refuses arrays that are not all [N, D] with one N and one D; returns (N, D)."""
+    (first, x), *others = arrays.items()
+    if jnp.ndim(x) != 2:
+        raise InputError(first, f"shape {jnp.shape(x)}", "two axes, [rows, features]")
+    n, d = jnp.shape(x)
+    for name, y in others:
+        if jnp.shape(y) != jnp.shape(x):
+            raise InputError(name, f"shape {jnp.shape(y)}", f"shape {jnp.shape(x)}, that of {first}")
+    return n, d
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuses a value that is not one number above zero. A traced array (a learned value) is checked for rank only."""
+    if jnp.ndim(value) != 0:
+        raise InputError(name, f"shape {jnp.shape(value)}", "one number")
+    if not isinstance(value, jax.Array) and not 0 < float(value) < math.inf:
+        raise InputError(name, value, "a number above 0")
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuses a word that is not one of `allowed`."""
+    if value not in allowed:
+        raise InputError(name, repr(value), ", ".join(map(repr, allowed)))
+
+
+def row_ids(ids: Array | None, rows: int) -> Array:
+    """Ids as a signed integer array [rows]; None makes every row its own id."""
+    if ids is None:
+        return jnp.arange(rows, dtype=jnp.int32)
+    ids = jnp.asarray(ids)
+    if ids.shape != (rows,):
+        raise InputError("ids", f"shape {ids.shape}", f"shape {(rows,)}, one id a row")
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise InputError("ids", ids.dtype, "an integer type")
+    return ids if jnp.issubdtype(ids.dtype, jnp.signedinteger) else ids.astype(jnp.int32)
+
+
+def valid_rows(ids: Array | None, rows: int) -> Array:
+    """Which rows count, bool [rows]: those whose id is not -1."""
+    return row_ids(ids, rows) != IGNORED
+
+
+def wide(x: Array) -> Array:
+    """x in float32 or wider: sums are never narrower than that, and float64 stays float64."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def clean(x: Array, valid: Array) -> Array:
+    """x in float32 or wider, with zeros in rows that do not count: those may hold anything, NaN too."""
+    x = wide(x)
+    return jnp.where(valid.reshape(valid.shape + (1,) * (x.ndim - valid.ndim)), x, 0)
+
+
+def unit(x: Array, valid: Array) -> Array:
+    """Rows of x at unit length, x rsqrt(max(sum x^2, 1e-12)), zero where they do not count."""
+    x = clean(x, valid)
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
+
+
+def interleave(views: list[Array]) -> Array:
+    """V arrays [N, ...] as one [N V, ...], the V views of a row side by side.
+
+    Stacking one view below the other would move rows between devices when they are sharded; this does not.
+    """
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+
+
+def softmax_loss(rows: SoftmaxRows) -> Array:
+    """lse minus the mean positive logit of each row, [R]; 0 without a positive or without a key."""
+    has = (rows.positive_count > 0) & (rows.key_count > 0)
+    return jnp.where(has, rows.lse - rows.positive_sum / jnp.maximum(rows.positive_count, 1), 0)
+
+
+def weights(row_weights: Array | None, rows: int, dtype: Any) -> Array:
+    """Row weights [rows] in `dtype`; None is 1 for every row."""
+    if row_weights is None:
+        return jnp.ones((rows,), dtype)
+    row_weights = jnp.asarray(row_weights)
+    if row_weights.shape != (rows,):
+        raise InputError("row_weights", f"shape {row_weights.shape}", f"shape {(rows,)}, one weight a row")
+    return row_weights.astype(dtype)
+
+
+def mean(values: Array, valid: Array, row_weights: Array | None) -> Array:
+    """sum_i w_i values_i / number of valid rows, over the valid rows; 0 without one."""
+    weighted = values * weights(row_weights, values.shape[0], values.dtype)
+    count = jnp.sum(valid, dtype=values.dtype)
+    return jnp.sum(jnp.where(valid, weighted, 0)) / jnp.maximum(count, 1)

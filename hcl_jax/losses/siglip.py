@@ -1,0 +1,75 @@
+"""SigLIP: every image-text pair is one yes-or-no question; no softmax over the batch."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import rows
+from hcl_jax.losses.clip import clip_top1
+from hcl_jax.parallel.similarity import DENSE, Engine
+
+
+def siglip(
+    image: Array,
+    text: Array,
+    *,
+    scale: float | Array,
+    bias: float | Array,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    engine: Engine = DENSE,
+) -> Array:
+    """Sigmoid loss over all pairs: mean over images of the sum over texts.
+
+    l_i = sum_j -log sigmoid( y_ij (s x_i . t_j + b) ),   y_ij = +1 where id_i = id_j, else -1;   x, t at unit length
+
+    Args:
+      image: [N, D].
+      text: [N, D]; row i belongs to row i of image.
+      scale: s > 0, a number or a traced scalar (10 at the start, in the paper).
+      bias: b, a number or a traced scalar (-10 at the start, in the paper).
+      ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
+      row_weights: [N], scale the loss of each image.
+      engine: makes the row sums.
+
+    Returns:
+      Scalar; mean over valid rows, weights not renormalised. It is N times the mean over all pairs.
+
+    Raises:
+      InputError: shapes that differ, a scale not above 0, a bias that is not one number.
+
+    Reference: Zhai et al. 2023, arXiv 2303.15343, section 3.2 and algorithm 1.
+    """
+    n, _ = rows.check_matrices(image=image, text=text)
+    rows.check_positive("scale", scale)
+    if jnp.ndim(bias) != 0:
+        raise InputError("bias", f"shape {jnp.shape(bias)}", "one number")
+    ids = rows.row_ids(ids, n)
+    valid = rows.valid_rows(ids, n)
+    x, t = rows.unit(image, valid), rows.unit(text, valid)
+    values = engine.sigmoid_rows(
+        x * jnp.asarray(scale, x.dtype), t, bias=jnp.asarray(bias, x.dtype), query_ids=ids, key_ids=ids
+    )
+    return rows.mean(values, valid, row_weights)
+
+
+def siglip_top1(
+    image: Array,
+    text: Array,
+    *,
+    scale: float | Array = 1.0,
+    bias: float | Array = 0.0,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    engine: Engine = DENSE,
+) -> Array:
+    """As `clip_top1`: scale and bias move no nearest neighbour.
+
+    Args:
+      image, text, ids, engine: as in `siglip`; its other arguments are accepted and change nothing.
+
+    Returns:
+      Scalar in 0..1.
+    """
+    del scale, bias, row_weights
+    return clip_top1(image, text, ids=ids, engine=engine)

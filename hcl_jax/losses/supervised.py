@@ -1,0 +1,100 @@
+"""Losses on targets: cross entropy with classes, mean squared error with numbers (pretext tasks, auxiliary heads)."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import rows
+
+
+def cross_entropy(
+    logits: Array,
+    labels: Array,
+    *,
+    smoothing: float = 0.0,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Softmax cross entropy with integer classes.
+
+    l = log sum_k exp x_k - (1 - smoothing) x_y - smoothing mean_k x_k
+
+    Args:
+      logits: [N, ..., K].
+      labels: int [N, ...], class 0..K-1; -1 = not counted (a masked token, a row without a label). A class out of range
+        makes the loss NaN.
+      smoothing: share of the target spread over all classes, 0..1.
+      ids: int [N]; -1 = ignored row. Other values change nothing.
+      row_weights: [N], scale all entries of a row.
+
+    Returns:
+      Scalar; mean over counted entries, weights not renormalised. 0 without one.
+
+    Raises:
+      InputError: labels that do not fit logits, or are not integers.
+    """
+    logits, labels = rows.wide(logits), jnp.asarray(labels)
+    if logits.ndim < 2 or labels.shape != logits.shape[:-1]:
+        raise InputError("labels", f"shape {labels.shape}", f"logits {logits.shape} without the last axis")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError("labels", labels.dtype, "an integer type")
+    if not 0 <= smoothing <= 1:
+        raise InputError("smoothing", smoothing, "0 to 1")
+    labels = labels.astype(jnp.int32)
+    counted = _entries(ids, labels.shape) & (labels != -1)
+    logits = rows.clean(logits, counted)
+    picked = jnp.take_along_axis(logits, jnp.where(counted, labels, 0)[..., None], axis=-1, mode="fill")[..., 0]
+    target = picked if smoothing == 0 else (1 - smoothing) * picked + smoothing * jnp.mean(logits, axis=-1)
+    return _mean_of_entries(jax.nn.logsumexp(logits, axis=-1) - target, counted, row_weights)
+
+
+def mean_squared_error(
+    prediction: Array,
+    target: Array,
+    mask: Array | None = None,
+    *,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Mean squared error over the counted numbers.
+
+    loss = mean (prediction - target)^2
+
+    Args:
+      prediction: [N, ...].
+      target: [N, ...], the same shape. It takes gradients: stop them outside if it should not.
+      mask: bool [N, ...], any leading part of that shape: what is counted (MAE's hidden patches). None: everything.
+      ids: int [N]; -1 = ignored row. Other values change nothing.
+      row_weights: [N], scale all numbers of a row.
+
+    Returns:
+      Scalar; mean over counted numbers, weights not renormalised. 0 without one.
+
+    Raises:
+      InputError: shapes that do not fit.
+    """
+    prediction, target = rows.wide(prediction), rows.wide(target)
+    shape = prediction.shape
+    if target.shape != shape or not shape:
+        raise InputError("target", f"shape {target.shape}", f"shape {shape}, that of prediction")
+    counted = _entries(ids, shape)
+    if mask is not None:
+        mask = jnp.asarray(mask, bool)
+        if not mask.ndim or mask.shape != shape[: mask.ndim]:
+            raise InputError("mask", f"shape {mask.shape}", f"a leading part of {shape}, the shape of prediction")
+        counted &= mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
+    difference = jnp.where(counted, prediction, 0) - jnp.where(counted, target, 0)
+    return _mean_of_entries(difference**2, counted, row_weights)
+
+
+def _entries(ids: Array | None, shape: tuple[int, ...]) -> Array:
+    """Which entries belong to a valid row, bool of the whole shape [N, ...]."""
+    valid = rows.valid_rows(ids, shape[0])
+    return jnp.broadcast_to(valid.reshape((-1,) + (1,) * (len(shape) - 1)), shape)
+
+
+def _mean_of_entries(values: Array, counted: Array, row_weights: Array | None) -> Array:
+    weight = rows.weights(row_weights, values.shape[0], values.dtype)
+    weighted = jnp.where(counted, values * weight.reshape((-1,) + (1,) * (values.ndim - 1)), 0)
+    return jnp.sum(weighted) / jnp.maximum(jnp.sum(counted, dtype=values.dtype), 1)

@@ -1,0 +1,65 @@
+"""VICReg: views agree, every feature keeps its variance, features are uncorrelated."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.losses import rows
+from hcl_jax.losses.moments import cross, moments, multiplicity, ratio
+
+
+def vicreg(
+    za: Array,
+    zb: Array,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    target_std: float = 1.0,
+    epsilon: float = 1e-4,
+    convention: str = "mean",
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Variance, invariance and covariance terms over the whole batch.
+
+    loss = invariance mean_{i,j} (a_ij - b_ij)^2 + variance 1/2 [v(a) + v(b)] + covariance [c(a) + c(b)]
+    v(z) = mean_j max(0, target_std - sqrt(Var z_j + epsilon)),   c(z) = (1 / D) sum_{i != j} Cov(z)_ij^2
+
+    Var and Cov are divided by N - 1.
+
+    Args:
+      za: first view, [N, D].
+      zb: second view, [N, D]; row i is the same example as row i of za.
+      invariance, variance, covariance: weights of the three terms.
+      target_std: standard deviation below which a feature is pushed out.
+      epsilon: added to the variance.
+      convention: "mean" of the two variance terms (the authors' code), or "sum" (the paper).
+      ids: int [N]; -1 = ignored row, in no statistic. Other values change nothing.
+      row_weights: [N], multiplicity of each row in the statistics: 2 is the row twice.
+
+    Returns:
+      Scalar. 0 without a valid row.
+
+    Raises:
+      InputError: shapes that differ, epsilon not above 0, an unknown word.
+
+    Reference: Bardes et al. 2022, arXiv 2105.04906, equations 1 to 6; the mean over features in the invariance term and
+    the factor 1/2 are the authors' code's.
+    """
+    n, d = rows.check_matrices(za=za, zb=zb)
+    rows.check_positive("epsilon", epsilon)
+    rows.check_choice("convention", convention, ("mean", "sum"))
+    valid = rows.valid_rows(ids, n)
+    weight = multiplicity(valid, row_weights, rows.wide(za).dtype)
+    count = jnp.sum(weight)
+    less_one = jnp.where(count > 1, count - 1, 1)
+    distance = (rows.clean(za, valid) - rows.clean(zb, valid)) ** 2
+    loss = invariance * ratio(jnp.sum(weight[:, None] * distance), count * d)
+    for z in (za, zb):
+        centred, biased = moments(z, valid, weight)
+        std = jnp.sqrt(biased * (count / less_one) + epsilon)
+        cov = cross(centred, centred, weight) / less_one
+        off = jnp.where(jnp.eye(d, dtype=bool), 0, cov)
+        loss += variance * (0.5 if convention == "mean" else 1.0) * jnp.mean(jnp.maximum(0, target_std - std))
+        loss += covariance * jnp.sum(off**2) / d
+    return jnp.where(count > 0, loss, 0)

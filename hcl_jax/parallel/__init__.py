@@ -1,0 +1,1 @@
+"""Devices: the mesh, shardings, and the similarity engines. The only package that knows them."""
