@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from hcl_jax.errors import InputError, nearest
 
@@ -101,8 +101,19 @@ def _filled(spec: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, An
     return {**default, **dict(spec)} if isinstance(spec, Mapping) else spec  # validate.py refuses what is no mapping
 
 
-def complete(config: ConfigDict) -> FrozenConfigDict:
-    """Fills in the defaults of each view, tower, head and objective and freezes: sorted keys, tuples, no reference."""
+def _frozen(value: Mapping[str, Any]) -> ConfigDict:
+    """Sorted keys, tuples for lists, no new fields. (FrozenConfigDict refuses dicts inside tuples.)"""
+    return ConfigDict({k: _tuples(value[k]) for k in sorted(value)}, convert_dict=True).lock()
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(value[k]) for k in sorted(value)}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """A copy with the defaults of each view, tower, head and objective filled in: sorted keys, tuples, no new fields."""
     c = json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config), default=_jsonable))
     if isinstance(c.get("views"), dict):
         c["views"] = {k: _filled(v, {**VIEW, "draws": k}) for k, v in c["views"].items()}
@@ -119,7 +130,7 @@ def complete(config: ConfigDict) -> FrozenConfigDict:
     evaluate = c.get("evaluate")
     if isinstance(evaluate, dict) and isinstance(evaluate.get("views"), dict):
         evaluate["views"] = {k: _filled(v, {**EVALUATION_VIEW, "draws": k}) for k, v in evaluate["views"].items()}
-    return FrozenConfigDict(json.loads(json.dumps(c, sort_keys=True)))
+    return _frozen(c)
 
 
 def _jsonable(value: object) -> object:
@@ -127,12 +138,12 @@ def _jsonable(value: object) -> object:
     raise InputError("config", found, "numbers, strings, booleans, None, tuples and dicts of them")
 
 
-def to_json(config: FrozenConfigDict) -> str:
+def to_json(config: ConfigDict) -> str:
     """The frozen text of a config: sorted, indented, one trailing newline."""
     return json.dumps(config.to_dict(), indent=1, sort_keys=True) + "\n"
 
 
-def from_json(text: str, where: str) -> FrozenConfigDict:
+def from_json(text: str, where: str) -> ConfigDict:
     """Reads a frozen config. Raises InputError naming `where` when the text is no JSON object."""
     try:
         value = json.loads(text)
@@ -140,7 +151,7 @@ def from_json(text: str, where: str) -> FrozenConfigDict:
         raise InputError(where, f"no JSON ({error})", "the config.json that a run wrote") from None
     if not isinstance(value, dict):
         raise InputError(where, type(value).__name__, "the config.json that a run wrote")
-    return FrozenConfigDict(value)
+    return _frozen(value)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

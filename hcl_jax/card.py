@@ -1,0 +1,107 @@
+"""The run card: what was run, on what, with what, and what came out."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcl_jax import config as configs
+
+PACKAGES = ("hcl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
+            "tensorflow-datasets", "scikit-learn")  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a run stands on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write(
+    folder: pathlib.Path,
+    config: Any,
+    *,
+    sources: Mapping[str, Any],
+    mesh: jax.sharding.Mesh,
+    steps: int,
+    params: Any,
+    minutes: float,
+    started_at: int,
+    results: Mapping[str, float],
+) -> None:
+    """Writes card.json, whole or not at all. `minutes` adds up over resumes."""
+    path = folder / "card.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() and started_at else {}
+    text = configs.to_json(config)
+    card = {
+        "recipe": config.name,
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "config": config.to_dict(),
+        "data": {
+            split: {
+                "name": s.name,
+                "examples": int(s.num_examples),
+                "fingerprint": s.fingerprint,
+                "licence": s.licence,
+                "citation": s.citation,
+            }
+            for split, s in sources.items()
+        },
+        "versions": versions(),
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "platform": jax.default_backend(),
+            "count": int(mesh.size),
+            "mesh": {k: int(v) for k, v in mesh.shape.items()},
+            "processes": jax.process_count(),
+            "host_cores": os.cpu_count(),
+        },
+        "seed": config.seed,
+        "steps": steps,
+        "parameters": {k: int(sum(np.prod(x.shape) for x in jax.tree.leaves(v))) for k, v in params.items()},
+        "minutes": round(minutes + before.get("minutes", 0.0), 2),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "results": dict(results),
+    }
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def table(results: Mapping[str, float]) -> str:
+    """The results as text: one row a metric, one column a feature set, with standard errors.
+
+    `eval/image/linear_accuracy` 0.93 and `eval/image/raw/linear_accuracy` 0.90 give one row with two columns.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    columns = ["trained", "untrained", "raw", "chance"]
+    for name, value in results.items():
+        if name.endswith("_se") or name.rpartition("/")[2] in ("n", "draws"):
+            continue
+        parts = name.removeprefix("eval/").split("/")
+        column = next((c for c in columns if c in parts), "trained")
+        row = " ".join(p for p in parts if p != column)
+        error = results.get(f"{name}_se")
+        shown = f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+        cells.setdefault(row, {})[column] = shown
+    used = [c for c in columns if any(c in row for row in cells.values())]
+    if not cells:
+        return ""
+    width = max(map(len, cells))
+    lines = ["  ".join([" " * width, *(f"{c:>17}" for c in used)])]
+    for row, values in cells.items():
+        lines.append("  ".join([row.ljust(width), *(f"{values.get(c, ''):>17}" for c in used)]))
+    return "\n".join(lines)

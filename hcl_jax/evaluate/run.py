@@ -1,0 +1,142 @@
+"""Evaluation of a run: features of both splits through the towers, then the evaluators; the same online and offline."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hcl_jax import data, model
+from hcl_jax.evaluate.compare import evaluate_features
+from hcl_jax.evaluate.raw import raw_features
+from hcl_jax.evaluate.retrieval import recall_at_k
+from hcl_jax.parallel import sharding
+
+
+class Features(NamedTuple):
+    """What the towers make of one split: every example once, in order.
+
+    Attributes:
+      outputs: {view: {output: [N, D]}}.
+      raw: {view: [N, F]}, the input itself, flat; empty when it was not asked for.
+      labels: {name: [N]}.
+      present: {view: bool [N]}.
+      index: int [N].
+    """
+
+    outputs: dict[str, dict[str, np.ndarray]]
+    raw: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    present: dict[str, np.ndarray]
+    index: np.ndarray
+
+
+class Evaluation:
+    """Evaluates states of one run; keeps the raw features and the compiled encoders between calls.
+
+    Args:
+      run: train.Run.
+      train, test: the sources; probes are fitted on the first and read on the second.
+      say: where a line of progress goes.
+    """
+
+    def __init__(self, run: Any, train: data.Source, test: data.Source, *, say: Callable[[str], None] = print):
+        self.run, self.splits, self.say = run, {"train": train, "test": test}, say
+        self.spec = run.config.evaluate
+        self._encoders = {
+            view: jax.jit(
+                functools.partial(model.encode, run.model, spec["tower"], self._outputs(view)),
+                out_shardings=jax.NamedSharding(run.mesh, jax.P()),
+            )
+            for view, spec in self.spec.views.items()
+        }
+
+    def _outputs(self, view: str) -> tuple[str, ...]:
+        wanted = {self.spec.views[view]["output"]}
+        wanted |= {name.partition(".")[2] for pair in self.spec.retrieval for name in pair if name.startswith(f"{view}.")}
+        return tuple(sorted(wanted))
+
+    def features(self, split: str, params: Any, model_state: Any, *, raw: bool = False) -> Features:
+        """Runs every example of a split through its towers, in evaluation mode."""
+        shards = self.run.batch_sharding
+        size = -(-self.spec.batch_size // shards.num_devices) * shards.num_devices
+        rows = sharding.local_rows(shards, size)
+        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in self._outputs(v)} for v in self.spec.views}
+        inputs: dict[str, list] = {v: [] for v in self.spec.views} if raw else {}
+        labels: dict[str, list] = {}
+        present: dict[str, list] = {v: [] for v in self.spec.views}
+        index = []
+        whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
+        for local in data.evaluation_batches(
+            self.splits[split], self.spec.views, seed=self.run.config.seed, batch_size=size, rows=rows,
+            views=self.run.parts.views,
+        ):  # fmt: skip
+            batch = sharding.to_global(local, shards, rows, size)
+            # Dispatch every tower before fetching: the host then waits once a batch.
+            made = {v: f(params, model_state, batch["views"][v]) for v, f in self._encoders.items()}
+            rest = jax.device_get(whole({k: batch[k] for k in ("index", "labels", "present")}))
+            real = rest["index"] >= 0
+            index.append(rest["index"][real])
+            for name, value in rest["labels"].items():
+                labels.setdefault(name, []).append(value[real])
+            for view, by_output in made.items():
+                there = rest["present"].get(view, np.ones_like(real))
+                present[view].append(there[real])
+                for name, value in by_output.items():
+                    outputs[view][name].append(np.asarray(value)[real])
+                if raw:
+                    inputs[view].append(raw_features(jax.device_get(whole(batch["views"][view])))[real])
+        return Features(
+            outputs={v: {o: np.concatenate(x) for o, x in by.items()} for v, by in outputs.items()},
+            raw={v: np.concatenate(x) for v, x in inputs.items()},
+            labels={k: np.concatenate(x) for k, x in labels.items()},
+            present={v: np.concatenate(x) for v, x in present.items()},
+            index=np.concatenate(index),
+        )
+
+    def online(self, params: Any, model_state: Any) -> dict[str, float]:
+        """The numbers of these weights alone: what a run logs while it trains."""
+        return self._evaluate({"": (params, model_state)})
+
+    def full(self, params: Any, model_state: Any) -> dict[str, float]:
+        """The numbers beside those of the untrained encoder (the same architecture and seed) and of the raw input."""
+        if not self.spec.baselines:
+            return self.online(params, model_state)
+        state = self.run.init()
+        return self._evaluate({"": (params, model_state), "untrained": (state.params, state.model_state)}, raw=True)
+
+    def _evaluate(self, weights: Mapping[str, tuple[Any, Any]], *, raw: bool = False) -> dict[str, float]:
+        made: dict[str, dict[str, Features]] = {}
+        for i, (name, (params, stats)) in enumerate(weights.items()):
+            self.say(f"evaluation: features of the {name or 'trained'} encoder")
+            made[name] = {s: self.features(s, params, stats, raw=raw and i == 0) for s in self.splits}
+        results: dict[str, float] = {}
+        first = made[next(iter(made))]
+        for view, spec in self.spec.views.items():
+            there = {s: first[s].present[view] for s in self.splits}
+            sets = {
+                name: tuple(by[s].outputs[view][spec["output"]][there[s]] for s in ("train", "test")) for name, by in made.items()
+            }
+            if raw:
+                sets["raw"] = tuple(first[s].raw[view][there[s]] for s in ("train", "test"))
+            if self.spec.labels:
+                self.say(f"evaluation: {view}, {', '.join(n or 'trained' for n in sets)}")
+                label = self.spec.labels
+                train, test = (first[s].labels[label][there[s]] for s in ("train", "test"))
+                numbers = evaluate_features(sets, train, test, self.spec)
+                results |= {f"eval/{view}/{k}": v for k, v in numbers.items()}
+        for a, b in self.spec.retrieval:
+            results |= self._retrieval(made, a, b)
+        return results
+
+    def _retrieval(self, made: Mapping[str, Mapping[str, Features]], a: str, b: str) -> dict[str, float]:
+        (view_a, _, out_a), (view_b, _, out_b) = a.partition("."), b.partition(".")
+        results: dict[str, float] = {}
+        for name, by in made.items():
+            f = by["test"]
+            both = f.present[view_a] & f.present[view_b]
+            numbers = recall_at_k(f.outputs[view_a][out_a][both], f.outputs[view_b][out_b][both], ks=tuple(self.spec.recall_at))
+            part = f"{name}/" if name else ""
+            results |= {f"eval/{view_a}-{view_b}/{part}{k}": v for k, v in numbers.items()}
+        return results

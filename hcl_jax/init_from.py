@@ -1,0 +1,100 @@
+"""Starts a run from weights of another: a workdir's newest checkpoint, or a safetensors file."""
+
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.state import TrainState
+
+WHERE = "config.init_from"
+
+
+def names(tree: Any) -> dict[str, Any]:
+    """{"image/encoder/stem/kernel": leaf}: leaves by their path."""
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def init_from(spec: Any, state: TrainState) -> TrainState:
+    """Replaces the parameters and running statistics that `include` matches and `exclude` does not.
+
+    Args:
+      spec: {"path", "include", "exclude", "frozen"}; an empty path changes nothing. Names are "/"-joined paths such as
+        "image/encoder/...". Frozen weights are the optimizer's business (rules with multiplier 0).
+      state: a fresh state.
+
+    Raises:
+      InputError: nothing at the path, nothing that matches, or a leaf of another shape.
+    """
+    if not spec.path:
+        return state
+    saved = _read(pathlib.Path(spec.path))
+    chosen: set[str] = set()
+
+    def replace(tree: Any, part: str) -> Any:
+        def one(path: Any, old: Any) -> Any:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            wanted = any(re.search(p, name) for p in spec.include) and not any(re.search(p, name) for p in spec.exclude)
+            key = f"{part}/{name}"
+            if not wanted or key not in saved:
+                return old
+            new = saved[key]
+            if new.shape != old.shape:
+                raise InputError(f"{WHERE}.path", f"{name} of shape {new.shape}", f"{old.shape}, or {WHERE}.exclude")
+            chosen.add(key)
+            return jax.device_put(new.astype(old.dtype), old.sharding)
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    params, model_state = replace(state.params, "params"), replace(state.model_state, "model_state")
+    if not chosen:
+        raise InputError(f"{WHERE}.include", repr(tuple(spec.include)), f"a pattern that matches: {nearest('', saved)}")
+    target = {
+        name: {
+            "params": _copied(params[name], t["params"]),
+            "batch_stats": _copied(model_state[name], t["batch_stats"]),
+        }
+        for name, t in state.target.items()
+    }
+    return state._replace(params=params, model_state=model_state, target=target)
+
+
+def _copied(tree: Any, like: Any) -> Any:
+    """The part of `tree` that `like` has, as arrays of their own: donation must not free what both hold."""
+    heads = {h: tree["heads"][h] for h in like["heads"]}
+    return jax.tree.map(lambda x: x.copy(), {"encoder": tree["encoder"], "heads": heads})
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise InputError(f"{WHERE}.path", f"no file {path}", "a .safetensors file or a workdir")
+        from safetensors.numpy import load_file
+
+        loaded = load_file(str(path))
+        prefixed = any(k.startswith(("params/", "model_state/")) for k in loaded)
+        return loaded if prefixed else {f"params/{k.replace('.', '/')}": v for k, v in loaded.items()}
+    folder = path / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"{WHERE}.path", f"no checkpoints in {path}", "a .safetensors file or a workdir")
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise InputError(f"{WHERE}.path", f"no finished checkpoint in {folder}", "a workdir with one")
+        tree = manager.item_metadata(step)["state"]
+        tree = getattr(tree, "tree", tree)
+        local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = {
+            part: jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=local), tree[part])
+            for part in ("params", "model_state")
+        }
+        restored = manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, partial_restore=True))
+        )["state"]
+    return {k: np.asarray(v) for k, v in names(restored).items()}

@@ -1,0 +1,106 @@
+"""Writes a picture of the views that a recipe's training batches hold: one row an example, one column a view.
+
+  python -m hcl_jax.preview --config=simclr:digits --output=views.png
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hcl_jax import config as configs
+from hcl_jax.errors import InputError
+from hcl_jax.main import read_config
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
+    parser = argparse.ArgumentParser("python -m hcl_jax.preview", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--config", metavar="RECIPE[:ARG]", required=True)
+    parser.add_argument("--output", metavar="FILE", default="views.png", help="a .png, .pdf or .svg file")
+    parser.add_argument("--rows", type=int, default=8, help="examples to show")
+    parser.add_argument("--step", type=int, default=0, help="the training step whose batch is shown")
+    known, rest = parser.parse_known_args(arguments)
+    overrides = []
+    for text in rest:
+        field, equals, value = text.partition("=")
+        if not field.startswith("--config.") or not equals:
+            parser.error(f"unknown argument {text}; overrides are --config.FIELD=VALUE")
+        overrides.append((field.removeprefix("--config."), value))
+    known.workdir = None
+    return known, overrides
+
+
+def draw(views: Mapping[str, Mapping[str, Any]], present: Mapping[str, Any], rows: int, output: str) -> None:
+    """Draws `rows` rows of a batch's views into a file; an absent view stays empty."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = min(rows, *(len(next(iter(v.values()))) for v in views.values()))
+    figure, axes = pyplot.subplots(rows, len(views), squeeze=False, figsize=(2.0 * len(views), 1.6 * rows))
+    for column, (name, view) in enumerate(views.items()):
+        axes[0][column].set_title(name)
+        for row in range(rows):
+            cell = axes[row][column]
+            cell.axis("off")
+            if name in present and not present[name][row]:
+                cell.text(0.5, 0.5, "absent", ha="center", va="center")
+            elif "image" in view:
+                _image(cell, np.asarray(view["image"][row]))
+            elif "series" in view:
+                cell.plot(np.asarray(view["series"][row]), linewidth=0.8)
+            else:
+                tokens = np.asarray(next(iter(view.values()))[row])
+                cell.text(0.5, 0.5, _text(tokens), ha="center", va="center", fontsize=7, wrap=True)
+    figure.tight_layout()
+    figure.savefig(output, dpi=120)
+    pyplot.close(figure)
+
+
+def _image(cell: Any, image: np.ndarray) -> None:
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:  # a normalised picture: shown over its own range
+        image = (image - low) / max(high - low, 1e-6)
+    cell.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=1)
+
+
+def _text(tokens: np.ndarray) -> str:
+    """Bytes as text where the ids are those of the byte tokenizer; else the ids."""
+    ids = [int(t) for t in tokens if t > 2]
+    if ids and max(ids) < 259:
+        return bytes(i - 3 for i in ids).decode("utf-8", "replace")
+    return " ".join(map(str, tokens[tokens > 0][:24]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        config = configs.complete(read_config(known, overrides))
+        from hcl_jax import data, validate
+        from hcl_jax.encoders import ENCODERS, HEADS
+        from hcl_jax.losses import LOSSES
+        from hcl_jax.views import VIEWS
+
+        validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
+        source = data.open_source(config.data, config.data.train_split)
+        size = config.data.batch_size
+        batch = next(
+            iter(data.batches(source, config.views, seed=config.seed, batch_size=size, rows=np.arange(min(known.rows, size)),
+                              start=known.step, stop=known.step + 1))
+        )  # fmt: skip
+        draw(batch["views"], batch["present"], known.rows, known.output)
+    except InputError as error:
+        print(f"hcl_jax: {error}", file=sys.stderr)
+        return 2
+    print(f"{known.output}: {min(known.rows, size)} rows of step {known.step}, views {', '.join(batch['views'])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

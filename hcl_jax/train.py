@@ -1,0 +1,286 @@
+"""The run, top to bottom: config -> mesh -> data -> model -> state -> steps -> evaluation -> card."""
+
+import contextlib
+import functools
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from hcl_jax import card, data, model, validate, workdir
+from hcl_jax import config as configs
+from hcl_jax.checkpoint import Checkpoints
+from hcl_jax.encoders import ENCODERS, HEADS
+from hcl_jax.evaluate.run import Evaluation
+from hcl_jax.init_from import init_from
+from hcl_jax.log import Log
+from hcl_jax.losses import LOSSES, TOP1
+from hcl_jax.optim import average_of, make_optimizer
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.parallel import sharding
+from hcl_jax.parallel.similarity import dense
+from hcl_jax.state import TrainState
+from hcl_jax.views import VIEWS
+
+
+class Parts(NamedTuple):
+    """The tables that names in a config are looked up in; pass one's own to add to them."""
+
+    encoders: Mapping = ENCODERS
+    heads: Mapping = HEADS
+    losses: Mapping = LOSSES
+    top1: Mapping = TOP1
+    views: Mapping = VIEWS
+    sources: Mapping = data.SOURCES
+
+
+class Run(NamedTuple):
+    """A config made concrete: everything static that a step needs. plan, evaluation and training build the same one."""
+
+    config: Any
+    parts: Parts
+    mesh: jax.sharding.Mesh
+    model: model.Model
+    optimizer: optax.GradientTransformation
+    steps: int
+    abstract: TrainState
+    shardings: TrainState
+    batch_sharding: jax.sharding.NamedSharding
+    abstract_batch: Any
+
+    def init(self) -> TrainState:
+        """The state before the first step, made in place on the mesh."""
+        make = functools.partial(model.init, self.model, self.optimizer, self.abstract_batch)
+        return jax.jit(make, static_argnums=0, out_shardings=self.shardings)(self.config.seed)
+
+    def step(self) -> Any:
+        """The jitted step (state, batch) -> (state, metrics); the old state is donated."""
+        step = functools.partial(model.train_step, self.model, self.optimizer)
+        whole = jax.NamedSharding(self.mesh, jax.P())
+        return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, whole))
+
+
+def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
+    """Binds a checked config to data, mesh and parts; allocates nothing."""
+    batch_size = config.data.batch_size
+    meshes.check_batch(batch_size // config.train.accumulate, mesh)
+    steps = config.train.steps or max(1, int(config.train.epochs * source.num_examples) // batch_size)
+    batch_sharding = sharding.batch_sharding(mesh)
+    specs = data.batch_specs(source, config.views, seed=config.seed, batch_size=batch_size, views=parts.views)
+    abstract_batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding), specs)
+    bound = model.build(
+        config,
+        encoders=parts.encoders,
+        heads=parts.heads,
+        losses=parts.losses,
+        top1=parts.top1,
+        engine=dense(),
+        steps=steps,
+    )
+    towers = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), abstract_batch), 0)
+    optimizer = make_optimizer(
+        config.optimizer,
+        towers.params,
+        steps=steps,
+        batch_size=batch_size,
+        steps_per_epoch=source.num_examples / batch_size,
+    )
+    abstract = jax.eval_shape(functools.partial(model.init, bound, optimizer, abstract_batch), 0)
+    shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
+    return Run(
+        config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch
+    )
+
+
+def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iterator[Any]:
+    """Batches of steps start..stop-1 as global arrays; this process makes the rows that its devices hold."""
+    config = run.config
+    rows = sharding.local_rows(run.batch_sharding, config.data.batch_size)
+    local = data.batches(
+        source,
+        config.views,
+        seed=config.seed,
+        batch_size=config.data.batch_size,
+        rows=rows,
+        start=start,
+        stop=stop,
+        views=run.parts.views,
+    )
+    for batch in local:
+        yield sharding.to_global(batch, run.batch_sharding, rows, config.data.batch_size)
+
+
+def train_and_evaluate(
+    config: Any,
+    workdir_path: str | pathlib.Path,
+    *,
+    encoders: Mapping = ENCODERS,
+    heads: Mapping = HEADS,
+    losses: Mapping = LOSSES,
+    top1: Mapping = TOP1,
+    views: Mapping = VIEWS,
+    sources: Mapping = data.SOURCES,
+    try_steps: int | None = None,
+    profile: bool = False,
+    bar: bool | None = None,
+) -> TrainState:
+    """Trains a recipe in a workdir, or goes on with the run there, evaluates it and writes its card.
+
+    Args:
+      config: what a recipe's get_config gives.
+      workdir_path: the run's folder.
+      encoders, heads, losses, top1, views, sources: tables of parts; `{**ENCODERS, "mine": Mine}` adds one.
+      try_steps: this many steps on random input of the right shape, no evaluation.
+      profile: write a trace of ten steps.
+      bar: show a progress bar; None asks the terminal.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      InputError: bad input; nothing has been written.
+    """
+    began = time.monotonic()
+    parts = Parts(encoders, heads, losses, top1, views, sources)
+    config = configs.complete(config)
+    validate.check(config, encoders=encoders, heads=heads, losses=losses, views=views)
+    changed = workdir.check(workdir_path, config)
+    if try_steps is not None:
+        config = _shortened(config, try_steps)
+        source, test = data.random_like(config.data, config.views, sources=sources), None
+    else:
+        source, test = (data.open_source(config.data, s, sources) for s in (config.data.train_split, config.data.test_split))
+    mesh = meshes.make_mesh(config.mesh)
+    run = build(config, parts, source, mesh)
+    lowered = run.step().lower(run.abstract, run.abstract_batch)  # shapes that do not fit show here, before a file is written
+
+    folder = workdir.freeze(workdir_path, config)
+    first = jax.process_index() == 0
+    meta = {"seed": config.seed, "batch_size": config.data.batch_size, "examples": source.num_examples,
+            "fingerprint": source.fingerprint}  # fmt: skip
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=meta)
+    fresh = checkpoints.latest() is None
+    state = init_from(config.init_from, run.init()) if fresh else checkpoints.restore(run.abstract, run.shardings)
+    start = int(state.step)
+    log = Log(
+        folder if first else None,
+        start=start,
+        steps=run.steps,
+        config=config.to_dict(),
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+        bar=bar,
+    )
+    evaluation = None
+    if test is not None and config.evaluate.views:
+        evaluation = Evaluation(run, source, test, say=log.say)
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.close)
+        stack.callback(checkpoints.close)
+        if fresh:
+            log.say(sharding.table(state.params, run.shardings.params))
+        else:
+            log.say(f"{folder}: resumed at step {start} of {run.steps}")
+        for field, (old, new) in changed.items():
+            log.say(f"config.{field}: {old!r} -> {new!r}")
+        if config.train.accumulate > 1:
+            log.say(f"accumulate {config.train.accumulate}: each loss sees {config.data.batch_size // config.train.accumulate} rows")
+        if start < run.steps:
+            compiled = lowered.compile()
+            trace = folder / "profile" if profile and first else None
+            state = _loop(run, source, compiled, state, start, log, checkpoints, evaluation, trace)
+        if evaluation is not None:
+            results = evaluation.full(evaluated_params(state), state.model_state)
+            if start < run.steps:
+                log.write(run.steps, results)
+            if first:
+                minutes = (time.monotonic() - began) / 60
+                card.write(folder, config, sources={"train": source, "test": test}, mesh=mesh, steps=run.steps,
+                           params=run.abstract.params, minutes=minutes, started_at=start, results=results)  # fmt: skip
+                log.say(card.table(results))
+    return state
+
+
+def evaluated_params(state: TrainState) -> Any:
+    """The weights that evaluation reads: their running average where the recipe keeps one."""
+    average = average_of(state.opt_state)
+    return state.params if average is None else average
+
+
+def _loop(
+    run: Run,
+    source: data.Source,
+    compiled: Any,
+    state: TrainState,
+    start: int,
+    log: Log,
+    checkpoints: Checkpoints,
+    evaluation: Evaluation | None,
+    trace: pathlib.Path | None,
+) -> TrainState:
+    config, every = run.config, run.config.log.every
+    pending: tuple[int, Any, float] | None = None
+    since, waited, logged = time.monotonic(), 0.0, start
+    batches = iter(global_batches(run, source, start, run.steps))
+    for step in range(start, run.steps):
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        if trace and step == start + 5:
+            jax.profiler.start_trace(str(trace))
+        state, metrics = compiled(state, batch)
+        done = step + 1
+        if pending is not None:
+            # Fetched one step late: the device is busy with the next step, so nothing waits for the numbers.
+            _write(log, config, *pending)
+            pending = None
+        if trace and done == min(start + 15, run.steps):
+            jax.block_until_ready(state.params)
+            jax.profiler.stop_trace()
+        if done % every == 0 or done == run.steps or done == start + 1:
+            if done == run.steps:
+                jax.block_until_ready(metrics)
+            now = time.monotonic()
+            seconds = max(now - since, 1e-9)
+            rates = {
+                "examples_per_second": (done - logged) * config.data.batch_size / seconds,
+                "input_wait_fraction": waited / seconds,
+            }
+            pending = (done, metrics, rates)
+            since, waited, logged = now, 0.0, done
+        if done % config.checkpoint.every == 0 or done == run.steps:
+            checkpoints.save(done, state)
+        if evaluation is not None and config.evaluate.every and done % config.evaluate.every == 0 and done < run.steps:
+            paused = time.monotonic()
+            log.write(done, evaluation.online(evaluated_params(state), state.model_state))
+            since += time.monotonic() - paused
+    if pending is not None:
+        _write(log, config, *pending)
+    return state
+
+
+def _write(log: Log, config: Any, step: int, metrics: Any, rates: Mapping[str, float]) -> None:
+    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    log.write(step, values | rates)
+    log.progress(step, values["loss"], rates["examples_per_second"])
+    if values["skipped"] >= config.train.max_skipped:
+        raise FloatingPointError(
+            f"{int(values['skipped'])} non-finite steps in a row before step {step}; the state is the last finite one"
+        )
+
+
+def _shortened(config: Any, steps: int) -> Any:
+    """The same run, `steps` long, on random input."""
+    plain = config.to_dict()
+    plain["train"]["steps"] = steps
+    plain["log"]["every"] = 1
+    return configs.complete(configs.ConfigDict(plain))
+
+
+def count(params: Any) -> int:
+    """Numbers in a tree of parameters."""
+    return int(sum(np.prod(x.shape) for x in jax.tree.leaves(params)))

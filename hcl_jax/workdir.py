@@ -1,0 +1,76 @@
+"""A run is its folder: which config it holds, and whether it may go on."""
+
+import os
+import pathlib
+from typing import Any
+
+from hcl_jax import config as configs
+from hcl_jax.errors import InputError
+
+OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
+
+
+def resume_config(workdir: str | os.PathLike) -> Any:
+    """The frozen config of a workdir. Raises InputError when there is none."""
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
+    config = configs.from_json(path.read_text(encoding="utf-8"), str(path))
+    reference = configs.defaults().to_dict()
+    for section in reference:
+        if section not in config:
+            raise InputError(str(path), f"no field {section!r}", "the config.json that a run wrote")
+    return config
+
+
+def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Whether `config` may run in `workdir`; writes nothing.
+
+    Returns:
+      The open fields that differ from the frozen ones: {field: (frozen, given)}.
+
+    Raises:
+      InputError: the workdir is a file, cannot be written, holds other things, or holds a different run.
+    """
+    path = pathlib.Path(workdir)
+    where = f"--workdir={workdir}"
+    if path.exists() and not path.is_dir():
+        raise InputError(where, "a file", "a folder, or a name for a new one")
+    parent = next(p for p in [path, *path.absolute().parents] if p.exists())
+    if not parent.is_dir():
+        raise InputError(where, f"{parent}, a file, above it", "a folder, or a name for a new one")
+    if not _writable(parent):
+        raise InputError(where, f"{parent}, which cannot be written", "a folder that this user may write")
+    frozen = path / "config.json"
+    if not frozen.exists():
+        if (path / "checkpoints").exists():
+            raise InputError(where, "checkpoints without a config.json", "an empty folder, or that of a whole run")
+        return {}
+    changed = configs.differences(resume_config(path), config)
+    for field, (old, new) in changed.items():
+        grows = field in OPEN_ENDS and old is not None and new is not None and new >= old
+        engine = field.startswith("objectives.") and field.endswith(".engine")
+        if not (grows or engine or field.startswith(configs.OPEN_FIELDS)):
+            raise InputError(f"config.{field}", f"{new!r}", f"{old!r}, as {frozen} has it; or another --workdir")
+    return changed
+
+
+def _writable(folder: pathlib.Path) -> bool:
+    # os.access says yes to root whatever the mount says; only a file tells.
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def freeze(workdir: str | os.PathLike, config: Any) -> pathlib.Path:
+    """Makes the folder and writes config.json, whole or not at all."""
+    path = pathlib.Path(workdir)
+    path.mkdir(parents=True, exist_ok=True)
+    part = path / "config.json.part"
+    part.write_text(configs.to_json(config), encoding="utf-8")
+    os.replace(part, path / "config.json")
+    return path
