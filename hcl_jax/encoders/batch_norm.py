@@ -1,0 +1,95 @@
+"""Batch normalisation over the rows that are present, in contiguous groups; statistics are global under jit.
+
+Names: params `scale`, `bias`; collection "batch_stats" `mean`, `var`.
+Two passes (mean, then mean of squared deviations): one pass with E[x^2] - E[x]^2 loses all digits when |mean| >> std.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hcl_jax.encoders.rows import Rows
+from hcl_jax.errors import InputError
+
+
+class BatchNorm(nn.Module):
+    """Normalises each channel with the statistics of its group of rows.
+
+        mean_g = sum_{i in g} m_i x_i / (S sum_{i in g} m_i),   var_g = sum_{i in g} m_i (x_i - mean_g)^2 / (S sum m_i)
+        y_i = scale (x_i - mean_g(i)) / sqrt(var_g(i) + epsilon) + bias
+
+    with m = rows.present, S positions a row (sums run over positions too), g the contiguous groups of rows. Running
+    statistics move by 1 - momentum towards the mean over groups of mean_g and of var_g (biased, as in flax; groups
+    without a present row are passed over). Arithmetic in float32 at least, in float64 for float64.
+
+    Args:
+      momentum: share of the running statistics that a training pass keeps.
+      epsilon: added to the variance, in squared units of x.
+      use_scale, use_bias: whether there is a learned scale, a learned bias.
+      scale_init: initialiser of the scale (zeros for the last of a residual branch).
+
+    Reference: Ioffe & Szegedy 2015, "Batch normalization", algorithm 1.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: Any = nn.initializers.ones
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """x [n, ..., C] -> the same shape in `dtype`.
+
+        Raises:
+          InputError: n is no multiple of rows.bn_groups.
+        """
+        shape, channels = x.shape, x.shape[-1]
+        wide, kept = (jnp.promote_types(t, jnp.float32) for t in (x.dtype, self.param_dtype))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), kept)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), kept)
+        # One group costs nothing: a leading axis of 1 is a bitcast and keeps the rows' sharding.
+        groups = rows.bn_groups if rows.train else 1
+        if groups < 1 or shape[0] % groups:
+            raise InputError("bn_groups", groups, f"a divisor of {shape[0]}, the rows that go through together")
+        x = x.reshape(groups, shape[0] // groups, *shape[1:]).astype(wide)
+        line = (1,) * (x.ndim - 1) + (channels,)
+        if rows.train:
+            mean, var, counted = _moments(x, rows.present)
+            if not self.is_initializing():
+                # Weights of groups; all zero when nobody is there, and then the running statistics stay.
+                share = counted / jnp.maximum(counted.sum(), 1)
+                stay = 1 - (1 - self.momentum) * share.sum()
+                for running, new in ((running_mean, mean), (running_var, var)):
+                    new = (share[:, None] * new.reshape(groups, channels)).sum(0)
+                    running.value = (stay * running.value + (1 - self.momentum) * new).astype(kept)
+        else:
+            mean, var = (s.value.astype(wide).reshape(line) for s in (running_mean, running_var))
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
+            factor = factor * scale.astype(wide).reshape(line)
+        y = (x - mean) * factor
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+            y = y + bias.astype(wide).reshape(line)
+        return y.astype(self.dtype).reshape(shape)
+
+
+def _moments(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and variance [G, 1, ..., 1, C] of x [G, n/G, ..., C], and which groups have a row, as 0 or 1 [G]."""
+    axes = tuple(range(1, x.ndim - 1))
+    if present is None:
+        mean = x.mean(axes, keepdims=True)
+        return mean, jnp.square(x - mean).mean(axes, keepdims=True), jnp.ones(x.shape[0], x.dtype)
+    present = present.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+    positions = x[0, 0, ..., 0].size
+    count = present.sum(1, keepdims=True).astype(x.dtype) * positions
+    scale = 1 / jnp.maximum(count, 1)
+    mean = jnp.where(present, x, 0).sum(axes, keepdims=True) * scale
+    var = jnp.square(jnp.where(present, x - mean, 0)).sum(axes, keepdims=True) * scale
+    return mean, var, (count.reshape(-1) > 0).astype(x.dtype)

@@ -1,0 +1,129 @@
+"""Heads: what maps a representation to the space of a loss.
+
+Names: projector and predictor `dense{1..}/kernel|bias`, `norm{1..}/scale|bias`; linear `dense/kernel|bias`;
+prototypes `kernel` [D, features], one prototype a column.
+Biases: a dense layer before a norm has none (the norm would remove it); a hidden one without a norm has one; the last
+one without a norm has one only with `last_bias`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hcl_jax.encoders.batch_norm import BatchNorm
+from hcl_jax.encoders.rows import Rows, choose
+
+# use_scale, use_bias
+AFFINE = {"scale": (True, False), True: (True, True), False: (False, False)}
+
+
+class Projector(nn.Module):
+    """z = norm(W_k relu(norm(... relu(norm(W_1 x))))).
+
+    Args:
+      features: width of z; 0 is that of x.
+      hidden: width of the layers before the last; 0 is that of x.
+      layers: number of dense layers (SimCLR 2, SimCLR v2 and most later methods 3).
+      batch_norm: a norm after each layer but the last.
+      last_batch_norm: a norm after the last.
+      last_affine: what the last norm learns: "scale" (SimCLR), True (scale and bias) or False (SimSiam, MoCo v3).
+      last_bias: a bias in the last dense layer where no norm follows it.
+
+    Reference: Chen et al. 2020, "A simple framework for contrastive learning" (SimCLR), section 2.1.
+    """
+
+    features: int = 128
+    hidden: int = 0
+    layers: int = 2
+    batch_norm: bool = True
+    last_batch_norm: bool = True
+    last_affine: bool | str = "scale"
+    last_bias: bool = False
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """x [n, D] -> [n, features].
+
+        Raises:
+          InputError: unknown last_affine.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        scale, bias = choose(AFFINE, self.last_affine, "head.last_affine")
+        width = x.shape[-1]
+        for i in range(1, self.layers):
+            x = nn.Dense(self.hidden or width, use_bias=not self.batch_norm, name=f"dense{i}", **types)(x)
+            if self.batch_norm:
+                x = BatchNorm(name=f"norm{i}", **types)(x, rows)
+            x = nn.relu(x)
+        use_bias = self.last_bias and not self.last_batch_norm
+        x = nn.Dense(self.features or width, use_bias=use_bias, name=f"dense{self.layers}", **types)(x)
+        if self.last_batch_norm:
+            x = BatchNorm(use_scale=scale, use_bias=bias, name=f"norm{self.layers}", **types)(x, rows)
+        return x
+
+
+class Linear(nn.Module):
+    """y = W x + b.
+
+    Args:
+      features: width of y.
+      use_bias: whether there is a b (CLIP's projections have none).
+    """
+
+    features: int = 128
+    use_bias: bool = True
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """x [n, D] -> [n, features]."""
+        del rows
+        return nn.Dense(self.features, self.use_bias, self.dtype, self.param_dtype, name="dense")(x)
+
+
+class Prototypes(nn.Module):
+    """Scores of a normalised row against learned prototypes: s_k = c_k . x / |x|, no bias.
+
+    Args:
+      features: number of prototypes.
+      normalise: c_k / |c_k| in place of c_k, so that scores are cosines. SwAV instead rescales them after each step.
+      epsilon: |x|^2 is at least this.
+
+    Reference: Caron et al. 2020, "Unsupervised learning of visual features" (SwAV), section 3.1.
+    """
+
+    features: int = 3000
+    normalise: bool = False
+    epsilon: float = 1e-12
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """x [n, D] -> scores [n, features]."""
+        del rows
+        init = nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), self.param_dtype)
+        if self.normalise:
+            kernel = _normalised(kernel, 0, self.epsilon)
+        return _normalised(x, -1, self.epsilon).astype(self.dtype) @ kernel.astype(self.dtype)
+
+
+class Identity(nn.Module):
+    """y = x."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """x [n, D] -> x."""
+        del rows
+        return x
+
+
+def _normalised(x: jax.Array, axis: int, epsilon: float) -> jax.Array:
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis, keepdims=True), epsilon))

@@ -1,0 +1,181 @@
+"""Encoders of multivariate series: dilated convolutions (TCN) and a transformer over patches of steps.
+
+Names, TCN: `input/kernel|bias`, `block{0..}/conv1|conv2/kernel|bias`, and `block{last}/shortcut/kernel|bias`.
+Names, transformer: `patch/kernel|bias`, `position` [1, T, D], `transformer/...` (see transformer.py).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hcl_jax.encoders.dropout import Dropout, keep_mask, row_keys
+from hcl_jax.encoders.rows import Rows, choose, read_field
+from hcl_jax.encoders.transformer import Transformer, xavier
+from hcl_jax.errors import InputError
+
+POOLS = {"max": jnp.max, "mean": jnp.mean}
+
+
+class DilatedBlock(nn.Module):
+    """y = x' + conv(gelu(conv(gelu(x)))); x' is x, or a 1x1 convolution of x where the width changes or `last`."""
+
+    features: int
+    kernel: int
+    dilation: int
+    causal: bool
+    last: bool
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [n, T, C] -> [n, T, features]."""
+        reach = (self.kernel - 1) * self.dilation
+        pad = (reach, 0) if self.causal else (reach // 2, reach - reach // 2)
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        y = x
+        for name in ("conv1", "conv2"):
+            y = nn.gelu(y, approximate=False)
+            y = nn.Conv(
+                self.features,
+                (self.kernel,),
+                padding=(pad,),
+                kernel_dilation=(self.dilation,),
+                name=name,
+                **types,
+            )(y)
+        if self.last or x.shape[-1] != self.features:
+            x = nn.Dense(self.features, name="shortcut", **types)(x)
+        return x + y
+
+
+class TCN(nn.Module):
+    """Linear map of each step, `depth` dilated blocks of `hidden` channels, one of `features`; dilations 1, 2, 4, ...
+
+    A step with a nan is missing: its latent is 0, as of a masked step.
+
+    Args:
+      features: width of the steps' outputs and of h.
+      hidden: channels of the blocks before the last.
+      depth: number of those blocks; the last block has dilation 2^depth.
+      kernel: taps of a convolution.
+      causal: a step sees itself and those before.
+      mask: probability that a step's latent is zeroed in a training pass, without rescaling (TS2Vec 0.5).
+      dropout: on the output (TS2Vec 0.1).
+      pool: h is the "max" or the "mean" over steps.
+      field: which field of the view is read.
+
+    Reference: Yue et al. 2022, "TS2Vec", section 3.1 and appendix (10 blocks, 64 channels, 320 features).
+    """
+
+    features: int = 320
+    hidden: int = 64
+    depth: int = 10
+    kernel: int = 3
+    causal: bool = False
+    mask: float = 0.0
+    dropout: float = 0.1
+    pool: str = "max"
+    field: str = "series"
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The field that is read."""
+        return (self.field,)
+
+    @nn.compact
+    def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
+        """view["series"] [n, T, C] -> {"h": [n, features], "tokens": [n, T, features]}, one token a step.
+
+        Raises:
+          InputError: unknown pool; mask outside [0, 1).
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        pool = choose(POOLS, self.pool, "tcn.pool")
+        if not 0 <= self.mask < 1:
+            raise InputError("tcn.mask", self.mask, "a probability in [0, 1)")
+        x = read_field(view, self.field, (3,), "tcn").astype(self.dtype)
+        there = ~jnp.isnan(x).any(-1, keepdims=True)
+        x = nn.Dense(self.hidden, name="input", **types)(jnp.where(there, x, 0))
+        if rows.train and self.mask:
+            there = there & keep_mask(row_keys(rows, self.path), (*self.path, "mask"), (x.shape[1], 1), self.mask)
+        x = jnp.where(there, x, 0)
+        for i in range(self.depth + 1):
+            last = i == self.depth
+            width = self.features if last else self.hidden
+            x = DilatedBlock(width, self.kernel, 2**i, self.causal, last, name=f"block{i}", **types)(x)
+        x = Dropout(self.dropout, name="dropout")(x, rows)
+        return {"h": pool(x, axis=1), "tokens": x}
+
+
+class SeriesTransformer(nn.Module):
+    """Patches of `patch` steps -> transformer -> h.
+
+    Args:
+      width, depth, heads: of the transformer.
+      mlp: hidden width of its MLPs; 0 is 4 width.
+      patch: steps in a token. A series that is no multiple of it is continued with its last step.
+      length: number of learned positions, in tokens; 0 is that of the batch at initialisation.
+      pool: h is the "max" or the "mean" over tokens.
+      dropout: on the embedding and on the branches of the blocks.
+      remat: recompute a block's activations in the backward pass.
+      field: which field of the view is read.
+
+    Reference: Nie et al. 2023, "A time series is worth 64 words" (PatchTST), section 3.1, but channels are mixed.
+    """
+
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    mlp: int = 0
+    patch: int = 8
+    length: int = 0
+    pool: str = "mean"
+    dropout: float = 0.0
+    remat: bool = False
+    field: str = "series"
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The field that is read."""
+        return (self.field,)
+
+    @nn.compact
+    def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
+        """view["series"] [n, T, C] -> {"h": [n, D], "tokens": [n, ceil(T / patch), D]}.
+
+        Raises:
+          InputError: unknown pool; a series longer than the positions.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        pool = choose(POOLS, self.pool, "series_transformer.pool")
+        x = read_field(view, self.field, (3,), "series_transformer").astype(self.dtype)
+        n, steps, channels = x.shape
+        x = jnp.pad(x, ((0, 0), (0, -steps % self.patch), (0, 0)), mode="edge")
+        x = x.reshape(n, -1, self.patch * channels)
+        count = length = x.shape[1]
+        if self.has_variable("params", "position"):
+            length = self.get_variable("params", "position").shape[1]
+        elif self.length:
+            length = self.length
+        if count > length:
+            raise InputError("series_transformer.length", f"{count} patches a row", f"at most {length}, as learned")
+        table = self.param("position", nn.initializers.normal(0.02), (1, length, self.width), self.param_dtype)
+        x = nn.Dense(self.width, kernel_init=xavier, name="patch", **types)(x) + table[:, :count].astype(self.dtype)
+        x = Dropout(self.dropout, name="dropout")(x, rows)
+        x = Transformer(
+            depth=self.depth,
+            heads=self.heads,
+            mlp=self.mlp or 4 * self.width,
+            dropout=self.dropout,
+            remat=self.remat,
+            name="transformer",
+            **types,
+        )(x, None, rows)
+        return {"h": pool(x, axis=1), "tokens": x}

@@ -1,0 +1,191 @@
+"""Vision transformer, NHWC.
+
+Names: `patch/kernel` [p p C, D] and `patch/bias`, `position` [1, H/p, W/p, D], `cls` [1, 1, D],
+`registers` [1, R, D], `transformer/...` (see transformer.py), `map/probe`, `map/attention/...`, `map/norm/...`, `map/mlp/...`.
+Patches are cut by a reshape and embedded by one matrix product: what a strided convolution computes.
+With freeze_patch the patch layer gets no gradient, but weight decay would still shrink it: exclude "patch/" there.
+"""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hcl_jax.encoders.dropout import Dropout
+from hcl_jax.encoders.rows import Rows, choose, read_field
+from hcl_jax.encoders.transformer import Attention, Mlp, Transformer, layer_norm, xavier
+from hcl_jax.errors import InputError
+
+# Dosovitskiy et al. 2021, table 1; "ti" and "s" from Touvron et al. 2021 (DeiT), table 1. MoCo v3's "s" has 12 heads.
+VARIANTS = {
+    "ti": {"width": 192, "depth": 12, "heads": 3, "mlp": 768},
+    "s": {"width": 384, "depth": 12, "heads": 6, "mlp": 1536},
+    "b": {"width": 768, "depth": 12, "heads": 12, "mlp": 3072},
+    "l": {"width": 1024, "depth": 24, "heads": 16, "mlp": 4096},
+}
+PATCHES = {"2": 2, "4": 4, "8": 8, "14": 14, "16": 16, "32": 32}
+POOLS = {"cls": 1, "gap": 0, "map": 0}  # number of class tokens
+POSITIONS = ("learned", "sincos2d")
+
+
+class ViT(nn.Module):
+    """Patches -> transformer -> h.
+
+    Args:
+      variant: "ti", "s", "b" or "l", alone or with the patch size: "b/16".
+      patch: patch size in pixels; 0 takes the variant's, or 16.
+      width, depth, heads, mlp: in place of the variant's; 0 keeps those.
+      pool: h is the class token ("cls"), the mean of the patch tokens ("gap"), or attention of a learned query ("map").
+      position: "learned" (sized from the image at initialisation; another image size is met by bicubic resizing) or
+        "sincos2d" (fixed; MoCo v3).
+      registers: number of extra tokens that nobody reads (Darcet et al. 2024).
+      freeze_patch: no gradient reaches the patch layer (MoCo v3, section 4.1).
+      dropout, drop_path: on the branches of the blocks, and stochastic depth of the last block.
+      remat: recompute a block's activations in the backward pass.
+
+    Reference: Dosovitskiy et al. 2021, "An image is worth 16x16 words", equations 1 to 4.
+    """
+
+    variant: str = "s/16"
+    patch: int = 0
+    width: int = 0
+    depth: int = 0
+    heads: int = 0
+    mlp: int = 0
+    pool: str = "cls"
+    position: str = "learned"
+    registers: int = 0
+    freeze_patch: bool = False
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    remat: bool = False
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
+
+    @nn.compact
+    def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
+        """view["image"] [n, H, W, C] -> {"h": [n, D], "tokens": [n, (H/p) (W/p), D]}, patches only, row by row.
+
+        Raises:
+          InputError: unknown variant, patch, pool or position; the patch does not divide the image.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        size, p = self._sizes()
+        extra = choose(POOLS, self.pool, "vit.pool") + self.registers
+        x = read_field(view, "image", (4,), "vit").astype(self.dtype)
+        n, height, width, _ = x.shape
+        if height % p or width % p:
+            raise InputError(
+                "vit.patch", f"{p} for {height}x{width} images", "a patch size that divides height and width"
+            )
+        grid = (height // p, width // p)
+        x = patches(x, p)
+        x = nn.Dense(size["width"], kernel_init=xavier, name="patch", **types)(x)
+        if self.freeze_patch:
+            x = jax.lax.stop_gradient(x)
+        x = x + self._positions(grid, size["width"])
+        if self.pool == "cls":
+            x = jnp.concatenate([self._token("cls", 1, n, size["width"]), x], axis=1)
+        if self.registers:
+            x = jnp.concatenate([self._token("registers", self.registers, n, size["width"]), x], axis=1)
+        x = Dropout(self.dropout, name="dropout")(x, rows)
+        x = Transformer(
+            depth=size["depth"],
+            heads=size["heads"],
+            mlp=size["mlp"],
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            remat=self.remat,
+            name="transformer",
+            **types,
+        )(x, None, rows)
+        tokens = x[:, extra:]
+        if self.pool == "cls":
+            return {"h": x[:, extra - 1], "tokens": tokens}
+        if self.pool == "gap":
+            return {"h": tokens.mean(axis=1), "tokens": tokens}
+        return {"h": AttentionPool(size["heads"], size["mlp"], name="map", **types)(tokens), "tokens": tokens}
+
+    def _sizes(self) -> tuple[dict[str, int], int]:
+        name, _, patch = str(self.variant).partition("/")
+        if name not in VARIANTS:
+            known = f"one of {', '.join(VARIANTS)}, alone or with a patch size as in b/16"
+            raise InputError("vit.variant", repr(self.variant), known)
+        of_name = choose(PATCHES, patch, "vit.variant, patch size") if patch else 0
+        if of_name and self.patch and of_name != self.patch:
+            found = f"{self.patch} beside variant {self.variant!r}"
+            raise InputError("vit.patch", found, f"{of_name}, or a variant without /")
+        own = {"width": self.width, "depth": self.depth, "heads": self.heads, "mlp": self.mlp}
+        return {k: own[k] or v for k, v in VARIANTS[name].items()}, self.patch or of_name or 16
+
+    def _token(self, name: str, count: int, n: int, width: int) -> jax.Array:
+        token = self.param(name, nn.initializers.normal(0.02), (1, count, width), self.param_dtype)
+        return jnp.broadcast_to(token.astype(self.dtype), (n, count, width))
+
+    def _positions(self, grid: tuple[int, int], width: int) -> jax.Array:
+        """[1, T, width]. The class token needs none: a position added to it is one more constant on a learned one."""
+        if self.position not in POSITIONS:
+            raise InputError("vit.position", repr(self.position), " or ".join(POSITIONS))
+        if self.position == "sincos2d":
+            return jnp.asarray(sincos2d(grid, width), self.dtype)
+        shape = (1, *grid, width)
+        stored = self.get_variable("params", "position").shape if self.has_variable("params", "position") else shape
+        table = self.param("position", nn.initializers.normal(0.02), stored, self.param_dtype)
+        if stored != shape:
+            table = jax.image.resize(table, shape, "bicubic")
+        return table.reshape(1, -1, width).astype(self.dtype)
+
+
+class AttentionPool(nn.Module):
+    """h = y + mlp(norm(y)), y = attention of one learned query over the tokens.
+
+    Reference: Zhai et al. 2022, "Scaling vision transformers", section 2.2 (MAP head).
+    """
+
+    heads: int
+    mlp: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [n, T, D] -> [n, D]."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        probe = self.param("probe", xavier, (1, 1, x.shape[-1]), self.param_dtype).astype(self.dtype)
+        probe = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[-1]))
+        y = Attention(self.heads, name="attention", **types)(probe, x)
+        return (y + Mlp(self.mlp, name="mlp", **types)(layer_norm("norm", **types)(y)))[:, 0]
+
+
+def patches(x: jax.Array, p: int) -> jax.Array:
+    """[n, H, W, C] -> [n, (H/p) (W/p), p p C], row by row."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height // p, p, width // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, -1, p * p * channels)
+
+
+def sincos2d(grid: tuple[int, int], width: int, base: float = 10000.0) -> np.ndarray:
+    """Fixed positions: [sin(x w), cos(x w), sin(y w), cos(y w)], w_k = base^(-4k/width), k < width/4.
+
+    Args:
+      grid: (rows, columns).
+      width: a multiple of 4.
+      base: of the geometric progression of wave lengths.
+
+    Returns:
+      float64 [1, rows columns, width].
+
+    Raises:
+      InputError: width is no multiple of 4.
+
+    Reference: Chen et al. 2021, "An empirical study of training self-supervised vision transformers", section 4.
+    """
+    if width % 4:
+        raise InputError("vit.width", width, "a multiple of 4 with position sincos2d")
+    wave = base ** (-np.arange(width // 4) / (width // 4))
+    y, x = (np.outer(axis.ravel(), wave) for axis in np.mgrid[: grid[0], : grid[1]])
+    return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)[None]
