@@ -1,0 +1,168 @@
+"""Views: what one example looks like from several sides. A view is a list of ops over the rows of a batch.
+
+An op is `op(x, draws, **params) -> x`. Importing this package does not import TensorFlow.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.views import colours, crops, frequency, image, series, text
+from hcl_jax.views.draws import Draws, Replay
+from hcl_jax.views.lazy import tf
+from hcl_jax.views.resample import unit
+
+__all__ = ["KINDS", "VIEWS", "Draws", "Replay", "check_ops", "make_view"]
+
+VIEWS: dict[str, Callable[..., Any]] = {
+    "random_resized_crop": crops.random_resized_crop,
+    "centre_crop": crops.centre_crop,
+    "resize": crops.resize,
+    "pad_crop": crops.pad_crop,
+    "erase": crops.erase,
+    "cutout": crops.cutout,
+    "flip": image.flip,
+    "rotate90": image.rotate90,
+    "random_affine": image.random_affine,
+    "blur": image.blur,
+    "noise": image.noise,
+    "shuffle_patches": image.shuffle_patches,
+    "color_jitter": colours.color_jitter,
+    "grey": colours.grey,
+    "solarise": colours.solarise,
+    "invert": colours.invert,
+    "gamma": colours.gamma,
+    "normalise": colours.normalise,
+    "flatten_alpha": colours.flatten_alpha,
+    "to_rgb": colours.to_rgb,
+    "jitter": series.jitter,
+    "scale": series.scale,
+    "negate": series.negate,
+    "flip_time": series.flip_time,
+    "permute": series.permute,
+    "warp": series.warp,
+    "magnitude_warp": series.magnitude_warp,
+    "crop": series.crop,
+    "crop_resize": series.crop_resize,
+    "drop_channels": series.drop_channels,
+    "shuffle_channels": series.shuffle_channels,
+    "rotate_axes": series.rotate_axes,
+    "mask_time": series.mask_time,
+    "z_normalise": series.z_normalise,
+    "fill_missing": series.fill_missing,
+    "band_limit": frequency.band_limit,
+    "shift_phase": frequency.shift_phase,
+    "scale_spectrum": frequency.scale_spectrum,
+    "spectrum": frequency.spectrum,
+    "tokens": text.tokens,
+    "drop_words": text.drop_words,
+    "drop_tokens": text.drop_tokens,
+    "crop_tokens": text.crop_tokens,
+    "mask_tokens": text.mask_tokens,
+}
+
+
+def _start_image(x: Any) -> Any:
+    return x[..., None] if x.dtype != tf.string and x.shape.rank == 3 else x
+
+
+def _start_series(x: Any) -> Any:
+    return series.steps(x, "series")
+
+
+def _finish_image(x: Any) -> Any:
+    return unit(x, "the finished picture")
+
+
+def _finish_text(x: Any) -> Any:
+    if not x.dtype.is_integer or x.shape.rank != 2:
+        raise InputError("the finished text", f"{x.dtype.name} of shape {x.shape}", "ids int [n, L]: add the op tokens")
+    return tf.cast(x, tf.int32)
+
+
+# kind -> (the key in the view, what is done to the field before the ops, and after them)
+KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "image": ("image", _start_image, _finish_image),
+    "series": ("series", _start_series, _start_series),
+    "text": ("tokens", lambda x: x, _finish_text),
+}
+
+
+def check_ops(ops: Any, views: Mapping[str, Callable[..., Any]] = VIEWS, where: str = "view") -> None:
+    """Refuses unknown op names and parameters; needs no TensorFlow.
+
+    Args:
+      ops: sequence of {"op": name, parameter: value, ...}.
+      views: op name -> function.
+      where: the config field, for the error text.
+
+    Raises:
+      InputError: an unknown or missing name or parameter.
+    """
+    for k, op in enumerate(ops):
+        name = dict(op).get("op")
+        if name not in views:
+            raise InputError(f"{where}.ops[{k}].op", repr(name), nearest(str(name), views))
+        rest = list(inspect.signature(views[name]).parameters.values())[2:]
+        if any(p.kind is p.VAR_KEYWORD for p in rest):
+            continue
+        known = [p.name for p in rest]
+        given = [key for key in dict(op) if key != "op"]
+        for key in given:
+            if key not in known:
+                raise InputError(f"{where}.ops[{k}].{key}", f"a parameter that {name} lacks", nearest(key, known))
+        for p in rest:
+            if p.default is p.empty and p.name not in given:
+                raise InputError(f"{where}.ops[{k}]", f"{name} without {p.name}", f"{p.name} must be given")
+
+
+def make_view(
+    spec: Mapping[str, Any],
+    record_field: Any,
+    draws: Draws | Replay,
+    views: Mapping[str, Callable[..., Any]] = VIEWS,
+    where: str = "view",
+) -> dict[str, Any]:
+    """Runs a view's ops over the local rows of one field.
+
+    The numbers of an op go by its name (`flip`, the second one `flip#2`), not by its place: views that share a salt
+    share the numbers of the ops that both have.
+
+    Args:
+      spec: {"kind": "image" | "series" | "text", "ops": ({"op": name, ...}, ...)}.
+      record_field: [n, ...], or encoded pictures or text as strings [n].
+      draws: the numbers; their record and targets grow.
+      views: op name -> function.
+      where: the config field, for error texts.
+
+    Returns:
+      {"image": float32 [n, H, W, C]} | {"series": float32 [n, T, C]} | {"tokens": int32 [n, L]}, and the ops' targets.
+
+    Raises:
+      InputError: an unknown kind, op or parameter, or one out of range.
+    """
+    spec = dict(spec)
+    kind = spec.get("kind")
+    if kind not in KINDS:
+        raise InputError(f"{where}.kind", repr(kind), ", ".join(KINDS))
+    ops = tuple(spec.get("ops", ()))
+    check_ops(ops, views, where)
+    key, start, finish = KINDS[kind]
+    seen: dict[str, int] = {}
+    at = where
+    try:
+        x = start(tf.convert_to_tensor(record_field))
+        for k, op in enumerate(ops):
+            params = dict(op)
+            name = params.pop("op")
+            seen[name] = seen.get(name, 0) + 1
+            at = f"{where}.ops[{k}]"
+            x = views[name](x, draws.scope(name if seen[name] == 1 else f"{name}#{seen[name]}"), **params)
+        at = where
+        view = {key: finish(x)}
+    except InputError as error:
+        raise InputError(f"{at}: {error.where}", error.found, error.allowed) from None
+    if key in draws.targets:
+        raise InputError(f"{where}: target {key!r}", "made by an op", "another name")
+    return {**view, **draws.targets}

@@ -1,0 +1,286 @@
+"""Colours of pictures [n, H, W, C]: jitter, grey, solarise, transparency, normalisation. One channel is grey."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hcl_jax.errors import InputError
+from hcl_jax.views.crops import LUMINANCE
+from hcl_jax.views.lazy import tf
+from hcl_jax.views.params import choice, number, numbers_of, span
+from hcl_jax.views.resample import from_planes, pixels, to_planes, unit
+from hcl_jax.views.rows import column, sometimes
+
+JITTERS = ("brightness", "contrast", "saturation", "hue")
+
+
+def color_jitter(
+    x: Any,
+    draws: Any,
+    *,
+    brightness: float = 0.8,
+    contrast: float = 0.8,
+    saturation: float = 0.8,
+    hue: float = 0.2,
+    p: float = 0.8,
+    strength: float = 1.0,
+    convention: str = "multiply",
+    order: str = "random",
+) -> Any:
+    """Brightness, contrast, saturation and hue, each clipped to 0..1, in an order drawn for each row.
+
+    brightness: f x, f ~ U(max(0, 1 - s b), 1 + s b)  ("add": x + f, f ~ U(-s b, s b)); contrast: f x + (1 - f) m, m the
+    mean grey; saturation: f x + (1 - f) grey; hue: turned by f ~ U(-s h, s h) of a circle; f as for brightness elsewhere.
+
+    Args:
+      x: [n, H, W, 3], or [n, H, W, 1] (brightness and contrast only).
+      draws: "coin", "brightness", "contrast", "saturation", "hue" [n], "order" [n, 4] (sorted rising).
+      brightness, contrast, saturation: half width of the factor's range.
+      hue: half width in turns, at most 0.5 after strength.
+      p: probability for each row.
+      strength: multiplies the four; SimCLR has 1 for ImageNet, 0.5 for CIFAR-10.
+      convention: of brightness, "multiply" (torchvision, SimCLR v2) or "add" (SimCLR v1).
+      order: "random" or "fixed" (as listed).
+
+    Returns:
+      float32 [n, H, W, C] in 0..1.
+
+    Reference: Chen et al. 2020 (SimCLR), appendix A; contrast is about the mean grey, as in torchvision.
+    """
+    op = "color_jitter"
+    x = unit(x, op)
+    height, width, channels = x.shape[1:]
+    if channels not in (1, 3):
+        raise InputError(op, f"{channels} channels", "1 or 3; flatten_alpha removes transparency")
+    strength = number(f"{op}.strength", strength, 0.0)
+    widths = {
+        name: strength * number(f"{op}.{name}", value, 0.0)
+        for name, value in zip(JITTERS, (brightness, contrast, saturation, hue), strict=True)
+    }
+    if widths["hue"] > 0.5:
+        raise InputError(f"{op}.hue", f"{widths['hue']:g} after strength", "a number from 0 to 0.5")
+    convention = choice(f"{op}.convention", convention, ("multiply", "add"))
+    order = choice(f"{op}.order", order, ("random", "fixed"))
+
+    factors = {}
+    for name, half in widths.items():
+        about_zero = name == "hue" or (name == "brightness" and convention == "add")
+        factors[name] = draws.uniform(name, (), -half if about_zero else max(0.0, 1.0 - half), half + (not about_zero))
+    place = draws.uniform("order", (len(JITTERS),))
+    used = [k for k, name in enumerate(JITTERS) if widths[name] > 0.0 and (channels == 3 or k < 2)]
+    if not used:
+        return x
+    place = tf.argsort(tf.gather(place, used, axis=1), axis=1)
+    steps: dict[str, Callable[[Any, Any], Any]] = {
+        "brightness": tf.multiply if convention == "multiply" else tf.add,
+        "contrast": _contrast,
+        "saturation": lambda planes, f: f * planes + (1.0 - f) * _grey_plane(planes),
+        "hue": turn_hue,
+    }
+
+    def jitter(x: Any, numbers: Any) -> Any:
+        planes = tf.reshape(to_planes(x), [-1, channels, height * width])
+        turn = tf.gather(place, numbers)
+        values = [tf.gather(factors[JITTERS[k]], numbers) for k in used]
+        for position in range(len(used)):
+            if order == "fixed" or len(used) == 1:
+                planes = _step(steps[JITTERS[used[position]]], planes, values[position])
+                continue
+            # Rows whose turn it is for the same change go through it together: four changes a row, not sixteen.
+            which = turn[:, position]
+            at = tf.dynamic_partition(tf.range(tf.shape(planes)[0]), which, len(used))
+            parts = tf.dynamic_partition(planes, which, len(used))
+            done = [_step(steps[JITTERS[used[k]]], parts[k], tf.gather(values[k], at[k])) for k in range(len(used))]
+            planes = tf.ensure_shape(tf.dynamic_stitch(at, done), [None, channels, height * width])
+        return from_planes(tf.reshape(planes, [-1, channels, height, width]))
+
+    return sometimes(x, draws, op, p, jitter)
+
+
+def _step(change: Callable[[Any, Any], Any], planes: Any, factor: Any) -> Any:
+    return tf.clip_by_value(change(planes, factor[:, None, None]), 0.0, 1.0)
+
+
+def _grey_plane(planes: Any) -> Any:
+    """[n, C, P] -> luminance [n, 1, P]."""
+    if planes.shape[1] == 1:
+        return planes
+    return sum(weight * planes[:, k : k + 1] for k, weight in enumerate(LUMINANCE))
+
+
+def _contrast(planes: Any, factor: Any) -> Any:
+    return factor * planes + (1.0 - factor) * _grey_plane(tf.reduce_mean(planes, axis=2, keepdims=True))
+
+
+def turn_hue(planes: Any, turns: Any) -> Any:
+    """Turns the hue at equal value and chroma.
+
+    v = max, c = max - min, h in sixths of the circle; channel = v - c clip(min(k, 4 - k), 0, 1),
+    k = (n + h + 6 turns) mod 6, n = 5, 3, 1 for red, green, blue.
+
+    Args:
+      planes: float32 [n, 3, P] in 0..1.
+      turns: float32 [n, 1, 1], in circles.
+
+    Returns:
+      float32 [n, 3, P].
+
+    Reference: Smith 1978, the hexcone model.
+    """
+    red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
+    value = tf.maximum(tf.maximum(red, green), blue)
+    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    part = 1.0 / tf.maximum(chroma, 1e-12)  # no chroma: every difference below is 0 too
+    above = tf.where(green >= value, (blue - red) * part + 2.0, (red - green) * part + 4.0)
+    hue = tf.where(red >= value, (green - blue) * part, above)
+    hue = (hue + 6.0 * turns[:, 0]) * (1.0 / 6.0)
+
+    def channel(n: float) -> Any:
+        k = hue + n / 6.0
+        k = 6.0 * (k - tf.floor(k))
+        return value - chroma * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)
+
+    return tf.stack([channel(5.0), channel(3.0), channel(1.0)], axis=1)
+
+
+def grey(x: Any, draws: Any, *, p: float = 0.2) -> Any:
+    """Replaces all three channels by their luminance; one channel stays as it is.
+
+    y = 0.299 R + 0.587 G + 0.114 B
+
+    Args:
+      x: [n, H, W, 3] or [n, H, W, 1].
+      draws: "coin" [n].
+      p: probability for each row.
+
+    Returns:
+      float32 [n, H, W, C].
+    """
+    x = unit(x, "grey")
+    if x.shape[-1] not in (1, 3):
+        raise InputError("grey", f"{x.shape[-1]} channels", "1 or 3; flatten_alpha removes transparency")
+
+    def change(x: Any, numbers: Any) -> Any:
+        del numbers
+        return tf.repeat(_mix(x), 3, axis=-1) if x.shape[-1] == 3 else x
+
+    return sometimes(x, draws, "grey", p, change)
+
+
+def _mix(x: Any) -> Any:
+    return sum(weight * x[..., k : k + 1] for k, weight in enumerate(LUMINANCE))
+
+
+def solarise(x: Any, draws: Any, *, p: float = 0.2, threshold: float = 0.5) -> Any:
+    """Inverts the bright pixels: y = 1 - x where x >= threshold.
+
+    Args:
+      x: [n, H, W, C], 0..1.
+      draws: "coin" [n].
+      p: probability for each row.
+      threshold: from which brightness on.
+
+    Returns:
+      float32 [n, H, W, C].
+
+    Reference: Grill et al. 2020 (BYOL), appendix B.
+    """
+    threshold = number("solarise.threshold", threshold)
+
+    def change(x: Any, numbers: Any) -> Any:
+        del numbers
+        return tf.where(x >= threshold, 1.0 - x, x)
+
+    return sometimes(unit(x, "solarise"), draws, "solarise", p, change)
+
+
+def invert(x: Any, draws: Any, *, p: float = 0.5) -> Any:
+    """The negative, y = 1 - x, of each row with probability p: [n, H, W, C] -> float32 [n, H, W, C]; draws "coin" [n]."""
+    return sometimes(unit(x, "invert"), draws, "invert", p, lambda x, numbers: 1.0 - x)
+
+
+def gamma(x: Any, draws: Any, *, p: float = 1.0, power: Sequence[float] = (0.7, 1.5)) -> Any:
+    """A random power of the brightness: y = x^g, log g uniform.
+
+    Args:
+      x: [n, H, W, C], 0..1.
+      draws: "coin" [n], "power" [n] (0..1, where in the range).
+      p: probability for each row.
+      power: range of g.
+
+    Returns:
+      float32 [n, H, W, C].
+    """
+    low, high = span("gamma.power", power, 1e-3, 1e3)
+    drawn = low * (high / low) ** draws.uniform("power")
+
+    def change(x: Any, numbers: Any) -> Any:
+        return tf.maximum(x, 0.0) ** column(drawn, numbers, 4)
+
+    return sometimes(unit(x, "gamma"), draws, "gamma", p, change)
+
+
+def normalise(x: Any, draws: Any, *, mean: float | Sequence[float], std: float | Sequence[float]) -> Any:
+    """Subtracts a mean and divides by a standard deviation, for each channel, in units of 0..1 brightness.
+
+    Args:
+      x: [n, H, W, C].
+      draws: not used.
+      mean, std: one number, or one for each channel.
+
+    Returns:
+      float32 [n, H, W, C].
+    """
+    del draws
+    x = unit(x, "normalise")
+    means, stds = numbers_of("normalise.mean", mean), numbers_of("normalise.std", std)
+    for where, found in (("normalise.mean", means), ("normalise.std", stds)):
+        if len(found) not in (1, x.shape[-1]):
+            raise InputError(where, f"{len(found)} numbers", f"1 or {x.shape[-1]}, the channels")
+    if min(stds) <= 0.0:
+        raise InputError("normalise.std", repr(std), "numbers above 0")
+    return (x - tf.constant(means)) * tf.constant([1.0 / s for s in stds])
+
+
+def flatten_alpha(x: Any, draws: Any, *, background: float | Sequence[float] = 1.0) -> Any:
+    """Lays a transparent picture on one colour: y = a x + (1 - a) background; without transparency nothing changes.
+
+    Do it before any resampling: colours under transparent pixels mean nothing and would bleed.
+
+    Args:
+      x: [n, H, W, 4 or 2] (the last channel is alpha), or [n, H, W, 3 or 1].
+      draws: not used.
+      background: one number 0..1, or red, green, blue.
+
+    Returns:
+      float32 [n, H, W, 3 or 1].
+
+    Reference: Porter and Duff 1984, "over".
+    """
+    del draws
+    x = unit(x, "flatten_alpha")
+    channels = x.shape[-1]
+    if channels in (1, 3):
+        return x
+    if channels not in (2, 4):
+        raise InputError("flatten_alpha", f"{channels} channels", "1 to 4")
+    shade = numbers_of("flatten_alpha.background", background)
+    if len(shade) not in (1, channels - 1):
+        raise InputError("flatten_alpha.background", repr(background), f"1 or {channels - 1} numbers")
+    alpha = x[..., -1:]
+    return x[..., :-1] * alpha + tf.constant(shade) * (1.0 - alpha)
+
+
+def to_rgb(x: Any, draws: Any, *, background: float | Sequence[float] = 1.0) -> Any:
+    """Three channels from any: grey is repeated, transparency is laid on the background.
+
+    Args:
+      x: [n, H, W, 1 to 4].
+      draws: not used.
+      background: as in flatten_alpha.
+
+    Returns:
+      [n, H, W, 3]; float32, or the same dtype where there was no transparency.
+    """
+    if pixels(x, "to_rgb").shape[-1] not in (1, 3):
+        x = flatten_alpha(x, draws, background=background)
+    return x if x.shape[-1] == 3 else tf.repeat(x, 3, axis=-1)

@@ -1,0 +1,132 @@
+"""Random numbers of a view, a pure function of (seed, step, global row, salt, name): any set of hosts draws the same.
+
+Numbers are drawn for the whole global batch and gathered at the rows made here. That costs each host the draws of all
+rows, so a shape of more than ROW_BY_ROW numbers is drawn row by row instead, from a seed that holds the row.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hcl_jax.errors import InputError
+from hcl_jax.views.lazy import tf
+
+# Part of the stream: another value here draws other numbers.
+ROW_BY_ROW = 64
+
+
+class Draws:
+    """Stateless random numbers for the local rows of one step.
+
+    number(r) = philox(key = (crc32("seed/salt/name"), step))[r]
+
+    Args:
+      seed: the run's seed.
+      step: int or scalar tensor, the global step.
+      batch_size: B, rows of the global batch.
+      rows: int [n], the global rows made here.
+      salt: views with the same salt share random numbers.
+
+    Attributes:
+      record: name -> numbers drawn, [n, *shape].
+      targets: name -> what an op made for a head, [n, ...].
+    """
+
+    def __init__(self, seed: int, step: Any, batch_size: int, rows: Any, salt: str):
+        self.batch_size, self.salt, self.rows = int(batch_size), str(salt), rows
+        self.record: dict[str, Any] = {}
+        self.targets: dict[str, Any] = {}
+        self._seed, self._step, self._prefix = int(seed), step, ""
+        if isinstance(rows, np.ndarray | Sequence):
+            known = np.asarray(rows)
+            if known.ndim != 1 or (known.size and not 0 <= known.min() <= known.max() < batch_size):
+                raise InputError("rows", f"{known!r}", f"row numbers [n] from 0 to {batch_size - 1}")
+
+    def scope(self, name: str) -> "Draws":
+        """The same draws with `name/` before every name; record and targets are shared."""
+        child = object.__new__(type(self))
+        child.__dict__.update(self.__dict__, _prefix=f"{self._prefix}{name}/")
+        return child
+
+    def uniform(self, name: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Any:
+        """Uniform numbers in [low, high): float32 [n, *shape]."""
+        return self._keep(name, low + (high - low) * self._draw(name, shape, "uniform"))
+
+    def normal(self, name: str, shape: Sequence[int] = ()) -> Any:
+        """Standard normal numbers: float32 [n, *shape]."""
+        return self._keep(name, self._draw(name, shape, "normal"))
+
+    def coin(self, name: str, p: float) -> Any:
+        """True with probability p: bool [n]; p = 0 is never, p = 1 always."""
+        return self._keep(name, self._draw(name, (), "uniform") < p)
+
+    def target(self, name: str, value: Any) -> None:
+        """Hands what an op made for a head, [n, ...], to the view."""
+        if name in self.targets:
+            raise InputError(f"target {name!r}", "made by two ops of one view", "another name for one of them")
+        self.targets[name] = value
+
+    def _keep(self, name: str, value: Any) -> Any:
+        if self._prefix + name in self.record:
+            # The same name gives the same numbers: two uses would be silently correlated.
+            raise InputError(f"draw {self._prefix + name!r}", "drawn twice", "a name of its own for each draw")
+        self.record[self._prefix + name] = value
+        return value
+
+    def _draw(self, name: str, shape: Sequence[int], kind: str) -> Any:
+        make = tf.random.stateless_uniform if kind == "uniform" else tf.random.stateless_normal
+        word = zlib.crc32(f"{self._seed}/{self.salt}/{self._prefix}{name}".encode())
+        step = tf.cast(self._step, tf.int64)
+        shape = [int(s) for s in shape]
+        if math.prod(shape) <= ROW_BY_ROW:
+            everyone = make([self.batch_size, *shape], tf.stack([tf.constant(word, tf.int64), step]), alg="philox")
+            return tf.gather(everyone, self.rows)
+
+        def one(row: Any) -> Any:
+            return make(shape, tf.stack([word + row * 2**32, step]), alg="philox")
+
+        rows = tf.cast(tf.convert_to_tensor(self.rows), tf.int64)
+        return tf.map_fn(one, rows, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+
+
+class Replay:
+    """Gives the numbers of a `Draws.record` back, name by name, so that the same picture can be made again.
+
+    Args:
+      record: name -> numbers [n, *shape], arrays or tensors.
+
+    Raises:
+      InputError: a name that the record lacks.
+    """
+
+    def __init__(self, record: dict[str, Any]):
+        self.record, self.targets, self._prefix = dict(record), {}, ""
+
+    scope = Draws.scope
+    target = Draws.target
+
+    def uniform(self, name: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Any:
+        """The recorded numbers, [n, *shape]."""
+        del low, high
+        return self._find(name, shape)
+
+    def normal(self, name: str, shape: Sequence[int] = ()) -> Any:
+        """The recorded numbers, [n, *shape]."""
+        return self._find(name, shape)
+
+    def coin(self, name: str, p: float) -> Any:
+        """The recorded coins, bool [n]."""
+        del p
+        return self._find(name, ())
+
+    def _find(self, name: str, shape: Sequence[int]) -> Any:
+        name = self._prefix + name
+        if name not in self.record:
+            raise InputError(f"draw {name!r}", "not in the record", ", ".join(sorted(self.record)) or "nothing")
+        value = tf.convert_to_tensor(self.record[name])
+        if value.shape.rank != 1 + len(shape) or not value.shape[1:].is_compatible_with(list(shape)):
+            raise InputError(f"draw {name!r}", f"shape {value.shape}", f"[n, {', '.join(map(str, shape))}]")
+        return value
