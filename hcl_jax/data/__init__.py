@@ -1,0 +1,72 @@
+"""Data: sources of records, and the batches made of them."""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from hcl_jax.data import arrays, emoji, folder, random, series, tfds
+from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
+from hcl_jax.data.random import random_like
+from hcl_jax.data.source import Arrays, Source, from_arrays
+from hcl_jax.errors import InputError
+
+
+def in_memory(read: Callable[[Any, str], Arrays], data: Any, split: str) -> Source:
+    """A source over the arrays that `read(data, split)` gives."""
+    return from_arrays(data.name, read(data, split), data, split)
+
+
+def _fashion_mnist(data: Any, split: str) -> Source:
+    """IDX files; TFDS's copy where `data.dir` holds that, or with `data.prepare`."""
+    if data.prepare or os.path.isdir(os.path.join(data.dir or "", "fashion_mnist")):
+        return tfds.open_tfds(data, split)
+    return in_memory(arrays.fashion_mnist, data, split)
+
+
+# Name -> function of (config.data, split). Any other name is a TFDS name.
+SOURCES: dict[str, Callable[[Any, str], Source]] = {
+    "digits": partial(in_memory, arrays.digits),
+    "fashion_mnist": _fashion_mnist,
+    "emoji": partial(in_memory, emoji.emoji),
+    "idx": partial(in_memory, arrays.idx),
+    "npz": partial(in_memory, arrays.npz),
+    "csv": partial(in_memory, arrays.text_table),
+    "folder": folder.folder,
+    "series": partial(in_memory, series.series),
+    **{name: partial(in_memory, series.series) for name in series.PACKAGED},
+    "random": random.random,
+}
+
+
+def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> Source:
+    """One split of `data.name`: an entry of `sources`, or a TFDS data set of that name.
+
+    Args:
+      data: `config.data`.
+      split: usually data.train_split or data.test_split.
+      sources: name -> function of (data, split).
+
+    Returns:
+      A Source with at least one record.
+
+    Raises:
+      InputError: an unknown name or split, missing or damaged files.
+    """
+    if data.num_examples < 0:
+        raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
+    if data.name in sources:
+        return sources[data.name](data, split)
+    return tfds.open_tfds(data, split, sources)
+
+
+__all__ = [
+    "SOURCES",
+    "Source",
+    "batch_specs",
+    "batches",
+    "evaluation_batches",
+    "from_arrays",
+    "open_source",
+    "random_like",
+]

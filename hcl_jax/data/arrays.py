@@ -1,0 +1,272 @@
+"""Readers of data that fits in memory: one split as NumPy arrays."""
+
+import csv
+import gzip
+import os
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from hcl_jax.data.source import Arrays, as_text, folder_of, unknown_split
+from hcl_jax.errors import InputError, nearest
+
+FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts it
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+NPZ_FIELDS = ("image", "series", "text", "tokens")
+
+
+def digits(data: Any, split: str) -> Arrays:
+    """scikit-learn's handwritten digits, 8 x 8: image uint8 [N, 8, 8, 1] (0..16 stretched to 0..255) and label.
+
+    Every fifth image of each class is the test split: 1,437 and 360.
+    """
+    from sklearn.datasets import load_digits
+
+    if split not in ("train", "test"):
+        raise unknown_split(split, ("train", "test"), "digits")
+    loaded = load_digits()
+    by_class = np.argsort(loaded.target, kind="stable")
+    test = np.zeros(len(by_class), bool)
+    test[by_class[::5]] = True
+    keep = test if split == "test" else ~test
+    image = np.round(loaded.images[keep] * (255 / 16)).astype(np.uint8)[..., None]
+    return Arrays(
+        fields={"image": image},
+        labels={"label": loaded.target[keep].astype(np.int32)},
+        classes={"label": 10},
+        licence="CC BY 4.0",
+        citation="Alpaydin, Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998; doi:10.24432/C50P49",
+        class_names={"label": tuple("0123456789")},
+    )
+
+
+def fashion_mnist(data: Any, split: str) -> Arrays:
+    """Fashion-MNIST from IDX files in `data.dir`, or where Debian's package puts them."""
+    if not data.dir and not os.path.isdir(FASHION_MNIST):
+        raise InputError(
+            "config.data.dir", "nothing", "a folder with Fashion-MNIST's IDX files, or Debian's dataset-fashion-mnist"
+        )
+    read = idx_folder(folder_of(data, "Fashion-MNIST's IDX files") if data.dir else FASHION_MNIST, split, data)
+    return read._replace(
+        licence="MIT",
+        citation="Xiao, Rasul, Vollgraf: Fashion-MNIST, arXiv:1708.07747",
+        class_names={"label": FASHION_CLASSES} if read.classes["label"] == 10 else {},
+    )
+
+
+def idx(data: Any, split: str) -> Arrays:
+    """MNIST-like IDX files, plain or .gz, in `data.dir`: image [N, H, W, 1] and label."""
+    return idx_folder(folder_of(data, "IDX files such as train-images-idx3-ubyte.gz"), split, data)
+
+
+def idx_folder(folder: str, split: str, data: Any) -> Arrays:
+    """`<split>-images-idx3-ubyte[.gz]` and `<split>-labels-idx1-ubyte[.gz]`; the split "test" may be named t10k."""
+    known = sorted({f.split("-images")[0].replace("t10k", "test") for f in os.listdir(folder) if "-images" in f})
+    if not known:
+        raise InputError("config.data.dir", f"no IDX file in {folder}", "files such as train-images-idx3-ubyte.gz")
+    if split not in known:
+        raise unknown_split(split, known, folder)
+    image, label = (_idx_file(_idx_path(folder, split, what)) for what in ("images", "labels"))
+    if image.ndim not in (3, 4) or label.ndim != 1:
+        raise InputError(
+            f"{folder} {split}", f"images {image.shape} and labels {label.shape}", "[N, H, W] or [N, H, W, C] and [N]"
+        )
+    return Arrays(
+        fields={"image": image[..., None] if image.ndim == 3 else image},
+        labels={"label": label.astype(np.int32)},
+        classes={"label": int(label.max(initial=0)) + 1},
+        licence="",
+        citation="",
+    )
+
+
+def _idx_path(folder: str, split: str, what: str) -> str:
+    names = [split] + (["t10k"] if split == "test" else [])
+    for name in names:
+        for file in sorted(os.listdir(folder)):
+            if file.startswith(f"{name}-{what}") or file.startswith(f"{name}.{what}"):
+                return os.path.join(folder, file)
+    raise InputError(
+        folder, f"no {names[-1]}-{what} file", f"{names[-1]}-{what}-idx{3 if what == 'images' else 1}-ubyte[.gz]"
+    )
+
+
+def _idx_file(path: str) -> np.ndarray:
+    allowed = "an IDX file: 0, 0, dtype, rank, sizes, data"
+    try:
+        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+            raw = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(path, f"an unreadable file ({error})", allowed) from None
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_DTYPES or len(raw) < 4 + 4 * raw[3]:
+        raise InputError(path, f"the header {raw[:4].hex() or 'of an empty file'}", allowed)
+    shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", raw[3], 4))
+    dtype = np.dtype(IDX_DTYPES[raw[2]])
+    body = memoryview(raw)[4 + 4 * raw[3] :]
+    if len(body) != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+        raise InputError(path, f"{len(body)} bytes of data", f"{dtype.itemsize} bytes for each of {shape}")
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def npz(data: Any, split: str) -> Arrays:
+    """`<data.dir>/<split>.npz` with plain arrays: keys that begin with image, series, text or tokens, and labels.
+
+    image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C]; text [N] of str; label [N, ...].
+    """
+    folder = folder_of(data, "<split>.npz")
+    path = _split_file(folder, split, (".npz",))
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise InputError(path, "one array without a name (.npy)", "an .npz as np.savez writes it")
+        with loaded as file:
+            arrays = {k: file[k] for k in file.files}
+    except InputError:
+        raise
+    except ValueError:  # NumPy refuses with it what only unpickling could read
+        raise InputError(path, "pickled objects, or no .npz at all", "plain arrays of numbers or text") from None
+    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(path, f"an unreadable file ({error})", "an .npz as np.savez writes it") from None
+    named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
+    fields, labels = {}, {}
+    for key, value in arrays.items():
+        if value.ndim == 0:
+            raise InputError(f"{path}: {key}", "a single value", "an array with one record a row")
+        if key in named or key.startswith("label"):
+            labels[key] = value
+        elif key.startswith(NPZ_FIELDS) or key in columns_of(data.text):
+            fields[key] = _npz_field(f"{path}: {key}", key, value)
+        else:
+            raise InputError(
+                path,
+                f"the key {key!r}",
+                f"keys that begin with {', '.join(NPZ_FIELDS)} or label, and config.data.labels",
+            )
+    kept = {k: _number_labels(f"{path}: {k}", v) for k, v in labels.items()}
+    return Arrays(
+        fields=fields,
+        labels={k: v[0] for k, v in kept.items()},
+        classes={k: v[1] for k, v in kept.items()},
+        licence="",
+        citation="",
+    )
+
+
+def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
+    if value.dtype.kind in "US":
+        if value.ndim != 1:
+            raise InputError(where, f"text of shape {value.shape}", "[N]")
+        return np.array([as_text(v) for v in value], object)
+    if value.dtype.kind not in "uifb":
+        raise InputError(where, f"dtype {value.dtype}", "numbers or text")
+    ranks = {"image": (3, 4), "series": (2, 3), "tokens": (2,)}.get(
+        next((k for k in NPZ_FIELDS if key.startswith(k)), ""), ()
+    )
+    if not ranks:
+        raise InputError(where, f"dtype {value.dtype}", "text")
+    if value.ndim not in ranks:
+        raise InputError(where, f"shape {value.shape}", f"{' or '.join(map(str, ranks))} axes, records first")
+    if key.startswith("tokens"):
+        return value.astype(np.int32)
+    value = value[..., None] if value.ndim == ranks[0] else value
+    return value if value.dtype == np.uint8 and key.startswith("image") else value.astype(np.float32)
+
+
+def text_table(data: Any, split: str) -> Arrays:
+    """`<data.dir>/<split>.csv` (or .tsv): the text columns `data.text` and the label columns `data.labels`.
+
+    Columns are names of the first line, or numbers from 0 for a file without one; several are separated by commas.
+    A label column of whole numbers is classes, one of other numbers is values, one of words is classes in sorted order
+    of both splits.
+    """
+    folder = folder_of(data, "<split>.csv")
+    texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
+    table = _table(_split_file(folder, split, (".csv", ".tsv")), (*texts, *labels))
+    kept = {}
+    for label in labels:
+        words = set(table[label])
+        for other in (data.train_split, data.test_split):
+            path = next(
+                (p for p in (os.path.join(folder, other + e) for e in (".csv", ".tsv")) if os.path.isfile(p)), None
+            )
+            if path and other != split:
+                words |= set(_table(path, (label,))[label])
+        kept[label] = _text_labels(table[label], words)
+    return Arrays(
+        fields={k: np.array(table[k], object) for k in texts},
+        labels={k: v[0] for k, v in kept.items()},
+        classes={k: v[1] for k, v in kept.items()},
+        licence="",
+        citation="",
+        class_names={k: v[2] for k, v in kept.items() if v[2]},
+    )
+
+
+def columns_of(text: str) -> tuple[str, ...]:
+    """ "a, b" -> ("a", "b")."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
+    files = sorted(f for f in os.listdir(folder) if f.endswith(endings))
+    if not files:
+        raise InputError("config.data.dir", f"no {' or '.join(endings)} file in {folder}", f"<split>{endings[0]}")
+    for ending in endings:
+        if split + ending in files:
+            return os.path.join(folder, split + ending)
+    raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
+
+
+def _table(path: str, columns: tuple[str, ...]) -> dict[str, list[str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = [row for row in csv.reader(file, delimiter="\t" if path.endswith(".tsv") else ",") if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"an unreadable file ({error})", "UTF-8 text with one record a line") from None
+    if not lines:
+        raise InputError(path, "an empty file", "at least one line")
+    headless = all(c.isdigit() for c in columns) and not set(columns) <= set(lines[0])
+    header = [str(i) for i in range(len(lines[0]))] if headless else lines.pop(0)
+    for number, row in enumerate(lines, 1 if headless else 2):
+        if len(row) != len(header):
+            raise InputError(f"{path} record {number}", f"{len(row)} columns", f"{len(header)}")
+    for column in columns:
+        if column not in header:
+            raise InputError(path, f"no column {column!r}", f"columns {nearest(column, header)}")
+    return {c: [row[header.index(c)] for row in lines] for c in columns}
+
+
+def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """(values, number of classes): whole numbers are classes, others values (0 classes)."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float32), 0
+    if values.dtype.kind not in "uib":
+        raise InputError(where, f"dtype {values.dtype}", "whole numbers (classes) or others (values)")
+    return values.astype(np.int32), int(values.max(initial=0)) + 1
+
+
+def _text_labels(values: list[str], words: set[str]) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """(values, number of classes, their names) of a column, given the words that occur in any split."""
+    if all(w.strip().lstrip("+-").isdigit() for w in words):
+        return np.array([int(v) for v in values], np.int32), max(map(int, words)) + 1, ()
+    try:
+        [float(w) for w in words]
+    except ValueError:
+        names = tuple(sorted(words))
+        number = {w: i for i, w in enumerate(names)}
+        return np.array([number[v] for v in values], np.int32), len(names), names
+    return np.array([float(v) for v in values], np.float32), 0, ()

@@ -1,0 +1,83 @@
+"""Decoding many pictures to one array, and finding the one that does not decode."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hcl_jax.errors import InputError
+from hcl_jax.views.lazy import tf
+
+CHUNK = 512
+
+
+def decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
+    """One JPEG, PNG, GIF (first frame) or BMP: string [] -> uint8 [H, W, channels]."""
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+
+def decoded(
+    encoded: Sequence[bytes], *, channels: int, describe: Callable[[int], str], paths: bool = False
+) -> np.ndarray | None:
+    """All pictures as one array, decoded in parallel.
+
+    Args:
+      encoded: bytes of each picture, or its file's path.
+      channels: 1, 3 or 4.
+      describe: number -> name, for messages.
+      paths: whether `encoded` holds paths.
+
+    Returns:
+      uint8 [N, H, W, channels], or None when sizes differ.
+
+    Raises:
+      InputError: a picture that does not decode, by its name.
+    """
+    if not _good(encoded[0], channels, paths):
+        raise undecodable(describe(0))
+    shape = decode(tf.constant(_bytes_of(encoded[0], paths)), channels).shape
+
+    def one(item: "tf.Tensor") -> "tf.Tensor":
+        picture = decode(tf.io.read_file(item) if paths else item, channels)
+        same = tf.reduce_all(tf.shape(picture) == shape)
+        return tf.cond(same, lambda: picture, lambda: tf.zeros(shape, tf.uint8)), same
+
+    pictures = np.empty((len(encoded), *shape), np.uint8)
+    stream = tf.data.Dataset.from_tensor_slices(list(encoded)).map(one, num_parallel_calls=tf.data.AUTOTUNE)
+    done = 0
+    try:
+        for chunk, same in stream.batch(CHUNK).prefetch(2).as_numpy_iterator():
+            if not same.all():
+                return None
+            pictures[done : done + len(chunk)] = chunk
+            done += len(chunk)
+    except tf.errors.OpError:
+        for number in range(done, len(encoded)):
+            if not _good(encoded[number], channels, paths):
+                raise undecodable(describe(number)) from None
+        raise
+    return pictures
+
+
+def undecodable(name: str) -> InputError:
+    """The error for a file that is no picture."""
+    return InputError(name, "a picture that does not decode", "a whole JPEG, PNG, GIF or BMP file")
+
+
+def _bytes_of(item: bytes | str, paths: bool) -> bytes:
+    if not paths:
+        return item
+    with open(item, "rb") as file:
+        return file.read()
+
+
+def _good(item: bytes | str, channels: int, paths: bool) -> bool:
+    return is_picture(_bytes_of(item, paths), channels)
+
+
+def is_picture(encoded: bytes, channels: int = 0) -> bool:
+    """Whether TensorFlow decodes these bytes."""
+    try:
+        decode(tf.constant(encoded), channels)
+    except (tf.errors.OpError, ValueError):
+        return False
+    return True

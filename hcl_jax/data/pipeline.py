@@ -1,0 +1,257 @@
+"""Batches as pure functions of (seed, step, row): the same for any number of hosts, and resumable from the step alone.
+
+One map makes a whole local batch: one gather, one call of each op. Nothing is buffered that a restart would restore.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcl_jax.data import images, order
+from hcl_jax.data.source import Source
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.views import VIEWS, make_view
+from hcl_jax.views.draws import Draws
+from hcl_jax.views.lazy import tf
+
+Batch = dict[str, Any]
+# step -> (record int64 [n], bool [n] of the rows that hold one, or None when all do)
+Positions = Callable[[Any], tuple[Any, Any]]
+
+
+def batches(
+    source: Source,
+    views_config: Mapping[str, Any],
+    *,
+    seed: int,
+    batch_size: int,
+    rows: Sequence[int] | np.ndarray,
+    start: int,
+    stop: int | None,
+    views: Mapping[str, Any] = VIEWS,
+    keep_draws: bool = False,
+) -> Iterator[Batch]:
+    """The local rows of the training batches of steps start..stop-1.
+
+        p = t B + r,  record = permutation_(seed, p // N)(p mod N)
+
+    Args:
+      source: N records.
+      views_config: view -> {kind, field, ops, draws, missing}.
+      seed: of the run.
+      batch_size: B, rows of the global batch; may exceed N.
+      rows: int [n], sorted global rows that this process makes.
+      start, stop: steps; stop None never ends.
+      views: op name -> function.
+      keep_draws: whether a view keeps the random numbers it drew, as "draws".
+
+    Returns:
+      NumPy batches {"index": int32 [n], "labels": {label: [n, ...]}, "present": {view: bool [n]}, "views": {view:
+      pytree}}. A view that a row lacks is zeros there.
+
+    Raises:
+      InputError: a view of a field that is not there, a picture that does not decode, a label outside its classes.
+    """
+
+    local = _checked(source, views_config, rows, batch_size)
+    positions = _shuffled(source.num_examples, seed, batch_size, local)
+    stream = _stream(source, views_config, positions, seed, batch_size, local, (start, stop), views, keep_draws)
+    return _numpy(stream.as_numpy_iterator(), source, positions, start)
+
+
+def batch_specs(
+    source: Source,
+    views_config: Mapping[str, Any],
+    *,
+    seed: int,
+    batch_size: int,
+    views: Mapping[str, Any] = VIEWS,
+    keep_draws: bool = False,
+) -> Batch:
+    """Shapes and dtypes of a whole training batch; reads no record.
+
+    Args:
+      source, views_config, seed, batch_size, views, keep_draws: as for `batches`.
+
+    Returns:
+      A batch of jax.ShapeDtypeStruct with leading axis B.
+
+    Raises:
+      InputError: a view whose shape differs from record to record.
+    """
+    local = _checked(source, views_config, np.arange(batch_size), batch_size)
+    positions = _shuffled(source.num_examples, seed, batch_size, local)
+    stream = _stream(source, views_config, positions, seed, batch_size, local, (0, 1), views, keep_draws)
+    for name, view in stream.element_spec["views"].items():
+        for leaf in tf.nest.flatten(view):
+            if not leaf.shape.is_fully_defined():
+                raise InputError(
+                    f"config.views.{name}.ops",
+                    f"records of shape {leaf.shape}",
+                    "ops that give one shape: a crop or a resize",
+                )
+    return tf.nest.map_structure(
+        lambda s: jax.ShapeDtypeStruct(tuple(s.shape), s.dtype.as_numpy_dtype), stream.element_spec
+    )
+
+
+def evaluation_batches(
+    source: Source,
+    views_config: Mapping[str, Any],
+    *,
+    batch_size: int,
+    rows: Sequence[int] | np.ndarray,
+    seed: int = 0,
+    views: Mapping[str, Any] = VIEWS,
+    keep_draws: bool = False,
+) -> Iterator[Batch]:
+    """The local rows of the batches that hold every record once, in order; the last batch is filled up.
+
+    Args:
+      source: N records.
+      views_config: view -> {kind, field, ops, draws, missing}.
+      batch_size: B, rows of the global batch.
+      rows: int [n], sorted global rows that this process makes.
+      seed: of the ops that draw random numbers, and of `missing`.
+      views: op name -> function.
+      keep_draws: whether a view keeps the random numbers it drew.
+
+    Returns:
+      ceil(N / B) NumPy batches as `batches` gives them. A row past the end has index -1, labels -1 and no view.
+
+    Raises:
+      InputError: as `batches`.
+    """
+
+    def positions(step: Any) -> tuple[Any, Any]:
+        place = step * batch_size + tf.constant(local, tf.int64)
+        return tf.minimum(place, source.num_examples - 1), place < source.num_examples
+
+    local = _checked(source, views_config, rows, batch_size)
+    steps = (0, -(-source.num_examples // batch_size))
+    stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws)
+    return _numpy(stream.as_numpy_iterator(), source, positions, 0)
+
+
+def _shuffled(num_examples: int, seed: int, batch_size: int, local: np.ndarray) -> Positions:
+    def positions(step: Any) -> tuple[Any, None]:
+        return order.records(step * batch_size + tf.constant(local, tf.int64), num_examples, seed), None
+
+    return positions
+
+
+def _checked(source: Source, views_config: Mapping[str, Any], rows: Any, batch_size: int) -> np.ndarray:
+    local = np.asarray(rows, np.int64)
+    if local.ndim != 1 or not local.size or local.min() < 0 or local.max() >= batch_size or (np.diff(local) <= 0).any():
+        raise InputError("rows", repr(rows), f"rising row numbers from 0 to {batch_size - 1}")
+    for name, view in views_config.items():
+        if view["field"] not in source.fields:
+            raise InputError(
+                f"config.views.{name}.field",
+                repr(view["field"]),
+                f"fields of {source.name}: {nearest(view['field'], source.fields)}",
+            )
+        if not 0 <= view.get("missing", 0.0) <= 1:
+            raise InputError(f"config.views.{name}.missing", view["missing"], "0 to 1, a fraction of the examples")
+    return local
+
+
+def _stream(
+    source: Source,
+    views_config: Mapping[str, Any],
+    positions: Positions,
+    seed: int,
+    batch_size: int,
+    local: np.ndarray,
+    steps: tuple[int, int | None],
+    views: Mapping[str, Any],
+    keep_draws: bool,
+) -> Any:
+    @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
+    def make(step: Any) -> Batch:
+        index, real = positions(step)
+        record = source.fetch(index)
+        batch: Batch = {"labels": {}, "present": {}, "views": {}}
+        for label in source.labels:
+            value = record[label]
+            value = tf.cast(value, tf.float32 if value.dtype.is_floating else tf.int32)
+            batch["labels"][label] = value if real is None else _blank(value, real, -1)
+        for name, view in views_config.items():
+            draws = Draws(seed, step, batch_size, local, view.get("draws") or name)
+            made = make_view(view, record[view["field"]], draws, views=views, where=f"views.{name}")
+            there = _presence(source, record, name, view, index, real, seed)
+            if there is not None:
+                made = {
+                    k: v if k == "draws" else tf.nest.map_structure(lambda x, m=there: _blank(x, m, 0), v)
+                    for k, v in made.items()
+                }
+            if keep_draws:
+                made = {**made, "draws": draws.record}
+            batch["present"][name] = tf.ones(len(local), tf.bool) if there is None else there
+            batch["views"][name] = made
+        batch["index"] = tf.cast(index if real is None else tf.where(real, index, -1), tf.int32)
+        return batch
+
+    start, stop = steps
+    stream = tf.data.Dataset.range(start, np.iinfo(np.int64).max if stop is None else stop)
+    stream = stream.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.deterministic = True
+    return stream.with_options(options)
+
+
+def _presence(
+    source: Source, record: Mapping[str, Any], name: str, view: Mapping[str, Any], index: Any, real: Any, seed: int
+) -> Any:
+    """bool [n], or None when the view is there for every row."""
+    masks = [] if real is None else [real]
+    if source.present is not None:
+        masks.append(record[source.present][:, list(source.fields).index(view["field"])])
+    if view.get("missing", 0.0) > 0:
+        masks.append(~order.lacks(index, view["missing"], seed, name))
+    there = None
+    for mask in masks:
+        there = mask if there is None else there & mask
+    return there
+
+
+def _blank(value: Any, keep: Any, fill: int) -> Any:
+    keep = tf.reshape(keep, tf.concat([tf.shape(keep), tf.ones(value.shape.rank - 1, tf.int32)], 0))
+    return tf.where(keep, value, tf.cast(fill, value.dtype))
+
+
+def _numpy(stream: Iterator[Batch], source: Source, positions: Positions, step: int) -> Iterator[Batch]:
+    while True:
+        try:
+            batch = next(stream)
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            raise _named(source, positions, step) or error from None
+        for label, classes in source.labels.items():
+            value = batch["labels"][label]
+            if classes and value.size and (value.min() < -1 or value.max() >= classes):
+                row = int(np.argmax((value < -1) | (value >= classes)))
+                where = f"{source.describe(int(batch['index'][row]))}: label {label}"
+                raise InputError(where, value.ravel()[row], f"0 to {classes - 1}, or -1 for unknown")
+        yield batch
+        step += 1
+
+
+def _named(source: Source, positions: Positions, step: int) -> InputError | None:
+    """Which record of the failed step is at fault: TensorFlow's error does not name it."""
+    index, _ = positions(tf.constant(step, tf.int64))
+    encoded = [k for k, (shape, dtype) in source.fields.items() if dtype == "string" and shape == ()]
+    for number in index.numpy():
+        try:
+            record = source.fetch(tf.constant([number], tf.int64))
+        except tf.errors.OpError as error:
+            return InputError(
+                source.describe(int(number)), f"unreadable ({error.message.splitlines()[0]})", "a whole record"
+            )
+        for field in encoded:
+            if not images.is_picture(record[field].numpy()[0]):
+                return images.undecodable(source.describe(int(number)))
+    return None

@@ -1,0 +1,222 @@
+"""A source: records that any host can read by number, and the text that says which records they are."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.views.lazy import tf
+
+# Rows of each array that enter the fingerprint: enough to tell two data sets apart, and quick for gigabytes.
+SAMPLED_ROWS = 256
+
+
+class Source(NamedTuple):
+    """Records with random access.
+
+    Fields:
+      name: what the records are, for messages and logs.
+      num_examples: N; records are 0..N-1.
+      fetch: int64 [n] -> {field: tensor [n, ...]} for every name in `fields` and `labels`, and `present`. Called inside
+        tf.data graphs. A string field of a picture holds encoded bytes (JPEG, PNG).
+      fields: what a view may read, name -> (shape of one record with None where it varies, dtype name).
+      labels: label -> number of classes (labels 0..C-1, and -1 for unknown); 0 when the label is no class.
+      present: None, or the name under which `fetch` gives bool [n, len(fields)], columns in the order of `fields`.
+      fingerprint: sha256 that differs when the records differ.
+      licence, citation: of the data.
+      describe: record number -> its file or name, for messages.
+      class_names: label -> its class names, where there are any.
+    """
+
+    name: str
+    num_examples: int
+    fetch: Callable[[Any], dict[str, Any]]
+    fields: dict[str, tuple[tuple[int | None, ...], str]]
+    labels: dict[str, int]
+    present: str | None
+    fingerprint: str
+    licence: str
+    citation: str
+    describe: Callable[[int], str] = "record {}".format
+    class_names: Mapping[str, tuple[str, ...]] = {}
+
+
+class Arrays(NamedTuple):
+    """What a reader gives for one split: NumPy arrays with the records on the leading axis.
+
+    Fields:
+      fields: inputs, name -> [N, ...]; text is an array of str.
+      labels: label -> int [N] (classes) or float [N, ...] (values).
+      classes: label -> number of classes, 0 for values.
+      present: field -> bool [N] for the fields that some records lack.
+      names: a name for each record, or None.
+    """
+
+    fields: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    classes: dict[str, int]
+    licence: str
+    citation: str
+    present: Mapping[str, np.ndarray] = {}
+    class_names: Mapping[str, tuple[str, ...]] = {}
+    names: Sequence[str] | None = None
+
+
+def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, dtypes, shapes and evenly spaced rows.
+
+    Args:
+      arrays: name -> [N, ...].
+
+    Returns:
+      Hexadecimal digest.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        rows = np.unique(np.linspace(0, max(len(array) - 1, 0), SAMPLED_ROWS).astype(int))[: len(array)]
+        sample = array[rows]
+        text = array.dtype.kind in "OUS"
+        kind = "text" if text else array.dtype.newbyteorder("<").str
+        digest.update(f"{name} {kind} {array.shape}\n".encode())
+        if text:
+            digest.update("\0".join(as_text(v) for v in sample.ravel()).encode())
+        else:
+            digest.update(np.ascontiguousarray(sample).astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_files(files: Sequence[tuple[str, int]]) -> str:
+    """sha256 over a list of files and their sizes.
+
+    Args:
+      files: (path relative to the data folder, bytes), in record order.
+
+    Returns:
+      Hexadecimal digest.
+    """
+    digest = hashlib.sha256()
+    for path, size in files:
+        digest.update(f"{path}\0{size}\n".encode())
+    return digest.hexdigest()
+
+
+def as_text(value: str | bytes) -> str:
+    """str of a NumPy or TensorFlow string."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
+    """A source over arrays in memory.
+
+    Args:
+      name: of the source.
+      arrays: one split of it.
+      data: `config.data`; read are train_split, num_examples, labels and num_classes.
+      split: which split this is; `num_examples` bounds the training split only.
+
+    Returns:
+      A Source whose fetch gathers rows.
+
+    Raises:
+      InputError: a label that is not there or outside its classes, arrays of unequal length, or no record.
+    """
+    labels = {k: arrays.labels[k] for k in chosen_labels(data, arrays.labels)}
+    columns = {**arrays.fields, **labels}
+    lengths = {k: len(v) for k, v in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise InputError(f"{name} {split}", f"lengths {lengths}", "one record in every array")
+    if not arrays.fields or min(lengths.values()) == 0:
+        raise InputError(f"{name} {split}", "no record", "at least one")
+    size = taken(data, split, min(lengths.values()))
+    classes = {k: class_count(data, arrays.classes[k]) for k in labels}
+    for label, values in labels.items():
+        check_label(f"{name} {split}: label {label}", values, classes[label])
+    for field, values in arrays.fields.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InputError(f"{name} {split}: field {field}", "a number that is not finite", "finite numbers")
+    columns = {k: v[:size] for k, v in columns.items()}
+    mark = None
+    if arrays.present:
+        mark = "present"
+        there = [np.asarray(arrays.present.get(k, np.ones(lengths[k], bool)))[:size] for k in arrays.fields]
+        columns[mark] = np.stack(there, 1)
+    return Source(
+        name=name,
+        num_examples=size,
+        fetch=gather(columns),
+        fields={
+            k: (v.shape[1:], "string" if v.dtype.kind in "OUS" else v.dtype.name) for k, v in arrays.fields.items()
+        },
+        labels=classes,
+        present=mark,
+        fingerprint=fingerprint_arrays(columns),
+        licence=arrays.licence,
+        citation=arrays.citation,
+        describe=arrays.names.__getitem__ if arrays.names is not None else "record {}".format,
+        class_names={k: v for k, v in arrays.class_names.items() if k in labels},
+    )
+
+
+def gather(columns: Mapping[str, np.ndarray]) -> Callable[[Any], dict[str, Any]]:
+    """fetch for arrays in memory: rows of each column. The arrays become tensors at the first call."""
+    tensors: dict[str, Any] = {}
+
+    def fetch(index: Any) -> dict[str, Any]:
+        if not tensors:
+            # Outside the graph being traced: inside they would be constants of the graph, which must not pass 2 GB.
+            with tf.init_scope(), tf.device("CPU:0"):
+                tensors.update(
+                    {k: tf.convert_to_tensor(v.tolist() if v.dtype.kind in "OUS" else v) for k, v in columns.items()}
+                )
+        return {k: tf.gather(v, index) for k, v in tensors.items()}
+
+    return fetch
+
+
+def taken(data: Any, split: str, available: int) -> int:
+    """How many records a split gives: the first `data.num_examples` (0 = all) of the training split, all of others."""
+    return min(data.num_examples, available) if data.num_examples and split == data.train_split else available
+
+
+def chosen_labels(data: Any, available: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels that `data.labels` names. Raises InputError for one that the source lacks."""
+    names = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
+    for label in names:
+        if label not in available:
+            raise InputError(
+                "config.data.labels", repr(label), f"() or labels of {data.name}: {nearest(label, available)}"
+            )
+    return names
+
+
+def class_count(data: Any, found: int) -> int:
+    """`data.num_classes` where it is set and the label is a class, else what the source says."""
+    return data.num_classes if data.num_classes and found else found
+
+
+def check_label(where: str, values: np.ndarray, num_classes: int) -> None:
+    """Raises InputError when a class is not in -1..C-1 (-1 = unknown), or a value is not finite."""
+    if num_classes and values.size and (values.min() < -1 or values.max() >= num_classes):
+        bad = values[(values < -1) | (values >= num_classes)].ravel()[0]
+        raise InputError(where, bad, f"0 to {num_classes - 1}, or -1 for unknown")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(where, "a number that is not finite", "finite numbers")
+
+
+def folder_of(data: Any, what: str) -> str:
+    """`data.dir` as a folder that is there. Raises InputError with what it should hold."""
+    if not data.dir:
+        raise InputError("config.data.dir", "nothing", f"a folder with {what}")
+    path = os.path.expanduser(data.dir)
+    if not os.path.isdir(path):
+        raise InputError("config.data.dir", f"no folder {data.dir}", f"a folder with {what}")
+    return path
+
+
+def unknown_split(split: str, known: Sequence[str], where: str) -> InputError:
+    """The error for a split that is not there."""
+    return InputError(f"config.data.train_split, test_split: {where}", repr(split), nearest(split, known))
