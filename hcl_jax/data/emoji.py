@@ -22,8 +22,8 @@ LAYOUT = "emoji.zip or a folder with emoji.json, google/*.png and twitter/*.png"
 def emoji(data: Any, split: str) -> Arrays:
     """google and twitter uint8 [N, 64, 64, 4] (RGBA), name [N]; labels category and subcategory.
 
-    The test split is the fifth whose file name's sha256 is 0 mod 5. A vendor may lack an emoji: its picture is then zeros
-    and not present.
+    The test split is the fifth whose file name's sha256 is 0 mod 5. A vendor may lack an emoji: its picture is then
+    zeros and not present.
     """
     if split not in ("train", "test"):
         raise unknown_split(split, ("train", "test"), "emoji")

@@ -14,7 +14,6 @@ from hcl_jax.errors import InputError
 RECORDS = 1024  # when data.num_examples is 0
 POOL = 64  # distinct inputs: enough for shapes and timing, and ImageNet's size stays in memory
 WORDS = tuple("a blue bright cat dog field fish green house in near night of old on photo red river sea two".split())
-)
 # Fields of data that may not be there, so that a trial run builds the same model as the run.
 KNOWN = {
     "digits": {"image": (8, 8, 1)},
@@ -31,7 +30,8 @@ def random_like(
 
     Args:
       data: `config.data`; shape is that of the image or series ((H, W, C) or (T, C)), () takes that of `data.name`
-        where it is known without data, else 32 x 32 x 3 and 128 x 1; num_examples (0 = 1024), labels and num_classes (0 = 10).
+        where it is known without data, else 32 x 32 x 3 and 128 x 1; num_examples (0 = 1024), labels and num_classes
+        (0 = 10).
       views: `config.views`; each view's `field` becomes a field of its `kind`.
       split: train and test differ in their numbers.
       sources: the names that `data.name` may have besides TFDS's; None skips that check.
