@@ -5,6 +5,8 @@ in the path (`re.search`) decides. A spec is one of
 
 - `"replicate"`: a copy on every device;
 - `"fsdp"`: the largest dimension that the fsdp axis divides is split over it (of equal ones the last), else a copy;
+- `"columns"`: the last dimension over tensor, then another one over fsdp as above, each only where it divides;
+- `"rows"`: the same with the last dimension but one over tensor (none of a vector);
 - a tuple for the trailing dimensions: `(None, "tensor")` splits the last one over the tensor axis, `("fsdp", "tensor")`
   the last two, `(("fsdp", "tensor"),)` the last over both; dimensions in front are not split.
 """
@@ -24,8 +26,14 @@ from hcl_jax.parallel.mesh import AXES, BATCH_AXES
 Spec = str | tuple[Any, ...]
 Rules = Sequence[tuple[str, Spec]]
 
-DEFAULT_RULES: Rules = ((".*", "fsdp"),)
-SPECS = '"fsdp", "replicate", or a tuple of axis names and None for the trailing dimensions'
+# A transformer's pairs of products, columns then rows, talk once a pair (Shoeybi et al. 2019, arXiv:1909.08053).
+DEFAULT_RULES: Rules = (
+    ("(query|key|value|up)/(kernel|bias)$", "columns"),
+    ("(attention/out|mlp/down)/kernel$", "rows"),
+    (".*", "fsdp"),
+)
+TENSOR_DIMENSION = {"fsdp": None, "columns": -1, "rows": -2}
+SPECS = '"fsdp", "columns", "rows", "replicate", or a tuple of axis names and None for the trailing dimensions'
 
 
 def path_text(path: Iterable[Any]) -> str:
@@ -48,7 +56,7 @@ def check_rules(rules: Rules, where: str = "mesh.rules") -> None:
         except re.error as error:
             raise InputError(f"{where}[{i}]", f"{rule[0]!r} ({error})", "a Python regular expression") from None
         if isinstance(rule[1], str):
-            if rule[1] not in ("fsdp", "replicate"):
+            if rule[1] != "replicate" and rule[1] not in TENSOR_DIMENSION:
                 raise InputError(f"{where}[{i}]", repr(rule[1]), SPECS)
             continue
         if not isinstance(rule[1], list | tuple):
@@ -91,14 +99,9 @@ def resolve(path: str, shape: Sequence[int], mesh: Mesh, rules: Rules, strict: b
 def _fit(path: str, shape: tuple[int, ...], mesh: Mesh, pattern: str, spec: Spec) -> PartitionSpec:
     if spec == "replicate":
         return PartitionSpec()
-    if spec == "fsdp":
-        ways = mesh.shape["fsdp"]
-        fitting = [i for i, size in enumerate(shape) if size and size % ways == 0]
-        if ways == 1 or not fitting:
-            return PartitionSpec()
-        largest = max(fitting, key=lambda i: (shape[i], i))
-        return PartitionSpec(*(["fsdp" if i == largest else None for i in range(largest + 1)]))
-    if isinstance(spec, str) or len(spec) > len(shape):
+    if isinstance(spec, str):
+        return _named(shape, mesh, TENSOR_DIMENSION[spec])
+    if len(spec) > len(shape):
         found = f"{spec!r} for {path}, which has {len(shape)} dimensions {shape}"
         raise InputError(f"mesh.rules {pattern!r}", found, "at most that many entries; a rule for it in front")
     entries: list[Any] = [None] * (len(shape) - len(spec))
@@ -111,6 +114,24 @@ def _fit(path: str, shape: tuple[int, ...], mesh: Mesh, pattern: str, spec: Spec
         # An axis of size 1 splits nothing: leaving it out keeps the printed table honest.
         names = tuple(name for name in names if mesh.shape[name] > 1)
         entries.append(names[0] if len(names) == 1 else names or None)
+    return _short(entries)
+
+
+def _named(shape: tuple[int, ...], mesh: Mesh, tensor_dimension: int | None) -> PartitionSpec:
+    """Tensor over the given dimension and fsdp over the largest of the others, each only where it divides."""
+    entries: list[Any] = [None] * len(shape)
+    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
+    if tensor > 1 and tensor_dimension is not None and len(shape) >= -tensor_dimension:
+        if shape[tensor_dimension] % tensor == 0:
+            entries[tensor_dimension] = "tensor"
+    fitting = [i for i, size in enumerate(shape) if entries[i] is None and size and size % fsdp == 0]
+    if fsdp > 1 and fitting:
+        entries[max(fitting, key=lambda i: (shape[i], i))] = "fsdp"
+    return _short(entries)
+
+
+def _short(entries: list[Any]) -> PartitionSpec:
+    """Without the Nones at the end: P("fsdp") rather than P("fsdp", None), which is not equal to it."""
     while entries and entries[-1] is None:
         entries.pop()
     return PartitionSpec(*entries)

@@ -57,6 +57,12 @@ def shapes(**leaves):
         ((9, 7), "fsdp", P()),
         ((), "fsdp", P()),
         ((128, 64), "replicate", P()),
+        ((64, 128), "columns", P("fsdp", "tensor")),
+        ((128, 64), "rows", P("tensor", "fsdp")),
+        ((64, 129), "columns", P("fsdp")),
+        ((63, 128), "columns", P(None, "tensor")),
+        ((128,), "columns", P("tensor")),
+        ((128,), "rows", P("fsdp")),
         ((3, 3, 64, 128), (None, "tensor"), P(None, None, None, "tensor")),
         ((3, 3, 64, 128), ["tensor", None], P(None, None, "tensor")),
         ((64, 128), ("fsdp", "tensor"), P("fsdp", "tensor")),
@@ -96,7 +102,7 @@ def test_an_unmatched_parameter_is_named():
 @pytest.mark.parametrize(
     "rule, text",
     [
-        (("k", "fdsp"), r"mesh.rules\[0\]: found 'fdsp'; allowed: \"fsdp\", \"replicate\", or a tuple"),
+        (("k", "fdsp"), r"mesh.rules\[0\]: found 'fdsp'; allowed: \"fsdp\", \"columns\", \"rows\", \"replicate\", or"),
         (("k", 3), r"mesh.rules\[0\]: found 3"),
         (("k", ("model",)), r"mesh.rules\[0\]: found axis 'model'; allowed: data, fsdp, tensor, or None"),
         (("k", ("tensor", "tensor")), "an axis twice"),
@@ -111,10 +117,31 @@ def test_a_wrong_rule_is_named(rule, text):
         infer(shapes(k=(4, 6)), make_mesh({"fsdp": 2, "tensor": 2}), (rule,))
 
 
-def test_default_rules_are_well_formed():
+def test_default_rules_fit_any_mesh_and_shape():
     check_rules(DEFAULT_RULES)
+    odd = {"attention": {"query": shapes(kernel=(5, 6), bias=(6,)), "out": shapes(kernel=(6, 5))}}
     for config in MESHES:
-        infer(shapes(kernel=(3, 3, 16, 30), bias=(30,), t=()), make_mesh(config))
+        infer(shapes(kernel=(3, 3, 16, 30), bias=(30,), t=()) | odd, make_mesh(config))
+
+
+def test_default_rules_split_a_transformer():
+    """Columns, then rows: each pair of products needs one sum over the tensor axis, and gives the same numbers."""
+    from hcl_jax.encoders.rows import Rows
+    from hcl_jax.encoders.transformer import Transformer
+
+    module, x = Transformer(depth=1, heads=4, mlp=16), jnp.ones((4, 5, 8)) * jnp.arange(8.0)[None, None]
+    rows = Rows(present=None, keys=None, train=False, bn_groups=1)
+    params = module.init(jax.random.key(0), x, None, rows)
+    mesh = make_mesh({"fsdp": 2, "tensor": 4})
+    shardings = infer(params, mesh)
+    block = jax.tree.map(lambda s: s.spec, shardings)["params"]["block0"]
+    for name in ("query", "key", "value"):
+        assert block["attention"][name] == {"kernel": P("fsdp", "tensor"), "bias": P("tensor")}
+    assert block["attention"]["out"] == {"kernel": P("tensor", "fsdp"), "bias": P("fsdp")}
+    assert block["mlp"]["up"]["kernel"] == P("fsdp", "tensor") and block["mlp"]["down"]["kernel"] == P("tensor", "fsdp")
+    call = jax.jit(lambda params, x: module.apply(params, x, None, rows))
+    placed = call(jax.device_put(params, shardings), jax.device_put(x, batch_sharding(mesh)))
+    np.testing.assert_allclose(placed, call(params, x), rtol=1e-5, atol=1e-5)
 
 
 State = namedtuple("State", "step params target model_state memory opt_state key")
