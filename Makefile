@@ -2,17 +2,21 @@
 # make test    every test            make test-fast   without the slow ones
 # make lint    style and types       make clean       remove what make made (runs/ too)
 #
-# All of them first make .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another.
+# Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another
+# Python for it; EXTRAS=dev,series,tpu what the tests' environment has beside the package.
 
 PYTHON ?= python3
 EXTRAS ?= dev,series
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+RUNS := $(VENV)/.installed
+STAMP := $(VENV)/.installed-dev
+# Compiling every module ahead takes longer than compiling those that are used.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: demo test test-fast lint clean install
 
-demo: $(STAMP)
+demo: $(RUNS)
 	$(BIN)/python -m hcl_jax.main --config=simclr:digits --workdir=runs/demo
 
 test: $(STAMP)
@@ -30,11 +34,16 @@ clean:
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml constraints.txt
+$(RUNS): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
-	  echo "$(PYTHON) is missing or not Python 3.11 to 3.13; allowed: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12, say" >&2; exit 2; }
+	  echo "PYTHON: found $(PYTHON), missing or of another version; allowed: Python 3.11 to 3.13, as make PYTHON=python3.12" >&2; \
+	  exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install -y python3-venv" >&2; exit 2; }
+	  echo "PYTHON: found $(PYTHON) without ensurepip; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --constraint constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+$(STAMP): $(RUNS)
+	$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
