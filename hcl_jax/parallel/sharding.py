@@ -274,26 +274,30 @@ def to_global(batch: Any, sharding: NamedSharding, rows: np.ndarray, batch_size:
       ValueError: when a leaf has not one row for each of `rows`, or `rows` lacks a row that a device here needs.
     """
     rows = np.asarray(rows)
-    places: dict[tuple[int, int], slice] = {}
-
-    def place(index: Any) -> slice:
-        """Where the rows of a global index lie in a leaf; found once for all leaves and the devices that share them."""
-        start, stop, _ = index[0].indices(batch_size)
-        if (start, stop) not in places:
-            first = int(np.searchsorted(rows, start))
-            at = slice(first, first + stop - start)
-            # Sorted and unique: consecutive rows that are all there lie side by side, so no copy is made.
-            if not np.array_equal(rows[at], np.arange(start, stop)):
-                raise ValueError(f"rows {start} to {stop - 1} are needed here and not all in `rows`: see local_rows")
-            places[start, stop] = at
-        return places[start, stop]
-
-    def one(path: Any, leaf: Any) -> jax.Array:
+    indices: dict[Any, Any] = dict(sharding.addressable_devices_indices_map((batch_size,)))
+    places = [_place(index, rows, batch_size) for index in indices.values()]
+    paths, structure = jax.tree_util.tree_flatten_with_path(batch)
+    for path, leaf in paths:
         if not leaf.shape or leaf.shape[0] != rows.size:
             raise ValueError(f"batch leaf {path_text(path)} has shape {leaf.shape}; allowed: {rows.size} rows first")
+    # One explicit transfer for the whole batch: jax.transfer_guard("disallow") lets device_put pass and stops
+    # jax.make_array_from_callback.
+    pieces = jax.device_put([[leaf[place] for place in places] for _, leaf in paths], [list(indices)] * len(paths))
+    made = []
+    for (_, leaf), arrays in zip(paths, pieces, strict=True):
         # The dtype is needed where a process has no row at all; int64 is int32 unless jax_enable_x64 is on.
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         shape = (batch_size, *leaf.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, lambda index: leaf[place(index)], dtype=dtype)
+        made.append(jax.make_array_from_single_device_arrays(shape, sharding, arrays, dtype=dtype))
+    return jax.tree.unflatten(structure, made)
 
-    return jax.tree_util.tree_map_with_path(one, batch)
+
+def _place(index: Any, rows: np.ndarray, batch_size: int) -> slice:
+    """Where the rows of a device's global index lie among `rows`."""
+    start, stop, _ = index[0].indices(batch_size)
+    first = int(np.searchsorted(rows, start))
+    at = slice(first, first + stop - start)
+    # Sorted and unique: consecutive rows that are all there lie side by side, so no copy is made.
+    if not np.array_equal(rows[at], np.arange(start, stop)):
+        raise ValueError(f"rows {start} to {stop - 1} are needed here and not all in `rows`: see local_rows")
+    return at
