@@ -50,7 +50,7 @@ def digits():
     """1,437 images of 8 x 8: minutes on a laptop."""
     c = defaults()
     c.data.name, c.data.batch_size = "digits", 256
-    two_views(c, ({"op": "random_affine", "degrees": 15.0, "scale": (0.85, 1.15), "translate": 0.15},
+    two_views(c, ({"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12},
                   {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "p": 0.8},
                   {"op": "noise", "std": 0.1}))  # fmt: skip
     towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 256, 64)

@@ -15,10 +15,10 @@ from hcl_jax.config import defaults
 def get_config(argument="BasicMotions"):
     """SimCLR on the series set that `argument` names."""
     c = defaults()
-    c.data.name, c.data.dir, c.data.batch_size = "series", argument, 32
+    c.data.name, c.data.batch_size = argument, 32
     ops = (
-        {"op": "znorm"},
-        {"op": "series_crop", "fraction": 0.7},
+        {"op": "z_normalise"},
+        {"op": "crop_resize", "fraction": (0.5, 1.0)},
         {"op": "scale", "sigma": 0.3},
         {"op": "jitter", "sigma": 0.2},
     )
@@ -34,7 +34,7 @@ def get_config(argument="BasicMotions"):
     c.optimizer.learning_rate = 1e-3
     c.train.steps = 600
     c.evaluate.batch_size = 64
-    c.evaluate.views = {"series": {"kind": "series", "field": "series", "ops": ({"op": "znorm"},), "tower": "series"}}
+    c.evaluate.views = {"series": {"kind": "series", "field": "series", "ops": ({"op": "z_normalise"},), "tower": "series"}}
     c.evaluate.knn = {"k": 5, "temperature": 0.07}
     c.evaluate.nearest_neighbour = True
     return c

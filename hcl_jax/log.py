@@ -35,7 +35,8 @@ class Log:
         if workdir is not None:
             path = workdir / "metrics.jsonl"
             _drop_after(path, start)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("a+", encoding="utf-8")
+            self._last = _last_line(self._file)
             if tensorboard:
                 from tensorboardX import SummaryWriter
 
@@ -51,11 +52,18 @@ class Log:
         self._lines = not shown and workdir is not None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """One line of numbers for `step`; a value that is no finite number is written as text."""
+        """Adds numbers to the line of `step`, which is the last one or new; no finite number is written as text."""
         if self._file:
-            shown = {k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}
-            self._file.write(json.dumps({"step": step, **shown}) + "\n")
+            line = {"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}}
+            place, last = self._last
+            if last.get("step") == step:
+                line = last | line
+                self._file.truncate(place)
+            else:
+                place = self._file.seek(0, os.SEEK_END)
+            self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+            self._last = (place, line)
         if self._writer:
             for name, value in metrics.items():
                 self._writer.add_scalar(name, value, step)
@@ -88,6 +96,17 @@ class Log:
                 part.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def _last_line(file: TextIO) -> tuple[int, dict[str, Any]]:
+    """Where the last line starts, and what it holds."""
+    place, line = 0, ""
+    file.seek(0)
+    while True:
+        at, text = file.tell(), file.readline()
+        if not text:
+            return place, json.loads(line) if line else {}
+        place, line = at, text
 
 
 def _clock(seconds: float) -> str:

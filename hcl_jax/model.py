@@ -47,6 +47,7 @@ def build(config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, to
 def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any], seed: int | jax.Array) -> TrainState:
     """The state before the first step. Uses of `batch` only its shapes, so the numbers do not depend on data or mesh."""
     key = jax.random.key(seed)
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
     params: dict[str, Any] = {"objectives": {}}
     target, stats, memory = {}, {}, {}
     for name, tower in model.towers.items():
@@ -180,7 +181,7 @@ def train_step(
         written = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), written)
         aux = Aux(metrics, model_state, target_stats, written)
 
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -91,6 +91,7 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
     )
     abstract = jax.eval_shape(functools.partial(model.init, bound, optimizer, abstract_batch), 0)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     return Run(
         config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch
     )
@@ -195,8 +196,7 @@ def train_and_evaluate(
             state = _loop(run, source, compiled, state, start, log, checkpoints, evaluation, trace)
         if evaluation is not None:
             results = evaluation.full(evaluated_params(state), state.model_state)
-            if start < run.steps:
-                log.write(run.steps, results)
+            log.write(run.steps, results)
             if first:
                 minutes = (time.monotonic() - began) / 60
                 card.write(folder, config, sources={"train": source, "test": test}, mesh=mesh, steps=run.steps,
@@ -222,55 +222,59 @@ def _loop(
     evaluation: Evaluation | None,
     trace: pathlib.Path | None,
 ) -> TrainState:
-    config, every = run.config, run.config.log.every
-    pending: tuple[int, Any, float] | None = None
-    since, waited, logged = time.monotonic(), 0.0, start
+    config = run.config
+    meter = _Meter(log, config, start)
     batches = iter(global_batches(run, source, start, run.steps))
     for step in range(start, run.steps):
         asked = time.monotonic()
         batch = next(batches)
-        waited += time.monotonic() - asked
+        meter.waited += time.monotonic() - asked
         if trace and step == start + 5:
             jax.profiler.start_trace(str(trace))
         state, metrics = compiled(state, batch)
-        done = step + 1
-        if pending is not None:
-            # Fetched one step late: the device is busy with the next step, so nothing waits for the numbers.
-            _write(log, config, *pending)
-            pending = None
-        if trace and done == min(start + 15, run.steps):
+        done, last = step + 1, step + 1 == run.steps
+        meter.fetch()
+        if trace and done == min(start + 15, run.steps) and done > start + 5:
             jax.block_until_ready(state.params)
             jax.profiler.stop_trace()
-        if done % every == 0 or done == run.steps or done == start + 1:
-            if done == run.steps:
-                jax.block_until_ready(metrics)
-            now = time.monotonic()
-            seconds = max(now - since, 1e-9)
-            rates = {
-                "examples_per_second": (done - logged) * config.data.batch_size / seconds,
-                "input_wait_fraction": waited / seconds,
-            }
-            pending = (done, metrics, rates)
-            since, waited, logged = now, 0.0, done
-        if done % config.checkpoint.every == 0 or done == run.steps:
+        if done % config.log.every == 0 or last or done == start + 1:
+            meter.pending = (done, metrics)
+        if done % config.checkpoint.every == 0 or last:
+            meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
             checkpoints.save(done, state)
-        if evaluation is not None and config.evaluate.every and done % config.evaluate.every == 0 and done < run.steps:
+        if evaluation is not None and config.evaluate.every and done % config.evaluate.every == 0 and not last:
+            meter.fetch()
             paused = time.monotonic()
             log.write(done, evaluation.online(evaluated_params(state), state.model_state))
-            since += time.monotonic() - paused
-    if pending is not None:
-        _write(log, config, *pending)
+            meter.since += time.monotonic() - paused
     return state
 
 
-def _write(log: Log, config: Any, step: int, metrics: Any, rates: Mapping[str, float]) -> None:
-    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    log.write(step, values | rates)
-    log.progress(step, values["loss"], rates["examples_per_second"])
-    if values["skipped"] >= config.train.max_skipped:
-        raise FloatingPointError(
-            f"{int(values['skipped'])} non-finite steps in a row before step {step}; the state is the last finite one"
-        )
+class _Meter:
+    """Numbers of a step on their way to the log, fetched while the device is busy with the next step: nothing waits."""
+
+    def __init__(self, log: Log, config: Any, start: int):
+        self.log, self.config, self.logged = log, config, start
+        self.pending: tuple[int, Any] | None = None
+        self.since, self.waited = time.monotonic(), 0.0
+
+    def fetch(self) -> None:
+        """Writes the pending numbers, with the rates since the last ones."""
+        if self.pending is None:
+            return
+        step, metrics = self.pending
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        now = time.monotonic()
+        seconds = max(now - self.since, 1e-9)
+        values["examples_per_second"] = (step - self.logged) * self.config.data.batch_size / seconds
+        values["input_wait_fraction"] = min(self.waited / seconds, 1.0)
+        self.pending, self.since, self.waited, self.logged = None, now, 0.0, step
+        self.log.write(step, values)
+        self.log.progress(step, values["loss"], values["examples_per_second"])
+        if values["skipped"] >= self.config.train.max_skipped:
+            raise FloatingPointError(
+                f"{values['skipped']:.0f} non-finite steps in a row up to step {step}; the state is the last finite one"
+            )
 
 
 def _shortened(config: Any, steps: int) -> Any:
