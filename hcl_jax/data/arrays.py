@@ -130,11 +130,11 @@ def npz(data: Any, split: str) -> Arrays:
     folder = folder_of(data, "<split>.npz")
     path = _split_file(folder, split, (".npz",))
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise InputError(path, "one array without a name (.npy)", "an .npz as np.savez writes it")
-        with loaded as file:
-            arrays = {k: file[k] for k in file.files}
+        with open(path, "rb") as file:  # np.load leaves a file open that it cannot read
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise InputError(path, "one array without a name (.npy)", "an .npz as np.savez writes it")
+            arrays = {k: loaded[k] for k in loaded.files}
     except InputError:
         raise
     except ValueError:  # NumPy refuses with it what only unpickling could read
@@ -241,6 +241,8 @@ def _table(path: str, columns: tuple[str, ...]) -> dict[str, list[str]]:
         raise InputError(path, "an empty file", "at least one line")
     headless = all(c.isdigit() for c in columns) and not set(columns) <= set(lines[0])
     header = [str(i) for i in range(len(lines[0]))] if headless else lines.pop(0)
+    if not lines:
+        raise InputError(path, "no record", "at least one below the names of the columns")
     for number, row in enumerate(lines, 1 if headless else 2):
         if len(row) != len(header):
             raise InputError(f"{path} record {number}", f"{len(row)} columns", f"{len(header)}")

@@ -56,6 +56,8 @@ def folder(data: Any, split: str) -> Source:
     paths = [os.path.join(root, p) for p, _, _ in files]
     label = np.array([c for _, c, _ in files], np.int32)
     size = sum(s for _, _, s in files)
+    # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
+    fingerprint = fingerprint_files([(p, s) for p, _, s in files])
     known = {"licence": "", "citation": "", "class_names": {"label": classes}}
     if data.in_memory:
         if size > MEMORY_LIMIT:
@@ -67,7 +69,7 @@ def folder(data: Any, split: str) -> Source:
         picture = _in_memory(paths)
         if picture is not None:
             arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, names=paths, **known)
-            return from_arrays("folder", arrays, data, split)
+            return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint)
     labels = chosen_labels(data, {"label": None})
     column = np.array([_read(p) for p in paths] if data.in_memory else paths, object)
     columns = gather({"image": column, "label": label})
@@ -85,7 +87,7 @@ def folder(data: Any, split: str) -> Source:
         fields={"image": ((), "string")},
         labels={k: class_count(data, len(classes)) for k in labels},
         present=None,
-        fingerprint=fingerprint_files([(p, s) for p, _, s in files]),
+        fingerprint=fingerprint,
         describe=paths.__getitem__,
         **known,
     )

@@ -58,7 +58,7 @@ def batches(
     local = _checked(source, views_config, rows, batch_size)
     positions = _shuffled(source.num_examples, seed, batch_size, local)
     stream = _stream(source, views_config, positions, seed, batch_size, local, (start, stop), views, keep_draws)
-    return _numpy(stream.as_numpy_iterator(), source, positions, start)
+    return _numpy(stream.as_numpy_iterator(), source, views_config, positions, start)
 
 
 def batch_specs(
@@ -132,7 +132,7 @@ def evaluation_batches(
     local = _checked(source, views_config, rows, batch_size)
     steps = (0, -(-source.num_examples // batch_size))
     stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws)
-    return _numpy(stream.as_numpy_iterator(), source, positions, 0)
+    return _numpy(stream.as_numpy_iterator(), source, views_config, positions, 0)
 
 
 def _shuffled(num_examples: int, seed: int, batch_size: int, local: np.ndarray) -> Positions:
@@ -180,7 +180,7 @@ def _stream(
             batch["labels"][label] = value if real is None else _blank(value, real, -1)
         for name, view in views_config.items():
             draws = Draws(seed, step, batch_size, local, view.get("draws") or name)
-            made = make_view(view, record[view["field"]], draws, views=views, where=f"views.{name}")
+            made = make_view(view, record[view["field"]], draws, views=views, where=f"config.views.{name}")
             there = _presence(source, record, name, view, index, real, seed)
             if there is not None:
                 made = {
@@ -222,14 +222,16 @@ def _blank(value: Any, keep: Any, fill: int) -> Any:
     return tf.where(keep, value, tf.cast(fill, value.dtype))
 
 
-def _numpy(stream: Iterator[Batch], source: Source, positions: Positions, step: int) -> Iterator[Batch]:
+def _numpy(
+    stream: Iterator[Batch], source: Source, views_config: Mapping[str, Any], positions: Positions, step: int
+) -> Iterator[Batch]:
     while True:
         try:
             batch = next(stream)
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            raise _named(source, positions, step) or error from None
+            raise _named(source, views_config, positions, step) or error from None
         for label, classes in source.labels.items():
             value = batch["labels"][label]
             if classes and value.size and (value.min() < -1 or value.max() >= classes):
@@ -240,16 +242,17 @@ def _numpy(stream: Iterator[Batch], source: Source, positions: Positions, step: 
         step += 1
 
 
-def _named(source: Source, positions: Positions, step: int) -> InputError | None:
+def _named(source: Source, views_config: Mapping[str, Any], positions: Positions, step: int) -> InputError | None:
     """Which record of the failed step is at fault: TensorFlow's error does not name it."""
     index, _ = positions(tf.constant(step, tf.int64))
-    encoded = [k for k, (shape, dtype) in source.fields.items() if dtype == "string" and shape == ()]
+    pictures = [v["field"] for v in views_config.values() if v["kind"] == "image"]
+    encoded = {field for field in pictures if source.fields[field][1] == "string"}
     for number in index.numpy():
         try:
             record = source.fetch(tf.constant([number], tf.int64))
-        except tf.errors.OpError as error:
+        except Exception as error:  # outside a graph a reader's own kind comes through
             return InputError(
-                source.describe(int(number)), f"unreadable ({error.message.splitlines()[0]})", "a whole record"
+                source.describe(int(number)), f"unreadable ({str(error).splitlines()[0]})", "a whole record"
             )
         for field in encoded:
             if not images.is_picture(record[field].numpy()[0]):

@@ -12,6 +12,8 @@ from hcl_jax.data.source import Arrays, Source, chosen_labels, class_count, from
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
 
+CHUNK = 1024  # records that are parsed together
+
 
 def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> Source:
     """The TFDS data set `data.name` in `data.dir` (TFDS's own folder when empty).
@@ -45,10 +47,11 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
     fields = {k: v for k, v in fields.items() if k not in labels}
     skip = {k: library.decode.SkipDecoding() for k, v in fields.items() if _encoded(library, features, k, v)}
     columns = (*fields, *labels)
+    subset = library.decode.PartialDecoding(dict.fromkeys(columns, True)).extract_features(features)
     known_text = {"licence": str(info.redistribution_info.license or ""), "citation": info.citation or ""}
     names = {k: tuple(features[k].names) for k in labels if hasattr(features[k], "names") and features[k].names}
     if data.in_memory:
-        arrays = _in_memory(library, builder, data, split, skip, columns)
+        arrays = _in_memory(library, builder, data, split, subset, skip, columns)
         source = from_arrays(
             data.name,
             Arrays(
@@ -59,7 +62,6 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
         )
         return source._replace(fields=fields, fingerprint=_fingerprint(info, split, source.num_examples))
     records = _random_access(library, builder, data, split)
-    subset = library.decode.PartialDecoding(dict.fromkeys(columns, True)).extract_features(features)
     size = taken(data, split, len(records))
     return Source(
         name=data.name,
@@ -201,7 +203,7 @@ def _unprepared(builder: Any, data: Any, error: Exception) -> InputError:
     if not any(".array_record" in f for f in os.listdir(folder)):
         allowed = (
             "ArrayRecord, which has random access: tfds convert_format --out_file_format=array_record "
-            f"--dataset_version_dir={folder}; or --config.data.in_memory=True"
+            f"--dataset_version_dir={folder} (needs apache-beam); or --config.data.in_memory=True"
         )
         return InputError("config.data.dir", f"only other formats (TFRecord) in {folder}", allowed)
     return InputError(
@@ -210,24 +212,29 @@ def _unprepared(builder: Any, data: Any, error: Exception) -> InputError:
 
 
 def _in_memory(
-    library: Any, builder: Any, data: Any, split: str, skip: dict, columns: tuple[str, ...]
+    library: Any, builder: Any, data: Any, split: str, features: Any, skip: dict, columns: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    found = builder.info.splits[split] if builder.info.splits and "[" not in split and "+" not in split else None
-    if found is not None and found.num_bytes > MEMORY_LIMIT and not data.num_examples:
-        raise InputError(
-            "config.data.in_memory",
-            f"True for {found.num_bytes / 2**30:.0f} GiB",
-            f"False above {MEMORY_LIMIT >> 30} GiB",
-        )
-    # One file after the other: the order of as_data_source.
-    reading = library.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    whole = builder.info.splits[split].num_bytes if split in (builder.info.splits or ()) else 0
+    if whole > MEMORY_LIMIT and not data.num_examples:
+        found, allowed = f"True for {whole / 2**30:.0f} GiB", f"False above {MEMORY_LIMIT >> 30} GiB"
+        raise InputError("config.data.in_memory", found, allowed)
     try:
-        records = builder.as_dataset(split=split, decoders=skip or None, read_config=reading, shuffle_files=False)
-    except (AssertionError, ValueError) as error:
-        raise _unprepared(builder, data, error) from None
-    if data.num_examples and split == data.train_split:
-        records = records.take(data.num_examples)
-    chunks = list(records.map(lambda e: {k: e[k] for k in columns}).batch(1024).as_numpy_iterator())
+        records = _random_access(library, builder, data, split)
+    except InputError:
+        records = None
+    if records is not None:  # TFDS reads ArrayRecord only this way
+        size, fetch = taken(data, split, len(records)), _fetch(records, features, skip, columns)
+        stream = tf.data.Dataset.range(size).batch(CHUNK).map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        # One file after the other: the order that random access has.
+        reading = library.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        try:
+            stream = builder.as_dataset(split=split, decoders=skip or None, read_config=reading, shuffle_files=False)
+        except (AssertionError, ValueError) as error:
+            raise _unprepared(builder, data, error) from None
+        stream = stream.take(data.num_examples) if data.num_examples and split == data.train_split else stream
+        stream = stream.map(lambda example: {k: example[k] for k in columns}).batch(CHUNK)
+    chunks = list(stream.as_numpy_iterator())
     if not chunks:
         raise InputError(f"{data.name} {split}", "no record", "at least one")
     return {k: np.concatenate([c[k] for c in chunks]) for k in columns}
