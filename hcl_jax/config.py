@@ -211,8 +211,13 @@ def load(text: str) -> ConfigDict:
         raise InputError("--config", f"{path} fails: {type(error).__name__}: {error}", "a recipe that can be imported") from error
     if not hasattr(module, "get_config"):
         raise InputError("--config", f"{path} without get_config", "a file that defines get_config(arg) -> ConfigDict")
-    config = module.get_config(argument) if argument else module.get_config()
-    config.name = path.stem
+    try:
+        config = module.get_config(argument) if argument else module.get_config()
+        config.name = path.stem
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError("--config", f"{text}: {type(error).__name__}: {error}", "an argument that get_config takes") from error
     return config
 
 

@@ -1,0 +1,98 @@
+"""Small configs and batches for tests of the core: no data, no TensorFlow."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+
+from hcl_jax import config as configs
+from hcl_jax import model, validate
+from hcl_jax.encoders import ENCODERS, HEADS
+from hcl_jax.losses import LOSSES, TOP1
+from hcl_jax.optim import make_optimizer
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.parallel import sharding
+from hcl_jax.parallel.similarity import dense
+
+
+def nothing(x, draws):
+    """A view operation that leaves its input alone."""
+    return x
+
+
+VIEWS = {"nothing": nothing}
+
+
+def two_views(batch_size=16, **fields):
+    """SimCLR on 8 x 8 pictures with a small convolutional tower."""
+    c = configs.defaults()
+    c.data.batch_size, c.train.steps, c.optimizer.warmup_steps = batch_size, 20, 2
+    c.views = {v: {"kind": "image", "field": "image", "ops": ()} for v in "ab"}
+    c.towers = {
+        "image": {
+            "views": ("a", "b"),
+            "encoder": {"name": "convnet", "widths": (8, 16)},
+            "heads": {"z": {"name": "projector", "hidden": 16, "features": 8}},
+        }
+    }
+    c.objectives = {"contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": 0.5}}
+    for name, value in fields.items():
+        at = c
+        *path, last = name.split("__")
+        for part in path:
+            at = at[part]
+        at[last] = value
+    return c
+
+
+def batch_of(config, seed=0, absent=()):
+    """Random pictures for the views of a config; `absent` views lack about a third of the rows."""
+    random = np.random.default_rng(seed)
+    rows = config.data.batch_size
+    present = {v: random.random(rows) > 0.33 for v in absent}
+    return {
+        "index": np.arange(rows, dtype=np.int32),
+        "labels": {"label": random.integers(0, 10, rows).astype(np.int32)},
+        "present": present,
+        "views": {v: {"image": random.random((rows, 8, 8, 1)).astype(np.float32)} for v in config.views},
+    }
+
+
+def bind(config):
+    """Checks and binds a config: (completed config, model, optimizer)."""
+    config = configs.complete(config)
+    validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
+    bound = model.build(
+        config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, top1=TOP1, engine=dense(), steps=config.train.steps
+    )
+    return config, bound
+
+
+def start(config, batch, mesh_config=None):
+    """(state, jitted step, put) of a config on a mesh; `put` makes a host batch global."""
+    config, bound = bind(config)
+    mesh = meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1} if mesh_config is None else mesh_config)
+    shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)
+    tx = make_optimizer(
+        config.optimizer, shapes.params, steps=config.train.steps, batch_size=config.data.batch_size, steps_per_epoch=10
+    )
+    make = functools.partial(model.init, bound, tx, batch)
+    shardings = sharding.state_shardings(jax.eval_shape(make, 0), mesh, sharding.DEFAULT_RULES)
+    state = jax.jit(make, static_argnums=0, out_shardings=shardings)(config.seed)
+    step = jax.jit(
+        functools.partial(model.train_step, bound, tx), out_shardings=(shardings, jax.NamedSharding(mesh, jax.P()))
+    )
+    rows = np.arange(config.data.batch_size)
+    shard = sharding.batch_sharding(mesh)
+    return state, step, lambda b: sharding.to_global(b, shard, rows, config.data.batch_size)
+
+
+def run(config, steps=3, absent=(), mesh_config=None):
+    """Losses of some steps on random batches, and the last state on the host."""
+    state, step, put = start(config, batch_of(config, 0, absent), mesh_config)
+    losses = []
+    for i in range(steps):
+        state, metrics = step(state, put(batch_of(config, i, absent)))
+        losses.append(float(metrics["loss"]))
+    return losses, state

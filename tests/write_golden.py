@@ -1,0 +1,21 @@
+"""Writes tests/golden/: every packaged recipe, flattened. Run by `make golden` after a default was changed on purpose."""
+
+import pathlib
+
+from test_config import GOLDEN, RECIPES
+
+from hcl_jax import config as configs
+
+
+def main() -> None:
+    """One file a recipe; files of recipes that are gone are removed."""
+    GOLDEN.mkdir(exist_ok=True)
+    for old in pathlib.Path(GOLDEN).glob("*.txt"):
+        old.unlink()
+    for recipe in RECIPES:
+        flat = configs.flatten(configs.complete(configs.load(recipe)).to_dict())
+        (GOLDEN / f"{recipe.replace(':', '-')}.txt").write_text("".join(f"{k} = {v!r}\n" for k, v in flat.items()))
+
+
+if __name__ == "__main__":
+    main()
