@@ -1,6 +1,7 @@
 # make demo    train SimCLR on digits and print the result table
 # make test    every test            make test-fast   without the slow ones
-# make lint    style and types       make clean       remove what make made (runs/ too)
+# make lint    style and types       make clean       remove what make made (runs/demo too)
+# make golden  write the flattened recipes again that tests/test_config.py compares with
 #
 # Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another
 # Python for it; EXTRAS=dev,series,tpu what the tests' environment has beside the package.
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed-dev
 # Compiling every module ahead takes longer than compiling those that are used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-fast lint clean install
+.PHONY: demo test test-fast lint golden clean install
 
 demo: $(RUNS)
 	$(BIN)/python -m hcl_jax.main --config=simclr:digits --workdir=runs/demo
@@ -28,6 +29,9 @@ test-fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+golden: $(STAMP)
+	PYTHONPATH=.:tests $(BIN)/python tests/write_golden.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache runs/demo

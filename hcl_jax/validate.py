@@ -61,7 +61,9 @@ def _structure(c: Mapping[str, Any]) -> None:
     free = ("views", "towers", "objectives")
     _same_fields("config", c, reference)
     for section, fields in reference.items():
-        if isinstance(fields, dict):
+        if not isinstance(fields, dict):
+            _same_type(f"config.{section}", c[section], fields)
+        else:
             if not isinstance(c[section], Mapping):
                 raise InputError(f"config.{section}", repr(c[section]), "fields by name")
             if section not in free:
