@@ -148,11 +148,19 @@ def make_view(
         raise InputError(f"{where}.kind", repr(kind), ", ".join(KINDS))
     ops = tuple(spec.get("ops", ()))
     check_ops(ops, views, where)
+    # Plain graph building: AutoGraph would rewrite every op, seconds for nothing.
+    view = tf.autograph.experimental.do_not_convert(_run)(kind, ops, record_field, draws, views, where)
+    if len(view) != 1 + len(draws.targets):
+        raise InputError(f"{where}: target {KINDS[kind][0]!r}", "made by an op", "another name")
+    return view
+
+
+def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) -> dict[str, Any]:
     key, start, finish = KINDS[kind]
     seen: dict[str, int] = {}
     at = where
     try:
-        x = start(tf.convert_to_tensor(record_field))
+        x = start(tf.convert_to_tensor(field))
         for k, op in enumerate(ops):
             params = dict(op)
             name = params.pop("op")
@@ -160,9 +168,6 @@ def make_view(
             at = f"{where}.ops[{k}]"
             x = views[name](x, draws.scope(name if seen[name] == 1 else f"{name}#{seen[name]}"), **params)
         at = where
-        view = {key: finish(x)}
+        return {key: finish(x), **draws.targets}
     except InputError as error:
         raise InputError(f"{at}: {error.where}", error.found, error.allowed) from None
-    if key in draws.targets:
-        raise InputError(f"{where}: target {key!r}", "made by an op", "another name")
-    return {**view, **draws.targets}

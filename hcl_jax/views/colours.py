@@ -29,7 +29,7 @@ def color_jitter(
     """Brightness, contrast, saturation and hue, each clipped to 0..1, in an order drawn for each row.
 
     brightness: f x, f ~ U(max(0, 1 - s b), 1 + s b)  ("add": x + f, f ~ U(-s b, s b)); contrast: f x + (1 - f) m, m the
-    mean grey; saturation: f x + (1 - f) grey; hue: turned by f ~ U(-s h, s h) of a circle; f as for brightness elsewhere.
+    mean grey; saturation: f x + (1 - f) grey; hue: turned by f ~ U(-s h, s h) circles; else f as for brightness.
 
     Args:
       x: [n, H, W, 3], or [n, H, W, 1] (brightness and contrast only).
@@ -70,7 +70,7 @@ def color_jitter(
     if not used:
         return x
     place = tf.argsort(tf.gather(place, used, axis=1), axis=1)
-    steps: dict[str, Callable[[Any, Any], Any]] = {
+    changes = {
         "brightness": tf.multiply if convention == "multiply" else tf.add,
         "contrast": _contrast,
         "saturation": lambda planes, f: f * planes + (1.0 - f) * _grey_plane(planes),
@@ -83,13 +83,13 @@ def color_jitter(
         values = [tf.gather(factors[JITTERS[k]], numbers) for k in used]
         for position in range(len(used)):
             if order == "fixed" or len(used) == 1:
-                planes = _step(steps[JITTERS[used[position]]], planes, values[position])
+                planes = _step(changes[JITTERS[used[position]]], planes, values[position])
                 continue
             # Rows whose turn it is for the same change go through it together: four changes a row, not sixteen.
             which = turn[:, position]
             at = tf.dynamic_partition(tf.range(tf.shape(planes)[0]), which, len(used))
             parts = tf.dynamic_partition(planes, which, len(used))
-            done = [_step(steps[JITTERS[used[k]]], parts[k], tf.gather(values[k], at[k])) for k in range(len(used))]
+            done = [_step(changes[JITTERS[used[k]]], parts[k], tf.gather(values[k], at[k])) for k in range(len(used))]
             planes = tf.ensure_shape(tf.dynamic_stitch(at, done), [None, channels, height * width])
         return from_planes(tf.reshape(planes, [-1, channels, height, width]))
 
@@ -194,7 +194,7 @@ def solarise(x: Any, draws: Any, *, p: float = 0.2, threshold: float = 0.5) -> A
 
 
 def invert(x: Any, draws: Any, *, p: float = 0.5) -> Any:
-    """The negative, y = 1 - x, of each row with probability p: [n, H, W, C] -> float32 [n, H, W, C]; draws "coin" [n]."""
+    """The negative of a row with probability p, y = 1 - x: [n, H, W, C] -> float32 [n, H, W, C]; draws "coin" [n]."""
     return sometimes(unit(x, "invert"), draws, "invert", p, lambda x, numbers: 1.0 - x)
 
 

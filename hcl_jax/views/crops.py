@@ -63,6 +63,8 @@ def random_resized_crop(
 
 def random_box(height: Any, width: Any, area: Any, log_ratio: Any, place: Any, ratio: tuple[float, float]) -> Any:
     """The box of `random_resized_crop`: top, left, height, width in whole pixels, float32 [n]."""
+    # In float32 exp and sqrt round by the length of the vector: another split of the rows could round to another pixel.
+    height, width, area, log_ratio, place = (tf.cast(v, tf.float64) for v in (height, width, area, log_ratio, place))
     pixels_there = (height * width)[:, None]
     wide = tf.round(tf.sqrt(pixels_there * area * tf.exp(log_ratio)))
     tall = tf.round(tf.sqrt(pixels_there * area * tf.exp(-log_ratio)))
@@ -77,7 +79,7 @@ def random_box(height: Any, width: Any, area: Any, log_ratio: Any, place: Any, r
     centred = tf.stack([tf.floor((height - tall) / 2.0), tf.floor((width - wide) / 2.0)], axis=1)
     free = tf.stack([height - tall, width - wide], axis=1)
     corner = tf.where(some[:, None], tf.minimum(tf.floor(place * (free + 1.0)), free), centred)
-    return corner[:, 0], corner[:, 1], tall, wide
+    return tuple(tf.cast(v, tf.float32) for v in (corner[:, 0], corner[:, 1], tall, wide))
 
 
 def centre_crop(
@@ -166,13 +168,22 @@ def pad_crop(x: Any, draws: Any, *, pad: int = 4, edges: str = "constant") -> An
         raise InputError("pad_crop.pad", pad, f"less than the side, {min(height, width)}, when edges reflect")
     shift = tf.cast(tf.floor(draws.uniform("shift", (2,)) * (2 * pad + 1)), tf.int32)
     shift = tf.minimum(shift, 2 * pad)
+    down, across = shift[:, :1] + tf.range(height), shift[:, 1:] + tf.range(width)
+    tall, wide = height, width
+    if edges == "constant":
+        x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+        tall, wide = height + 2 * pad, width + 2 * pad
+    else:
+        down, across = _reflected(down - pad, height), _reflected(across - pad, width)
     # Whole lines first, then columns: half the cost of one gather of pixels.
-    x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]], edges.upper())
-    lines = tf.reshape(x, [-1, height + 2 * pad, (width + 2 * pad) * channels])
-    lines = tf.gather(lines, shift[:, :1] + tf.range(height), batch_dims=1)
-    columns = tf.repeat(shift[:, 1:] + tf.range(width), height, axis=0)
-    x = tf.gather(tf.reshape(lines, [-1, width + 2 * pad, channels]), columns, batch_dims=1)
+    lines = tf.gather(tf.reshape(x, [-1, tall, wide * channels]), down, batch_dims=1)
+    x = tf.gather(tf.reshape(lines, [-1, wide, channels]), tf.repeat(across, height, axis=0), batch_dims=1)
     return tf.reshape(x, [-1, height, width, channels])
+
+
+def _reflected(at: Any, length: int) -> Any:
+    """Places outside 0..length - 1 mirrored at the first and the last pixel."""
+    return (length - 1) - tf.abs((length - 1) - tf.abs(at))
 
 
 def erase(

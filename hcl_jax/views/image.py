@@ -176,8 +176,10 @@ def _smooth(x: Any, taps: Any) -> Any:
     radius = kernel // 2
     tile = min(length, max(32, kernel))
     tiles = -(-length // tile)
-    x = tf.pad(x, [[0, 0], [0, 0], [radius, radius]], "REFLECT")
-    x = tf.pad(x, [[0, 0], [0, 0], [0, tiles * tile - length]])
+    # Not tf.pad(mode="REFLECT"): it refuses no rows.
+    before, after = tf.reverse(x[:, :, 1 : radius + 1], [2]), tf.reverse(x[:, :, length - radius - 1 : length - 1], [2])
+    fill = tf.zeros([tf.shape(x)[0], x.shape[1], tiles * tile - length])
+    x = tf.concat([before, x, after, fill], axis=2)
     # band[p, i] = taps[p - i]: weight of padded pixel p in the made pixel i, the same in every tile.
     offset = tf.range(tile + kernel - 1)[:, None] - tf.range(tile)[None, :]
     offset = tf.where((offset >= 0) & (offset < kernel), offset, kernel)
