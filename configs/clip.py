@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.main --config=clip:emoji --config.data.dir=DIR --wor
 Arguments: emoji, vit_b
 Hardware: emoji on 2 CPU cores; vit_b on 128 A100 or as many TPU chips (36 h for ViT-B/32 at batch 32768).
 Expected: emoji, see README.md; vit_b on LAION-400M as published by open_clip: ViT-B/32 62.96 % zero-shot ImageNet.
-Source:   Radford et al. 2021, "Learning transferable visual models from natural language supervision", arXiv 2103.00020.
+Source:   Radford et al. 2021, "Learning transferable visual models from natural language supervision", 2103.00020.
 """
 
 from hcl_jax.config import choose, defaults
@@ -58,9 +58,9 @@ def vit_b():
     c.data.name, c.data.batch_size, c.data.in_memory, c.data.labels = "laion400m", 32768, False, ()
     c.data.shape = (224, 224, 3)
     words = {"op": "tokens", "tokenizer": "bytes", "length": 77}
-    pair(c, ({"op": "random_resized_crop", "size": 224, "scale": (0.9, 1.0)},
-             {"op": "normalise", "mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}),
-         (words,))  # fmt: skip
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    crop = {"op": "random_resized_crop", "size": 224, "scale": (0.9, 1.0)}
+    pair(c, (crop, {"op": "normalise", "mean": mean, "std": std}), (words,))
     towers(c, {"name": "vit", "variant": "b/32"},
            {"name": "text_transformer", "vocab_size": 49408, "width": 512, "depth": 12, "heads": 8, "causal": True,
             "pool": "last"}, 512)  # fmt: skip

@@ -19,9 +19,23 @@ def crop(size, scale, flip=True):
 def colour(strength):
     """SimCLR's colour distortion: jitter 0.8 S, 0.8 S, 0.8 S, 0.2 S with p 0.8, then grey with p 0.2 (appendix A)."""
     return (
-        {"op": "color_jitter", "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "p": 0.8, "strength": strength},
+        {
+            "op": "color_jitter",
+            "brightness": 0.8,
+            "contrast": 0.8,
+            "saturation": 0.8,
+            "hue": 0.2,
+            "p": 0.8,
+            "strength": strength,
+        },
         {"op": "grey", "p": 0.2},
     )
+
+
+def light(strength):
+    """Brightness and contrast, for grey pictures."""
+    jitter = {"brightness": strength, "contrast": strength, "saturation": 0.0, "hue": 0.0, "p": 0.8}
+    return ({"op": "color_jitter", **jitter},)
 
 
 def two_views(c, ops):
@@ -50,9 +64,8 @@ def digits():
     """1,437 images of 8 x 8: minutes on a laptop."""
     c = defaults()
     c.data.name, c.data.batch_size = "digits", 256
-    two_views(c, ({"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12},
-                  {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "p": 0.8},
-                  {"op": "noise", "std": 0.1}))  # fmt: skip
+    affine = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
+    two_views(c, (affine, *light(0.4), {"op": "noise", "std": 0.1}))
     towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 256, 64)
     nt_xent(c, 0.2)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
@@ -65,8 +78,7 @@ def fashion_mnist():
     """60,000 images of 28 x 28 from the IDX files."""
     c = defaults()
     c.data.name, c.data.batch_size = "fashion_mnist", 512
-    two_views(c, (*crop(28, (0.3, 1.0)),
-                  {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "p": 0.8}))  # fmt: skip
+    two_views(c, (*crop(28, (0.3, 1.0)), *light(0.4)))
     towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 512, 128)
     nt_xent(c, 0.2)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
@@ -76,7 +88,7 @@ def fashion_mnist():
 
 
 def cifar10():
-    """50,000 images of 32 x 32; `--config.data.name=folder --config.data.dir=DIR` reads an image folder instead of TFDS."""
+    """50,000 images of 32 x 32; --config.data.name=folder --config.data.dir=DIR reads an image folder, not TFDS."""
     c = defaults()
     c.data.name, c.data.batch_size = "cifar10", 512
     two_views(c, (*crop(32, (0.08, 1.0)), *colour(0.5)))
@@ -89,7 +101,7 @@ def cifar10():
 
 
 def cifar10_paper():
-    """The paper's CIFAR-10 run (appendix B.9): ResNet-50, batch 1024, 1000 epochs; 94.0 % linear with learning rate 1.0."""
+    """The paper's CIFAR-10 run (appendix B.9): ResNet-50, batch 1024, learning rate 1.0, 1000 epochs; 94.0 % linear."""
     c = cifar10()
     c.data.batch_size = 1024
     towers(c, {"name": "resnet50", "stem": "small"}, 2048, 128)
@@ -100,7 +112,7 @@ def cifar10_paper():
 
 
 def imagenet():
-    """The paper's default: ResNet-50, batch 4096, LARS 0.3 x B/256 = 4.8, 10 epochs of warm-up, temperature 0.1, 100 epochs."""
+    """The paper's default: ResNet-50, batch 4096, LARS 0.3 x B/256 = 4.8, 10 epochs of warm-up, temperature 0.1."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.in_memory = "imagenet2012", 4096, False
     c.data.test_split, c.data.shape, c.data.num_classes = "validation", (224, 224, 3), 1000

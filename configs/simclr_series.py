@@ -34,7 +34,9 @@ def get_config(argument="BasicMotions"):
     c.optimizer.learning_rate = 1e-3
     c.train.steps = 600
     c.evaluate.batch_size = 64
-    c.evaluate.views = {"series": {"kind": "series", "field": "series", "ops": ({"op": "z_normalise"},), "tower": "series"}}
+    c.evaluate.views = {
+        "series": {"kind": "series", "field": "series", "ops": ({"op": "z_normalise"},), "tower": "series"}
+    }
     c.evaluate.knn = {"k": 5, "temperature": 0.07}
     c.evaluate.nearest_neighbour = True
     return c

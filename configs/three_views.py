@@ -23,7 +23,11 @@ def emoji():
     }
     head = {"name": "linear", "features": 128, "use_bias": False}
     c.towers = {
-        "image": {"views": ("google", "twitter"), "encoder": {"name": "convnet", "widths": (64, 128, 256)}, "heads": {"z": head}},
+        "image": {
+            "views": ("google", "twitter"),
+            "encoder": {"name": "convnet", "widths": (64, 128, 256)},
+            "heads": {"z": head},
+        },
         "text": {
             "views": ("text",),
             "encoder": {"name": "text_transformer", "vocab_size": 259, "width": 128, "depth": 3, "heads": 4},

@@ -8,7 +8,7 @@ TESTED = "0.10."
 
 
 def prepare() -> None:
-    """Sets the XLA:CPU flag for the tested jaxlib, unless the user has flags of their own or an accelerator is asked for."""
+    """Sets the XLA:CPU flag for the tested jaxlib, unless the user has flags or asks for an accelerator."""
     import jaxlib.version
 
     platforms = os.environ.get("JAX_PLATFORMS", "cpu")

@@ -81,27 +81,38 @@ def write(
     os.replace(part, path)
 
 
-def table(results: Mapping[str, float]) -> str:
-    """The results as text: one row a metric, one column a feature set, with standard errors.
+COLUMNS = {
+    "trained": "trained",
+    "untrained": "untrained",
+    "raw": "raw input",
+    "chance": "chance",
+    "gain_over_untrained": "over untrained",
+    "gain_over_raw": "over raw",
+}
+SETTINGS = ("n", "draws", "linear_l2")  # numbers of the evaluators themselves: on the card, not in the table
 
-    `eval/image/linear_accuracy` 0.93 and `eval/image/raw/linear_accuracy` 0.90 give one row with two columns.
+
+def table(results: Mapping[str, float]) -> str:
+    """The results as text: a row a metric, a column a set of features, differences paired, each with its standard error.
+
+    `eval/image/linear_accuracy` 0.93 and `eval/image/raw/linear_accuracy` 0.90 stand in one row.
     """
     cells: dict[str, dict[str, str]] = {}
-    columns = ["trained", "untrained", "raw", "chance"]
     for name, value in results.items():
-        if name.endswith("_se") or name.rpartition("/")[2] in ("n", "draws"):
-            continue
         parts = name.removeprefix("eval/").split("/")
-        column = next((c for c in columns if c in parts), "trained")
+        if name.endswith("_se") or parts[-1] in SETTINGS:
+            continue
+        column = next((c for c in COLUMNS if c in parts), "trained")
         row = " ".join(p for p in parts if p != column)
         error = results.get(f"{name}_se")
-        shown = f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+        sign = "+" if column.startswith("gain") else ""
+        shown = f"{value:{sign}.4f}" if error is None else f"{value:{sign}.4f} ± {error:.4f}"
         cells.setdefault(row, {})[column] = shown
-    used = [c for c in columns if any(c in row for row in cells.values())]
     if not cells:
         return ""
+    used = [c for c in COLUMNS if any(c in row for row in cells.values())]
     width = max(map(len, cells))
-    lines = ["  ".join([" " * width, *(f"{c:>17}" for c in used)])]
+    lines = ["  ".join([" " * width, *(f"{COLUMNS[c]:>16}" for c in used)])]
     for row, values in cells.items():
-        lines.append("  ".join([row.ljust(width), *(f"{values.get(c, ''):>17}" for c in used)]))
+        lines.append("  ".join([row.ljust(width), *(f"{values.get(c, ''):>16}" for c in used)]))
     return "\n".join(lines)

@@ -21,7 +21,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int, meta: dict[str, Any]):
-        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"  # Orbax refuses relative paths, at the first save
+        self.folder = (
+            pathlib.Path(workdir).absolute() / "checkpoints"
+        )  # Orbax refuses relative paths, at the first save
         self.meta = {**meta, "layout": LAYOUT}
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -39,7 +41,8 @@ class Checkpoints:
         if step == self.latest():
             return
         self._manager.save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(self.meta))
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(self.meta)),
         )
 
     def restore(self, like: Any, shardings: Any, step: int | None = None) -> TrainState:
@@ -61,7 +64,9 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)["state"]
         _same_leaves(where, getattr(metadata, "tree", metadata), like._asdict())
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract._asdict())))
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract._asdict()))
+        )
         return TrainState(**restored["state"])
 
     def wait(self) -> None:
@@ -76,7 +81,9 @@ class Checkpoints:
 
 def _same_leaves(where: str, saved: Any, like: Any) -> None:
     """Orbax casts a dtype without a word, so shapes and dtypes are compared first."""
-    flat = {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree_util.tree_leaves_with_path(saved)}
+    flat = {
+        jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree_util.tree_leaves_with_path(saved)
+    }
     for path, leaf in jax.tree_util.tree_leaves_with_path(like):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -20,7 +20,7 @@ OPEN_FIELDS = ("mesh.", "log.", "checkpoint.", "data.dir", "data.in_memory", "da
 
 VIEW = {"draws": None, "missing": 0.0}
 EVALUATION_VIEW = {"output": "h", "draws": None, "missing": 0.0}
-TOWER = {"heads": {}, "target": None, "memory": {}, "batching": "joint", "bn_groups": 1}
+TOWER: dict[str, Any] = {"heads": {}, "target": None, "memory": {}, "batching": "joint", "bn_groups": 1}
 HEAD = {"reads": "h"}
 TARGET = {"momentum": 0.996, "schedule": "cosine", "heads": (), "stats": "own"}
 MEMORY = {"kind": "fifo"}
@@ -113,7 +113,7 @@ def _tuples(value: Any) -> Any:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """A copy with the defaults of each view, tower, head and objective filled in: sorted keys, tuples, no new fields."""
+    """A copy with the defaults of each view, tower, head and objective filled in: sorted keys, tuples, locked."""
     c = json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config), default=_jsonable))
     if isinstance(c.get("views"), dict):
         c["views"] = {k: _filled(v, {**VIEW, "draws": k}) for k, v in c["views"].items()}
@@ -192,12 +192,18 @@ def load(text: str) -> ConfigDict:
     if path.suffix != ".py":
         found = [f / f"{name}.py" for f in recipe_folders() if (f / f"{name}.py").is_file()]
         if not found:
-            raise InputError("--config", repr(name), f"a recipe, nearest {nearest(name, recipe_names())}; or a .py file")
+            raise InputError(
+                "--config", repr(name), f"a recipe, nearest {nearest(name, recipe_names())}; or a .py file"
+            )
         path = found[0]
     elif not path.is_file():
-        packaged = [f / path.name for f in recipe_folders() if path.parts[:1] == ("configs",) and (f / path.name).is_file()]
+        packaged = [
+            f / path.name for f in recipe_folders() if path.parts[:1] == ("configs",) and (f / path.name).is_file()
+        ]
         if not packaged:
-            raise InputError("--config", f"no file {name}", f"a .py file, or a recipe, nearest {nearest(path.stem, recipe_names())}")
+            raise InputError(
+                "--config", f"no file {name}", f"a .py file, or a recipe, nearest {nearest(path.stem, recipe_names())}"
+            )
         path = packaged[0]
     spec = importlib.util.spec_from_file_location(f"hcl_jax_recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -208,7 +214,9 @@ def load(text: str) -> ConfigDict:
     except InputError:
         raise
     except Exception as error:  # a user's file may fail in any way; the line says where
-        raise InputError("--config", f"{path} fails: {type(error).__name__}: {error}", "a recipe that can be imported") from error
+        raise InputError(
+            "--config", f"{path} fails: {type(error).__name__}: {error}", "a recipe that can be imported"
+        ) from error
     if not hasattr(module, "get_config"):
         raise InputError("--config", f"{path} without get_config", "a file that defines get_config(arg) -> ConfigDict")
     try:
@@ -217,7 +225,9 @@ def load(text: str) -> ConfigDict:
     except InputError:
         raise
     except Exception as error:
-        raise InputError("--config", f"{text}: {type(error).__name__}: {error}", "an argument that get_config takes") from error
+        raise InputError(
+            "--config", f"{text}: {type(error).__name__}: {error}", "an argument that get_config takes"
+        ) from error
     return config
 
 

@@ -45,7 +45,9 @@ class Log:
                 try:
                     import wandb as client
                 except ImportError:
-                    raise InputError("config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]") from None
+                    raise InputError(
+                        "config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]"
+                    ) from None
                 self._wandb = client.init(dir=str(workdir), config=config, resume="allow", id=workdir.absolute().name)
         shown = sys.stderr.isatty() if bar is None else bar
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if shown and workdir else None

@@ -1,10 +1,10 @@
 """Trains and evaluates a recipe.
 
-  python -m hcl_jax.main --config=simclr:digits --workdir=runs/digits
-  python -m hcl_jax.main --config=configs/simclr.py:cifar10 --config.optimizer.learning_rate=0.3 --workdir=DIR
-  python -m hcl_jax.main --workdir=DIR             goes on with the run that DIR holds
-  python -m hcl_jax.main --config=simclr:imagenet --steps=2
-                                                   tries a recipe on random input of the right shape, without its data
+python -m hcl_jax.main --config=simclr:digits --workdir=runs/digits
+python -m hcl_jax.main --config=configs/simclr.py:cifar10 --config.optimizer.learning_rate=0.3 --workdir=DIR
+python -m hcl_jax.main --workdir=DIR             goes on with the run that DIR holds
+python -m hcl_jax.main --config=simclr:imagenet --steps=2
+                                                 tries a recipe on random input of the right shape, without its data
 """
 
 import argparse
@@ -18,12 +18,15 @@ from hcl_jax.errors import InputError
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
-    """The flags, and the overrides [(field, text)] given as --config.FIELD=VALUE. Exits with 0 on --help, 2 on a fault."""
+    """The flags, and the overrides [(field, text)] of --config.FIELD=VALUE. Exits with 0 on --help, 2 on a fault."""
     parser = argparse.ArgumentParser(
-        "python -m hcl_jax.main", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        "python -m hcl_jax.main", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"Packaged recipes: {', '.join(configs.recipe_names())}. docs/config.md lists every field.",
     )  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe's name, or a .py file with get_config")
+    parser.add_argument(
+        "--config", metavar="RECIPE[:ARG]", help="a packaged recipe's name, or a .py file with get_config"
+    )
     parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
     parser.add_argument("--workdir", metavar="DIR", help="the run's folder; an existing run there goes on")
     parser.add_argument("--steps", type=int, metavar="N", help="N steps on random input, without data or evaluation")

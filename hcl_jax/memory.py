@@ -22,7 +22,9 @@ def write_fifo(slot: Mapping[str, jax.Array], rows: jax.Array, present: jax.Arra
       present: bool [B], or None when all are there.
     """
     size = slot["rows"].shape[0]
-    unit = (rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows * rows, -1, keepdims=True), 1e-12))).astype(slot["rows"].dtype)
+    unit = (rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows * rows, -1, keepdims=True), 1e-12))).astype(
+        slot["rows"].dtype
+    )
     mask = jnp.ones(rows.shape[0], bool) if present is None else present
     rank = jnp.cumsum(mask) - 1
     place = jnp.where(mask, (slot["next"] + rank) % size, size)  # `size` lies outside: dropped

@@ -1,8 +1,8 @@
 """The model of a run: towers and objectives bound into pure functions of the state and a batch.
 
-    outputs  = towers(views)
-    loss     = sum of weight * objective(outputs)
-    step     : (state, batch) -> (state, metrics)
+outputs  = towers(views)
+loss     = sum of weight * objective(outputs)
+step     : (state, batch) -> (state, metrics)
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,9 @@ class Model(NamedTuple):
     param_dtype: Any
 
 
-def build(config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, top1: Mapping, engine: Any, steps: int) -> Model:
+def build(
+    config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, top1: Mapping, engine: Any, steps: int
+) -> Model:
     """Binds a frozen config to the tables of parts."""
     return Model(
         towers=towers.build(config, encoders, heads),
@@ -45,11 +47,13 @@ def build(config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, to
 
 
 def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any], seed: int | jax.Array) -> TrainState:
-    """The state before the first step. Uses of `batch` only its shapes, so the numbers do not depend on data or mesh."""
+    """The state before the first step. Of `batch` only shapes are used: the numbers depend on no data and no mesh."""
     key = jax.random.key(seed)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
     params: dict[str, Any] = {"objectives": {}}
-    target, stats, memory = {}, {}, {}
+    target: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     for name, tower in model.towers.items():
         params[name], stats[name] = towers.init(tower, named_key(key, f"towers/{name}"), batch["views"])
         if tower.target is not None:
@@ -86,7 +90,7 @@ def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, j
     """{view: keys [B]}: from the step's key, the view and the row, and nothing else."""
     rows = jnp.arange(batch["index"].shape[0])
     names = [v for t in model.towers.values() for v in t.views]
-    return {v: jax.vmap(lambda r, k=named_key(key, v): jax.random.fold_in(k, r))(rows) for v in names}
+    return {v: jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, v), rows) for v in names}
 
 
 class Aux(NamedTuple):
@@ -112,7 +116,9 @@ def _forward(
         if tower.target is not None:
             copy = jax.lax.stop_gradient(state.target[name])
             heads = towers.target_heads(tower)
-            made, stats = towers.apply(tower, copy["params"], copy["batch_stats"], batch["views"], heads=heads, **common)
+            made, stats = towers.apply(
+                tower, copy["params"], copy["batch_stats"], batch["views"], heads=heads, **common
+            )
             target |= made
             target_stats[name] = stats
     written = {
@@ -167,7 +173,11 @@ def train_step(
             (loss, aux), grads = gradient(
                 state.params, state._replace(model_state=model_state, target=target), part[0], part[1]
             )
-            return (aux.model_state, aux.target_stats, jax.tree.map(jnp.add, total, grads)), (loss, aux.metrics, aux.written)
+            return (aux.model_state, aux.target_stats, jax.tree.map(jnp.add, total, grads)), (
+                loss,
+                aux.metrics,
+                aux.written,
+            )
 
         start = (
             state.model_state,
@@ -207,11 +217,12 @@ def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
         assert spec is not None
         momentum = towers.target_momentum(spec, state.step, model.steps)
         online = towers.copy_for_target(tower, aux.model_state[name])
-        stats = {
-            "own": lambda n=name: aux.target_stats[n],
-            "ema": lambda o=old, s=online, m=momentum: towers.moved(o["batch_stats"], s, m),
-            "online": lambda s=online: s,
-        }[spec["stats"]]()
+        if spec["stats"] == "own":
+            stats = aux.target_stats[name]
+        elif spec["stats"] == "ema":
+            stats = towers.moved(old["batch_stats"], online, momentum)
+        else:
+            stats = online
         moved = towers.moved(old["params"], towers.copy_for_target(tower, params[name]), momentum)
         target[name] = {"params": moved, "batch_stats": stats}
     return target
@@ -238,7 +249,5 @@ def encode(
 ) -> dict[str, jax.Array]:
     """Outputs of one view in evaluation mode (running statistics, no dropout): {output: [B, ...]}."""
     part = model.towers[tower]._replace(views=("view",))
-    made, _ = towers.apply(
-        part, params[tower], model_state[tower], {"view": view}, present={}, keys=None, train=False
-    )
+    made, _ = towers.apply(part, params[tower], model_state[tower], {"view": view}, present={}, keys=None, train=False)
     return {name: made["view"][name] for name in outputs}

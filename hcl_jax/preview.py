@@ -1,6 +1,6 @@
 """Writes a picture of the views that a recipe's training batches hold: one row an example, one column a view.
 
-  python -m hcl_jax.preview --config=simclr:digits --output=views.png
+python -m hcl_jax.preview --config=simclr:digits --output=views.png
 """
 
 import argparse
@@ -90,10 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
         validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
         source = data.open_source(config.data, config.data.train_split)
         size = config.data.batch_size
-        batch = next(
-            iter(data.batches(source, config.views, seed=config.seed, batch_size=size, rows=np.arange(min(known.rows, size)),
-                              start=known.step, stop=known.step + 1))
-        )  # fmt: skip
+        rows = np.arange(min(known.rows, size))
+        steps = {"start": known.step, "stop": known.step + 1}
+        batch = next(data.batches(source, config.views, seed=config.seed, batch_size=size, rows=rows, **steps))
         draw(batch["views"], batch["present"], known.rows, known.output)
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)

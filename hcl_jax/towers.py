@@ -27,7 +27,7 @@ class Tower(NamedTuple):
 
 
 def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Callable]) -> dict[str, Tower]:
-    """The towers of a config. `train.compute_dtype`, `param_dtype` and `remat` reach every module that has the field."""
+    """The towers of a config. `train.compute_dtype`, `param_dtype` and `remat` reach every module that has them."""
     towers = {}
     for name, spec in config.towers.items():
         order = head_order(spec.heads)
@@ -47,9 +47,13 @@ def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Cal
 
 def _module(table: Mapping[str, Callable], spec: Mapping[str, Any], train: Any) -> Any:
     arguments = {k: v for k, v in spec.items() if k not in ("name", "reads")}
-    make = table[spec["name"]]
+    make: Any = table[spec["name"]]
     fields = getattr(make, "__dataclass_fields__", None) or getattr(make.func, "__dataclass_fields__", {})
-    common = {"dtype": jnp.dtype(train.compute_dtype), "param_dtype": jnp.dtype(train.param_dtype), "remat": train.remat}
+    common = {
+        "dtype": jnp.dtype(train.compute_dtype),
+        "param_dtype": jnp.dtype(train.param_dtype),
+        "remat": train.remat,
+    }
     return make(**{k: v for k, v in common.items() if k in fields and k not in arguments}, **arguments)
 
 

@@ -92,9 +92,7 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
     abstract = jax.eval_shape(functools.partial(model.init, bound, optimizer, abstract_batch), 0)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    return Run(
-        config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch
-    )
+    return Run(config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch)
 
 
 def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iterator[Any]:
@@ -154,10 +152,14 @@ def train_and_evaluate(
         config = _shortened(config, try_steps)
         source, test = data.random_like(config.data, config.views, sources=sources), None
     else:
-        source, test = (data.open_source(config.data, s, sources) for s in (config.data.train_split, config.data.test_split))
+        source, test = (
+            data.open_source(config.data, s, sources) for s in (config.data.train_split, config.data.test_split)
+        )
     mesh = meshes.make_mesh(config.mesh)
     run = build(config, parts, source, mesh)
-    lowered = run.step().lower(run.abstract, run.abstract_batch)  # shapes that do not fit show here, before a file is written
+    lowered = run.step().lower(
+        run.abstract, run.abstract_batch
+    )  # shapes that do not fit show here, before a file is written
 
     folder = workdir.freeze(workdir_path, config)
     first = jax.process_index() == 0
@@ -188,8 +190,9 @@ def train_and_evaluate(
             log.say(f"{folder}: resumed at step {start} of {run.steps}")
         for field, (old, new) in changed.items():
             log.say(f"config.{field}: {old!r} -> {new!r}")
-        if config.train.accumulate > 1:
-            log.say(f"accumulate {config.train.accumulate}: each loss sees {config.data.batch_size // config.train.accumulate} rows")
+        k = config.train.accumulate
+        if k > 1:
+            log.say(f"accumulate {k}: {k} losses of {config.data.batch_size // k} rows each; negatives do not add up")
         if start < run.steps:
             compiled = lowered.compile()
             trace = folder / "profile" if profile and first else None

@@ -78,8 +78,17 @@ def _structure(c: Mapping[str, Any]) -> None:
                 raise InputError(f"config.{section}.{name}", repr(spec), "fields by name")
             if section in ("views", "towers") and not re.fullmatch(r"\w+", name):
                 raise InputError(f"config.{section}", f"the name {name!r}", "letters, digits and _")
-            if section in ("views", "towers") and name in ("views", "labels", "index", "memory", "target", "objectives"):
-                raise InputError(f"config.{section}", f"the name {name!r}", "a name that references do not use themselves")
+            if section in ("views", "towers") and name in (
+                "views",
+                "labels",
+                "index",
+                "memory",
+                "target",
+                "objectives",
+            ):
+                raise InputError(
+                    f"config.{section}", f"the name {name!r}", "a name that references do not use themselves"
+                )
 
 
 def _same_fields(where: str, found: Mapping, known: Mapping | tuple, needed: Mapping | tuple | None = None) -> None:
@@ -122,7 +131,12 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _range("config.train.steps", train["steps"], train["steps"] >= 0, ">= 0; 0 counts from train.epochs")
     _range("config.train.epochs", train["epochs"], train["steps"] > 0 or train["epochs"] > 0, "> 0, or train.steps > 0")
     k = train["accumulate"]
-    _range("config.train.accumulate", k, k >= 1 and data["batch_size"] % k == 0, f"a divisor of data.batch_size {data['batch_size']}")
+    _range(
+        "config.train.accumulate",
+        k,
+        k >= 1 and data["batch_size"] % k == 0,
+        f"a divisor of data.batch_size {data['batch_size']}",
+    )
     for field in ("compute_dtype", "param_dtype"):
         _one_of(f"config.train.{field}", train[field], ("float32", "bfloat16", "float16", "float64"))
     _range("config.optimizer.learning_rate", optimizer["learning_rate"], optimizer["learning_rate"] > 0, "> 0")
@@ -178,7 +192,9 @@ def _call(where: str, make: Callable, given: Mapping[str, Any], hidden: tuple[st
 def _view(where: str, view: Mapping, views: Mapping, kinds: Any, fields: tuple[str, ...]) -> None:
     _same_fields(where, view, fields)
     _one_of(f"{where}.kind", view["kind"], kinds)
-    _range(f"{where}.missing", view["missing"], 0 <= view["missing"] < 1, "0 <= x < 1, the share of examples without it")
+    _range(
+        f"{where}.missing", view["missing"], 0 <= view["missing"] < 1, "0 <= x < 1, the share of examples without it"
+    )
     for i, op in enumerate(view["ops"]):
         if not isinstance(op, Mapping) or "op" not in op:
             raise InputError(f"{where}.ops.{i}", repr(op), '{"op": name, ...}')
@@ -206,7 +222,9 @@ def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
         for view in spec["views"]:
             _one_of(f"{where}.views", view, c["views"])
             if view in owner:
-                raise InputError(f"{where}.views", f"{view!r}, which tower {owner[view]!r} has", "each view in one tower")
+                raise InputError(
+                    f"{where}.views", f"{view!r}, which tower {owner[view]!r} has", "each view in one tower"
+                )
             owner[view] = name
         _one_of(f"{where}.batching", spec["batching"], ("joint", "per_view"))
         _range(f"{where}.bn_groups", spec["bn_groups"], spec["bn_groups"] >= 1, ">= 1; 1 = over the whole batch")
@@ -219,7 +237,9 @@ def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
         order = head_order(spec["heads"])
         for i, head in enumerate(order):
             if spec["heads"][head]["reads"] in order[i:]:
-                raise InputError(f"{where}.heads.{head}.reads", spec["heads"][head]["reads"], "heads that read no circle")
+                raise InputError(
+                    f"{where}.heads.{head}.reads", spec["heads"][head]["reads"], "heads that read no circle"
+                )
         if spec["target"]:
             _target(f"{where}.target", spec)
 
@@ -237,10 +257,14 @@ def _target(where: str, spec: Mapping) -> None:
 def _reference(where: str, text: Any, made: set[str], c: Mapping[str, Any]) -> None:
     reference = objectives.parse(text) if isinstance(text, str) else None
     if reference is None:
-        raise InputError(where, repr(text), "view.output, view.target.output, tower.memory.slot, views.view.field, labels.name")
+        raise InputError(
+            where, repr(text), "view.output, view.target.output, tower.memory.slot, views.view.field, labels.name"
+        )
     if reference.kind == "labels":
         if reference.name not in c["data"]["labels"]:
-            raise InputError(where, repr(text), f"labels of data.labels: {nearest(reference.name, c['data']['labels'])}")
+            raise InputError(
+                where, repr(text), f"labels of data.labels: {nearest(reference.name, c['data']['labels'])}"
+            )
     elif reference.kind == "views":
         _one_of(where, reference.owner, c["views"])
     elif reference.kind != "index" and text not in made:
@@ -298,8 +322,12 @@ def _memory(c: Mapping[str, Any], made: set[str]) -> None:
                 raise InputError(f"{where}.reads", repr(s["reads"]), "an output of a view")
             if s["kind"] == "fifo":
                 size, batch = s["size"], c["data"]["batch_size"]
-                _range(f"{where}.size", size, isinstance(size, int) and size >= batch and size % batch == 0,
-                       f"a multiple of data.batch_size {batch}")
+                _range(
+                    f"{where}.size",
+                    size,
+                    isinstance(size, int) and size >= batch and size % batch == 0,
+                    f"a multiple of data.batch_size {batch}",
+                )
             else:
                 _range(f"{where}.momentum", s["momentum"], 0 <= s["momentum"] < 1, "0 <= m < 1")
 
@@ -312,10 +340,16 @@ def _evaluate(c: Mapping[str, Any], made: set[str], views: Mapping, kinds: Any) 
         _one_of(f"{where}.tower", view["tower"], c["towers"])
         _one_of(f"{where}.output", view["output"], ("h", *c["towers"][view["tower"]]["heads"]))
     if spec["views"] and spec["labels"] and spec["labels"] not in c["data"]["labels"]:
-        raise InputError("config.evaluate.labels", repr(spec["labels"]), f"'' or one of {nearest(spec['labels'], c['data']['labels'])}")
+        raise InputError(
+            "config.evaluate.labels",
+            repr(spec["labels"]),
+            f"'' or one of {nearest(spec['labels'], c['data']['labels'])}",
+        )
     for pair in spec["retrieval"]:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InputError("config.evaluate.retrieval", repr(pair), "pairs of evaluation outputs: ('image.z', 'text.z')")
+            raise InputError(
+                "config.evaluate.retrieval", repr(pair), "pairs of evaluation outputs: ('image.z', 'text.z')"
+            )
         for name in pair:
             view, _, output = str(name).partition(".")
             _one_of("config.evaluate.retrieval", view, spec["views"])

@@ -1,4 +1,4 @@
-"""Writes tests/golden/: every packaged recipe, flattened. Run by `make golden` after a default was changed on purpose."""
+"""Writes tests/golden/, every packaged recipe flattened: `make golden`, after a default was changed on purpose."""
 
 import pathlib
 

@@ -54,7 +54,9 @@ class Evaluation:
 
     def _outputs(self, view: str) -> tuple[str, ...]:
         wanted = {self.spec.views[view]["output"]}
-        wanted |= {name.partition(".")[2] for pair in self.spec.retrieval for name in pair if name.startswith(f"{view}.")}
+        wanted |= {
+            name.partition(".")[2] for pair in self.spec.retrieval for name in pair if name.startswith(f"{view}.")
+        }
         return tuple(sorted(wanted))
 
     def features(self, split: str, params: Any, model_state: Any, *, raw: bool = False) -> Features:
@@ -116,7 +118,8 @@ class Evaluation:
         for view, spec in self.spec.views.items():
             there = {s: first[s].present[view] for s in self.splits}
             sets = {
-                name: tuple(by[s].outputs[view][spec["output"]][there[s]] for s in ("train", "test")) for name, by in made.items()
+                name: tuple(by[s].outputs[view][spec["output"]][there[s]] for s in ("train", "test"))
+                for name, by in made.items()
             }
             if raw:
                 sets["raw"] = tuple(first[s].raw[view][there[s]] for s in ("train", "test"))
@@ -136,7 +139,8 @@ class Evaluation:
         for name, by in made.items():
             f = by["test"]
             both = f.present[view_a] & f.present[view_b]
-            numbers = recall_at_k(f.outputs[view_a][out_a][both], f.outputs[view_b][out_b][both], ks=tuple(self.spec.recall_at))
+            vectors = (f.outputs[view_a][out_a][both], f.outputs[view_b][out_b][both])
+            numbers = recall_at_k(*vectors, ks=tuple(self.spec.recall_at), names=(view_a, view_b))
             part = f"{name}/" if name else ""
             results |= {f"eval/{view_a}-{view_b}/{part}{k}": v for k, v in numbers.items()}
         return results
