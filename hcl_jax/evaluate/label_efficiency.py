@@ -1,0 +1,146 @@
+"""Linear decodability from few labels, over several draws of the labelled rows."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from hcl_jax.errors import InputError
+from hcl_jax.evaluate.accuracy import draws_error
+from hcl_jax.evaluate.rows import train_and_test
+from hcl_jax.evaluate.softmax import TOLERANCE, gram, row_space, solve, standardiser
+
+
+class LabelEfficiency(NamedTuple):
+    """Accuracy with n labels a class.
+
+    Attributes:
+      mean: over draws.
+      standard_error: sd over draws / sqrt(draws); the draws share the test rows. nan for one draw.
+      draws: how many.
+      accuracies: [draws]; those of two feature sets are paired, draw by draw.
+      n: test rows.
+    """
+
+    mean: float
+    standard_error: float
+    draws: int
+    accuracies: np.ndarray
+    n: int
+
+
+def label_draws(labels: np.ndarray, per_class: int, draws: int, seed: int = 0) -> np.ndarray:
+    """Rows that are labelled in each draw: the same number of every class, without replacement.
+
+    A function of (labels, seed) alone, so that every feature set sees the same rows; within a draw those of fewer
+    labels are among those of more.
+
+    Args:
+      labels: [n] int, without -1.
+      per_class: rows of each class.
+      draws: how many draws.
+      seed: of all draws.
+
+    Returns:
+      int [draws, classes * per_class] rows.
+
+    Raises:
+      InputError: per_class < 1, draws < 1, or a class with fewer rows.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if not 1 <= per_class <= counts.min():
+        least = classes[counts.argmin()]
+        raise InputError("labels per class", per_class, f"1 to {counts.min()}, the rows of class {least}")
+    if draws < 1:
+        raise InputError("draws", draws, "an integer >= 1")
+    out = []
+    for draw in range(draws):
+        rng = np.random.default_rng((seed, draw))
+        out.append(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in classes]))
+    return np.stack(out)
+
+
+def _padded(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    out = np.zeros(shape, x.dtype)
+    out[tuple(slice(0, n) for n in x.shape)] = x
+    return out
+
+
+def _weights(
+    x: np.ndarray, y: np.ndarray, classes: int, size: tuple[int, int], l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """One draw's classifier; x [m, d] is padded to `size` with rows of weight 0, so that all draws share one program."""
+    z, basis = x, None
+    if x.shape[0] < x.shape[1]:
+        z, basis = jax.device_get(row_space(jax.device_put(x)))
+    z, y, rows, weights, bias, l2, tolerance = jax.device_put(
+        (
+            _padded(z, size),
+            _padded(y.astype(np.int32), size[:1]),
+            _padded(np.ones(len(y), np.float32), size[:1]),
+            np.zeros((classes, size[1]), np.float32),
+            np.zeros(classes, np.float32),
+            np.float32(l2),
+            np.float32(TOLERANCE),
+        )
+    )
+    weights, bias, *_ = jax.device_get(solve(z, gram(z, rows), y, rows, l2, weights, bias, tolerance))
+    return (weights if basis is None else weights[:, : basis.shape[1]] @ basis.T), bias
+
+
+def label_efficiency(
+    train_features: jax.typing.ArrayLike,
+    train_labels: jax.typing.ArrayLike,
+    test_features: jax.typing.ArrayLike,
+    test_labels: jax.typing.ArrayLike,
+    *,
+    per_class: Sequence[int] = (1, 10, 100),
+    draws: int = 5,
+    seed: int = 0,
+) -> dict[int, LabelEfficiency]:
+    """Test accuracy of a logistic regression on n labels a class, mean over draws.
+
+    Each draw is fitted with l2 = 1 / rows (scikit-learn's C = 1), for there is nothing to choose it on. Features are
+    standardised by the mean and deviation of all training rows: these need no label, and one row a class defines no deviation.
+
+    Args:
+      train_features: [n, d], the pool.
+      train_labels: [n] int, -1 = left out.
+      test_features: [m, d].
+      test_labels: [m] int, -1 = left out.
+      per_class: labels a class.
+      draws: stratified draws; five or more for a standard error worth reading.
+      seed: of the draws.
+
+    Returns:
+      {n: LabelEfficiency}.
+
+    Raises:
+      InputError: shapes or values that do not fit, fewer than two classes, or more labels than the smallest class has
+        rows.
+
+    Reference: Henaff et al. 2019, arXiv 1905.09272, section 4 (accuracy by the number of labels).
+    """
+    train, test = train_and_test(train_features, train_labels, test_features, test_labels)
+    classes, y = np.unique(train.labels, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError("train labels", f"only class {classes[0]} in {len(y)} rows", "at least two classes")
+    per_class = sorted(set(per_class))
+    chosen = {n: label_draws(train.labels, n, draws, seed) for n in per_class}
+    mean, scale = standardiser(train.features)
+    most = len(classes) * max(per_class)
+    size = most, min(most, train.features.shape[1])
+    tests = (test.features - mean[None, :]) / scale[None, :]
+    out = {}
+    for n, rows in chosen.items():
+        right = []
+        for row in rows:
+            x = (train.features[row] - mean[None, :]) / scale[None, :]
+            weights, bias = _weights(x, y[row], len(classes), size, 1.0 / len(row))
+            guess = classes[np.argmax(tests @ weights.T + bias[None, :], axis=1)]
+            right.append(np.mean(guess == test.labels))
+        shares = np.array(right)
+        error = draws_error(shares) if draws > 1 else float("nan")
+        out[n] = LabelEfficiency(float(shares.mean()), error, draws, shares, len(tests))
+    return out
