@@ -1,0 +1,130 @@
+"""One table of calls: every loss with its conventions, ids and weights, for the tests that hold for all of them."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hcl_jax.losses import LOSSES
+from tests.losses import oracles
+
+N, D = 8, 4
+
+
+class Case(NamedTuple):
+    """A call `loss(*arrays, **learned, **fixed)`; `arrays` that are floats and `learned` take gradients."""
+
+    name: str
+    arrays: tuple[np.ndarray, ...]
+    learned: dict[str, float]
+    fixed: dict
+    stopped: tuple[int, ...] = ()  # inputs that the loss stops gradients to
+
+    @property
+    def loss(self) -> Callable:
+        return functools.partial(LOSSES[self.name], **self.fixed)
+
+    @property
+    def oracle(self) -> Callable:
+        return functools.partial(getattr(oracles, self.name), **self.fixed)
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal numbers, float64."""
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+A, B, C, E = (normal(seed, N, D) for seed in range(4))
+QUEUE = normal(9, N, D)
+QUEUE[3] = 0.0  # an empty slot
+IDS = np.array([3, 7, 3, -1, 0, 7, 7, 12], np.int32)  # repeated, and one ignored
+WEIGHTS = np.array([1.0, 0.5, 2.0, 3.0, 0.0, 1.5, 1.0, 0.25], np.float32)
+WHOLE = np.array([1.0, 2.0, 1.0, 1.0, 0.0, 3.0, 1.0, 1.0], np.float32)
+PRESENT = (
+    np.array([1, 1, 1, 0, 1, 1, 0, 1], bool),
+    np.array([1, 0, 1, 1, 1, 1, 0, 1], bool),
+    None,
+)
+LABELS = np.array([0, 2, -1, 1, 3, 3, 0, -1], np.int32)
+TOKENS = np.array([[0, 1], [2, -1], [-1, -1], [1, 1], [3, 0], [3, 2], [0, -1], [2, 2]], np.int32)
+MASK = np.array([[1, 0], [0, 0], [1, 1], [1, 0], [0, 1], [1, 1], [1, 0], [0, 1]], bool)
+
+PLAIN: dict = {}
+SPECIAL = {"ids": IDS, "row_weights": WEIGHTS}
+T = {"temperature": 0.2}
+S = {"scale": 5.0}
+
+CASES = {
+    "nt_xent": Case("nt_xent", (A, B), T, PLAIN),
+    "nt_xent, ids": Case("nt_xent", (A, B), T, SPECIAL),
+    "nt_xent, sum of halves": Case("nt_xent", (A, B), T, {"convention": "sum_of_halves"}),
+    "nt_xent, negatives": Case("nt_xent", (A, B), T, {"denominator": "negatives", **SPECIAL}),
+    "info_nce": Case("info_nce", (A, B), T, PLAIN),
+    "info_nce, ids": Case("info_nce", (A, B), T, SPECIAL),
+    "info_nce, two tau": Case("info_nce", (A, B), T, {"convention": "two_tau"}),
+    "info_nce, queue": Case("info_nce", (A, B, QUEUE), T, SPECIAL),
+    "info_nce, batch and queue": Case("info_nce", (A, B, QUEUE), T, {"in_batch": True, **SPECIAL}),
+    "clip": Case("clip", (A, B), S, PLAIN),
+    "clip, ids": Case("clip", (A, B), S, SPECIAL),
+    "siglip": Case("siglip", (A, B), {"scale": 5.0, "bias": -3.0}, PLAIN),
+    "siglip, ids": Case("siglip", (A, B), {"scale": 5.0, "bias": -3.0}, SPECIAL),
+    "sup_con": Case("sup_con", (A,), T, {"ids": np.array([0, 1, 0, 1, 2, 2, 2, 5], np.int32)}),
+    "sup_con, two views": Case("sup_con", (A, B), T, {"base_temperature": 0.07, **SPECIAL}),
+    "multi_view": Case("multi_view", (A, B, C), T, PLAIN),
+    "multi_view, missing": Case("multi_view", (A, B, C), T, {"present": PRESENT, **SPECIAL}),
+    "multi_view, core": Case("multi_view", (A, B, C), T, {"graph": "core", "convention": "sum", "present": PRESENT}),
+    "negative_cosine": Case("negative_cosine", (A, B), {}, SPECIAL, stopped=(1,)),
+    "negative_cosine, four": Case("negative_cosine", (A, B, C, E), {}, PLAIN, stopped=(1, 3)),
+    "byol": Case("byol", (A, B, C, E), {}, SPECIAL, stopped=(1, 3)),
+    "barlow_twins": Case("barlow_twins", (A, B), {}, PLAIN),
+    "barlow_twins, ids": Case("barlow_twins", (A, B), {}, {"scale": 0.025, "ids": IDS, "row_weights": WHOLE}),
+    "vicreg": Case("vicreg", (A, B), {}, PLAIN),
+    "vicreg, ids": Case("vicreg", (A, B), {}, {"convention": "sum", "ids": IDS, "row_weights": WHOLE}),
+    "align_uniform": Case("align_uniform", (A, B), {}, PLAIN),
+    "align_uniform, ids": Case("align_uniform", (A, B), {}, {"alpha": 1.5, "uniformity": 0.5, **SPECIAL}),
+    "cross_entropy": Case("cross_entropy", (A, LABELS), {}, SPECIAL),
+    "cross_entropy, tokens": Case("cross_entropy", (normal(5, N, 2, D), TOKENS), {}, {"smoothing": 0.1}),
+    "mean_squared_error": Case("mean_squared_error", (A, B), {}, SPECIAL),
+    "mean_squared_error, mask": Case("mean_squared_error", (normal(6, N, 2, 3), normal(7, N, 2, 3), MASK), {}, PLAIN),
+}
+
+
+@functools.cache
+def evaluate(dtype: type, devices: int | None = None, names: tuple[str, ...] = tuple(CASES)) -> dict:
+    """Value and gradients of the named cases: name -> (value, {"input 0" and so on, or learned name: gradient}).
+
+    One compilation for all of them. With `devices`, every array is sharded by rows over so many.
+    """
+    with jax.enable_x64(dtype == np.float64):
+        place: Callable = jnp.asarray
+        if devices is not None:
+            axis = (jax.sharding.AxisType.Auto,)
+            mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=axis)
+            place = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec("data")))
+        inputs = {}
+        for name in names:
+            case = CASES[name]
+            arrays = [place(x.astype(dtype) if x.dtype == np.float64 else x) for x in case.arrays]
+            assert all(len(x.sharding.device_set) == (devices or 1) for x in arrays)
+            learned = {key: jnp.asarray(value, dtype) for key, value in case.learned.items()}
+            inputs[name] = ({f"input {i}": x for i, x in enumerate(arrays)}, learned)
+        # Compiled without LLVM's optimisation: it takes half as long, and nothing here is slow.
+        every = jax.jit(_all, compiler_options={"xla_backend_optimization_level": 0})
+        return jax.device_get(every(inputs))
+
+
+def _all(inputs: dict) -> dict:
+    return {name: _one(CASES[name], *given) for name, given in inputs.items()}
+
+
+def _one(case: Case, arrays: dict, learned: dict) -> tuple[jax.Array, dict]:
+    floats = {key: x for key, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+
+    def loss(given: dict) -> jax.Array:
+        return case.loss(*(given.get(key, x) for key, x in arrays.items()), **{key: given[key] for key in learned})
+
+    return jax.value_and_grad(loss)({**floats, **learned})

@@ -1,0 +1,231 @@
+"""The losses once more, as loops over rows in NumPy float64: nothing shared with the code under test, and no jax."""
+
+import math
+
+import numpy as np
+
+
+def _unit(x):
+    return [row / math.sqrt(max(float(row @ row), 1e-12)) for row in np.asarray(x, np.float64)]
+
+
+def _defaults(n, ids, row_weights):
+    ids = list(range(n)) if ids is None else [int(i) for i in ids]
+    row_weights = [1.0] * n if row_weights is None else [float(w) for w in row_weights]
+    return ids, row_weights
+
+
+def _log_sum_exp(values):
+    top = max(values)
+    return top + math.log(sum(math.exp(v - top) for v in values))
+
+
+def _mean_rows(values, ids, row_weights):
+    total, count = 0.0, 0
+    for value, row_id, weight in zip(values, ids, row_weights, strict=True):
+        if row_id != -1:
+            total += weight * value
+            count += 1
+    return total / count if count else 0.0
+
+
+def sup_con(*views, temperature, base_temperature=None, ids=None, row_weights=None, denominator="all"):
+    n = len(views[0])
+    ids, row_weights = _defaults(n, ids, row_weights)
+    rows = [(row_id, u) for view in views for row_id, u in zip(ids, _unit(view), strict=True)]
+    per_row = []
+    for i, (id_i, u_i) in enumerate(rows):
+        logits, positives = [], []
+        for k, (id_k, u_k) in enumerate(rows):
+            if k == i or id_k == -1 or id_i == -1:
+                continue
+            s = float(u_i @ u_k) / temperature
+            if id_k == id_i:
+                positives.append(s)
+            if denominator == "all" or id_k != id_i:
+                logits.append(s)
+        per_row.append(_log_sum_exp(logits) - sum(positives) / len(positives) if positives and logits else 0.0)
+    per_example = [sum(per_row[v * n + i] for v in range(len(views))) / len(views) for i in range(n)]
+    factor = 1.0 if base_temperature is None else temperature / base_temperature
+    return factor * _mean_rows(per_example, ids, row_weights)
+
+
+def nt_xent(za, zb, *, temperature, ids=None, row_weights=None, convention="mean", denominator="all"):
+    factor = {"mean": 1.0, "sum_of_halves": 2.0}[convention]
+    return factor * sup_con(za, zb, temperature=temperature, ids=ids, row_weights=row_weights, denominator=denominator)
+
+
+def info_nce(query, key, negatives=None, *, temperature, ids=None, row_weights=None, convention="mean", in_batch=None):
+    n = len(query)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    in_batch = negatives is None if in_batch is None else in_batch
+    q, k = _unit(query), _unit(key)
+    extra = [] if negatives is None else [m for m in _unit(negatives) if m.any()]
+    values = []
+    for i in range(n):
+        logits, positives = [], []
+        for j in range(n):
+            s = float(q[i] @ k[j]) / temperature
+            if ids[i] == -1 or ids[j] == -1 or not (in_batch or i == j):
+                continue
+            logits.append(s)
+            if ids[i] == ids[j]:
+                positives.append(s)
+        logits += [float(q[i] @ m) / temperature for m in extra]
+        values.append(_log_sum_exp(logits) - sum(positives) / len(positives) if positives else 0.0)
+    factor = 2 * temperature if convention == "two_tau" else 1.0
+    return factor * _mean_rows(values, ids, row_weights)
+
+
+def clip(image, text, *, scale, ids=None, row_weights=None):
+    settings = {"temperature": 1 / scale, "ids": ids, "row_weights": row_weights}
+    return (info_nce(image, text, **settings) + info_nce(text, image, **settings)) / 2
+
+
+def siglip(image, text, *, scale, bias, ids=None, row_weights=None):
+    n = len(image)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    x, t = _unit(image), _unit(text)
+    values = []
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            if ids[i] == -1 or ids[j] == -1:
+                continue
+            y = 1.0 if ids[i] == ids[j] else -1.0
+            total -= math.log(1 / (1 + math.exp(-y * (scale * float(x[i] @ t[j]) + bias))))
+        values.append(total)
+    return _mean_rows(values, ids, row_weights)
+
+
+def multi_view(*views, temperature, graph="full", present=None, ids=None, row_weights=None, convention="mean"):
+    n = len(views[0])
+    ids, row_weights = _defaults(n, ids, row_weights)
+    present = [None] * len(views) if present is None else present
+    present = [[True] * n if mask is None else list(mask) for mask in present]
+    losses = []
+    for a in range(len(views)):
+        for b in range(a + 1, len(views)):
+            if graph == "core" and a != 0:
+                continue
+            keep = [i for i in range(n) if present[a][i] and present[b][i]]
+            chosen = {"ids": [ids[i] for i in keep], "row_weights": [row_weights[i] for i in keep]}
+            losses.append(clip(views[a][keep], views[b][keep], scale=1 / temperature, **chosen) if keep else 0.0)
+    return 2 * sum(losses) if convention == "sum" else sum(losses) / len(losses)
+
+
+def negative_cosine(*pairs, ids=None, row_weights=None):
+    ids, row_weights = _defaults(len(pairs[0]), ids, row_weights)
+    total = 0.0
+    for p, t in zip(pairs[::2], pairs[1::2], strict=True):
+        total -= _mean_rows([float(a @ b) for a, b in zip(_unit(p), _unit(t), strict=True)], ids, row_weights)
+    return total / (len(pairs) // 2)
+
+
+def byol(*pairs, ids=None, row_weights=None):
+    ids, row_weights = _defaults(len(pairs[0]), ids, row_weights)
+    total = 0.0
+    for p, t in zip(pairs[::2], pairs[1::2], strict=True):
+        values = [float((a - b) @ (a - b)) for a, b in zip(_unit(p), _unit(t), strict=True)]
+        total += _mean_rows(values, ids, row_weights)
+    return total
+
+
+def _repeated(z, ids, row_weights):
+    """Valid rows, each as often as its (whole) weight says."""
+    ids, row_weights = _defaults(len(z), ids, row_weights)
+    kept = [i for i in range(len(z)) for _ in range(int(row_weights[i])) if ids[i] != -1]
+    return np.asarray([z[i] for i in kept], np.float64)
+
+
+def barlow_twins(za, zb, *, off_diagonal=0.0051, scale=1.0, epsilon=1e-5, ids=None, row_weights=None):
+    a, b = _repeated(za, ids, row_weights), _repeated(zb, ids, row_weights)
+    n, d = a.shape
+    loss = 0.0
+    for i in range(d):
+        for j in range(d):
+            x, y = a[:, i] - sum(a[:, i]) / n, b[:, j] - sum(b[:, j]) / n
+            c = sum(x * y) / n / math.sqrt(sum(x * x) / n + epsilon) / math.sqrt(sum(y * y) / n + epsilon)
+            loss += (1 - c) ** 2 if i == j else off_diagonal * c**2
+    return scale * loss
+
+
+def vicreg(
+    za,
+    zb,
+    *,
+    invariance=25.0,
+    variance=25.0,
+    covariance=1.0,
+    target_std=1.0,
+    epsilon=1e-4,
+    convention="mean",
+    ids=None,
+    row_weights=None,
+):
+    a, b = _repeated(za, ids, row_weights), _repeated(zb, ids, row_weights)
+    n, d = a.shape
+    loss = invariance * sum((a[i, j] - b[i, j]) ** 2 for i in range(n) for j in range(d)) / (n * d)
+    for z in (a, b):
+        z = z - sum(z) / n
+        for i in range(d):
+            hinge = max(0.0, target_std - math.sqrt(sum(z[:, i] ** 2) / (n - 1) + epsilon))
+            loss += variance * hinge / d * (0.5 if convention == "mean" else 1.0)
+            for j in range(d):
+                if i != j:
+                    loss += covariance * (sum(z[:, i] * z[:, j]) / (n - 1)) ** 2 / d
+    return loss
+
+
+def align_uniform(za, zb, *, alpha=2.0, t=2.0, uniformity=1.0, ids=None, row_weights=None):
+    n = len(za)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    a, b = _unit(za), _unit(zb)
+    loss = _mean_rows([float(np.linalg.norm(a[i] - b[i])) ** alpha for i in range(n)], ids, row_weights)
+    for x in (a, b):
+        pairs = [(i, j) for i in range(n) for j in range(i) if ids[i] != -1 and ids[j] != -1]
+        energies = [math.exp(-t * float((x[i] - x[j]) @ (x[i] - x[j]))) for i, j in pairs]
+        loss += uniformity / 2 * math.log(sum(energies) / len(energies))
+    return loss
+
+
+def cross_entropy(logits, labels, *, smoothing=0.0, ids=None, row_weights=None):
+    ids, row_weights = _defaults(len(logits), ids, row_weights)
+    k = logits.shape[-1]
+    total, count = 0.0, 0
+    for index in np.ndindex(*labels.shape):
+        if labels[index] == -1 or ids[index[0]] == -1:
+            continue
+        x = [float(v) for v in logits[index]]
+        for c in range(k):
+            target = (1 - smoothing) * (c == labels[index]) + smoothing / k
+            total += row_weights[index[0]] * target * (_log_sum_exp(x) - x[c])
+        count += 1
+    return total / count if count else 0.0
+
+
+def mean_squared_error(prediction, target, mask=None, *, ids=None, row_weights=None):
+    ids, row_weights = _defaults(len(prediction), ids, row_weights)
+    total, count = 0.0, 0
+    for index in np.ndindex(*prediction.shape):
+        if ids[index[0]] == -1 or (mask is not None and not mask[index[: mask.ndim]]):
+            continue
+        total += row_weights[index[0]] * (prediction[index] - target[index]) ** 2
+        count += 1
+    return total / count if count else 0.0
+
+
+def nearest_is_positive(queries, keys, query_ids, key_ids, same=False):
+    """For each valid query: is its nearest key a positive (True) or a negative, or a tie of both (False)?"""
+    queries, keys = _unit(queries), _unit(keys)
+    hits = []
+    for i, q in enumerate(queries):
+        if query_ids[i] == -1:
+            continue
+        best = {True: -math.inf, False: -math.inf}
+        for j, k in enumerate(keys):
+            if key_ids[j] != -1 and not (same and i == j):
+                positive = query_ids[i] == key_ids[j]
+                best[positive] = max(best[positive], float(q @ k))
+        hits.append(best[True] > best[False])
+    return hits

@@ -1,0 +1,123 @@
+"""Finite value and gradient whatever the batch holds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hcl_jax.losses import LOSSES
+from tests.losses.cases import A, B, D, N
+
+PARAMETERS = {
+    "nt_xent": "temperature",
+    "info_nce": "temperature",
+    "clip": "scale",
+    "siglip": "scale",
+    "sup_con": "temperature",
+    "multi_view": "temperature",
+}
+ONE_HOT = np.eye(N, D)
+BATCHES = {
+    "zero vectors": (np.zeros((N, D)), np.zeros((N, D))),
+    "a zero row": (np.where(np.arange(N)[:, None] == 2, 0, A), B),
+    "equal rows": (np.ones((N, D)), np.ones((N, D))),
+    "opposite views": (A, -A),
+    "equal views": (A, A),
+    "tiny": (1e-30 * A, 1e-30 * B),
+    "large": (1e4 * A, 1e4 * B),
+    "a dead feature": (ONE_HOT, ONE_HOT),
+}
+IDS = {
+    "all own": np.arange(N),
+    "all equal": np.zeros(N),
+    "all ignored": np.full(N, -1),
+    "one left": np.where(np.arange(N) == 3, 3, -1),
+}
+
+
+@functools.cache
+def step(name: str):
+    """jit of value and gradients by both inputs and, where there is one, by temperature or scale."""
+
+    def loss(a: jax.Array, b: jax.Array, number: jax.Array, ids: jax.Array) -> jax.Array:
+        if name == "cross_entropy":
+            return LOSSES[name](a, jnp.argmax(b, axis=1), ids=ids)
+        parameters = {PARAMETERS[name]: number} if name in PARAMETERS else {}
+        if name == "siglip":
+            parameters["bias"] = -number
+        return LOSSES[name](a, b, ids=ids, **parameters)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)), compiler_options={"xla_backend_optimization_level": 0})
+
+
+def check(name: str, a, b, number: float, ids, what: str) -> float:
+    value, gradients = step(name)(a, b, jnp.float32(number), jnp.asarray(ids, jnp.int32))
+    assert value.dtype == jnp.float32
+    assert np.isfinite(value), (name, what, number)
+    for gradient in gradients:
+        assert np.isfinite(np.asarray(gradient, np.float32)).all(), (name, what, number)
+    return float(value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_finite(name, dtype):
+    for what, (a, b) in BATCHES.items():
+        a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
+        for number in (0.01, 1.0, 10.0, 100.0) if name in PARAMETERS else (1.0,):
+            check(name, a, b, number, IDS["all own"], what)
+        for which, ids in IDS.items():
+            value = check(name, a, b, 0.1, ids, f"{what}, {which}")
+            if which == "all ignored":
+                assert value == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_batch_of_one(name):
+    value = check(name, jnp.asarray(A[:1], jnp.float32), jnp.asarray(B[:1], jnp.float32), 0.1, [0], "one row")
+    if name in ("nt_xent", "sup_con", "info_nce", "clip", "multi_view"):
+        assert value == 0  # one other row and it is the positive
+    check(name, jnp.asarray(A[:1], jnp.float32), jnp.asarray(B[:1], jnp.float32), 0.1, [-1], "no row")
+
+
+def test_row_without_a_positive_adds_nothing_and_is_counted():
+    sup_con = LOSSES["sup_con"]
+    ids = np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    a = jnp.asarray(A, jnp.float32)
+    assert float(sup_con(a, temperature=0.1)) == 0
+    whole = float(sup_con(a, temperature=0.1, ids=ids))
+    two = float(sup_con(a, temperature=0.1, ids=ids, row_weights=np.r_[1, 1, np.zeros(6)]))
+    assert whole == pytest.approx(two) and whole > 0
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: sup_con(x, temperature=0.01)))(a)
+    assert value == 0 and not gradient.any()
+
+
+def test_negatives_only_denominator_without_negatives():
+    a = jnp.asarray(A, jnp.float32)
+    loss = functools.partial(LOSSES["nt_xent"], temperature=0.1, denominator="negatives", ids=np.zeros(N, np.int32))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(a, a)
+    assert value == 0 and not gradient.any()
+
+
+def test_queue_that_is_still_empty():
+    a, b = jnp.asarray(A, jnp.float32), jnp.asarray(B, jnp.float32)
+    loss = jax.jit(functools.partial(LOSSES["info_nce"], temperature=0.1))
+    value, gradient = jax.value_and_grad(loss)(a, b, jnp.zeros((16, D)))
+    assert value == 0 and np.isfinite(gradient).all()
+    half = jnp.concatenate([a[:4], jnp.zeros((12, D))])
+    assert float(loss(a, b, half)) == pytest.approx(float(loss(a, b, a[:4])), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_bfloat16_is_near_float64(name):
+    """Inputs rounded to bfloat16, sums in float32: near the float64 value of the rounded inputs."""
+    a, b = jnp.asarray(100 * A, jnp.bfloat16), jnp.asarray(100 * B, jnp.bfloat16)
+    for number in (0.05, 1.0, 20.0):
+        value = check(name, a, b, number, IDS["all own"], "bfloat16")
+        with jax.enable_x64(True):
+            wide = [jnp.asarray(np.asarray(x, np.float32), jnp.float64) for x in (a, b)]
+            parameters = {PARAMETERS[name]: number, **({"bias": -number} if name == "siglip" else {})}
+            expected = float(LOSSES[name](*wide, **parameters))
+        assert value == pytest.approx(expected, rel=1e-5, abs=1e-5)

@@ -1,0 +1,56 @@
+"""A loss is the same number, with the same gradient, on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hcl_jax.losses import nt_xent
+from tests.losses.cases import CASES, evaluate
+
+# One call of each loss, the one with ids, weights and missing views where there is one.
+NAMES = (
+    "nt_xent, ids",
+    "info_nce, batch and queue",
+    "clip, ids",
+    "siglip, ids",
+    "sup_con, two views",
+    "multi_view, missing",
+    "negative_cosine",
+    "byol",
+    "barlow_twins, ids",
+    "vicreg, ids",
+    "align_uniform, ids",
+    "cross_entropy",
+    "mean_squared_error, mask",
+)
+
+
+def test_every_loss_is_here():
+    assert {CASES[name].name for name in NAMES} == {case.name for case in CASES.values()}
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_equal_on_any_number_of_devices(devices):
+    reference = evaluate(np.float64)  # on one device
+    sharded = evaluate(np.float64, devices, NAMES)
+    for name in NAMES:
+        jax.tree.map(
+            lambda x, y, name=name: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10, err_msg=name),
+            sharded[name],
+            reference[name],
+        )
+
+
+def test_rows_stay_on_their_device():
+    """The N x N matrix is divided among the devices: with 8, each holds an eighth of its bytes."""
+    n, bytes_of = 512, {}
+    for devices in (1, 8):
+        axis = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=axis)
+        z = jax.ShapeDtypeStruct((n, 16), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+        step = jax.jit(jax.value_and_grad(lambda a, b: nt_xent(a, b, temperature=0.1), argnums=(0, 1)))
+        bytes_of[devices] = step.lower(z, z).compile().memory_analysis().temp_size_in_bytes
+    assert bytes_of[1] >= 4 * (2 * n) ** 2
+    assert bytes_of[8] < bytes_of[1] / 6

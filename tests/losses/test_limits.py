@@ -1,0 +1,245 @@
+"""Identities between losses, and what must not matter: order, padding, ignored rows, length of the vectors."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hcl_jax.losses import (
+    LOSSES,
+    align_uniform,
+    barlow_twins,
+    byol,
+    clip,
+    info_nce,
+    multi_view,
+    negative_cosine,
+    nt_xent,
+    siglip,
+    sup_con,
+    vicreg,
+)
+from hcl_jax.parallel.similarity import Dense, dense
+from tests.losses import cases
+from tests.losses.cases import CASES, N, normal
+
+# Copies of its own: everything here runs in float64, and jax may keep a NumPy array as it first took it.
+A, B, C = (x.copy() for x in (cases.A, cases.B, cases.C))
+IDS, LEFT_OUT = cases.IDS.copy(), np.isin(np.arange(N), (2, 5, 6))
+SHORT = N - LEFT_OUT.sum()
+OWN, ONES = np.arange(N, dtype=np.int32), np.ones(N)
+
+# One call of each loss that has parameters.
+PARAMETERS = {
+    "nt_xent": {"temperature": 0.2},
+    "info_nce": {"temperature": 0.2},
+    "clip": {"scale": 5.0},
+    "siglip": {"scale": 5.0, "bias": -3.0},
+    "sup_con": {"temperature": 0.2},
+    "multi_view": {"temperature": 0.2},
+}
+
+
+@functools.cache
+def step(name: str):
+    """jit of (a, b, ids, weights) -> value, gradient by a; two compilations a loss, with N and with SHORT rows."""
+
+    def loss(a, b, ids, weights):
+        if name == "cross_entropy":
+            b = jnp.argmax(jnp.nan_to_num(b), axis=1)
+        return LOSSES[name](a, b, ids=ids, row_weights=weights, **PARAMETERS.get(name, {}))
+
+    return jax.jit(jax.value_and_grad(loss), compiler_options={"xla_backend_optimization_level": 0})
+
+
+def call(name: str, a=A, b=B, ids=OWN, weights=ONES) -> float:
+    """The value alone; ids and weights are cut to the rows of a."""
+    return float(step(name)(a, b, ids[: len(a)], weights[: len(a)])[0])
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def test_sup_con_with_instance_ids_is_nt_xent():
+    for ids in (None, np.arange(N, dtype=np.int32), IDS):
+        assert float(sup_con(A, B, temperature=0.3, ids=ids)) == pytest.approx(
+            float(nt_xent(A, B, temperature=0.3, ids=ids)), rel=1e-12
+        )
+
+
+def test_multi_view_of_two_views_is_clip():
+    assert float(multi_view(A, B, temperature=0.2)) == pytest.approx(float(clip(A, B, scale=5.0)), rel=1e-12)
+    full, core = (float(multi_view(A, B, C, temperature=0.2, graph=graph)) for graph in ("full", "core"))
+    pair = functools.partial(clip, scale=5.0)
+    assert full == pytest.approx(float(pair(A, B) + pair(A, C) + pair(B, C)) / 3, rel=1e-12)
+    assert core == pytest.approx(float(pair(A, B) + pair(A, C)) / 2, rel=1e-12)
+
+
+def test_clip_is_the_mean_of_both_directions_of_info_nce():
+    there, back = info_nce(A, B, temperature=0.2), info_nce(B, A, temperature=0.2)
+    assert float(clip(A, B, scale=5.0)) == pytest.approx(float(there + back) / 2, rel=1e-12)
+
+
+def test_conventions_are_factors():
+    t = 0.2
+    assert float(nt_xent(A, B, temperature=t, convention="sum_of_halves")) == pytest.approx(
+        2 * float(nt_xent(A, B, temperature=t)), rel=1e-12
+    )
+    assert float(info_nce(A, B, temperature=t, convention="two_tau")) == pytest.approx(
+        2 * t * float(info_nce(A, B, temperature=t)), rel=1e-12
+    )
+    assert float(multi_view(A, B, C, temperature=t, convention="sum")) == pytest.approx(
+        6 * float(multi_view(A, B, C, temperature=t)), rel=1e-12
+    )
+    assert float(sup_con(A, B, temperature=t, base_temperature=0.1)) == pytest.approx(
+        2 * float(sup_con(A, B, temperature=t)), rel=1e-12
+    )
+    assert float(byol(A, B)) == pytest.approx(2 + 2 * float(negative_cosine(A, B)), rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 10.0])
+def test_collapsed_rows_give_the_logarithm_of_their_number(temperature):
+    same = np.broadcast_to(A[:1], A.shape)
+    assert float(nt_xent(same, same, temperature=temperature)) == pytest.approx(math.log(2 * N - 1), rel=1e-12)
+    assert float(info_nce(same, same, temperature=temperature)) == pytest.approx(math.log(N), rel=1e-12)
+    assert float(clip(same, same, scale=1 / temperature)) == pytest.approx(math.log(N), rel=1e-12)
+    queue = np.broadcast_to(A[:1], (20, A.shape[1]))
+    assert float(info_nce(same, same, queue, temperature=temperature)) == pytest.approx(math.log(21), rel=1e-12)
+
+
+def test_perfect_views():
+    """Orthonormal rows and equal views: closed forms."""
+    z, t = np.eye(6), 0.5
+    assert float(nt_xent(z, z, temperature=t)) == pytest.approx(math.log1p(10 * math.exp(-1 / t)), rel=1e-12)
+    assert float(clip(z, z, scale=1 / t)) == pytest.approx(math.log1p(5 * math.exp(-1 / t)), rel=1e-12)
+    expected = math.log1p(math.exp(-(2 - 1))) + 5 * math.log1p(math.exp(-1))
+    assert float(siglip(z, z, scale=2.0, bias=-1.0)) == pytest.approx(expected, rel=1e-12)
+    # Distinct unit rows are sqrt(2) apart.
+    assert float(align_uniform(z, z, t=2.0)) == pytest.approx(-4.0, rel=1e-12)
+    assert float(negative_cosine(z, z)) == pytest.approx(-1.0)
+    assert float(byol(z, z, z, z)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_whitened_views_have_no_redundancy():
+    z = np.linalg.qr(normal(3, 64, 4) - normal(3, 64, 4).mean(0))[0] * 8  # orthogonal, mean 0, variance 1
+    assert float(barlow_twins(z, z, epsilon=1e-12)) == pytest.approx(0.0, abs=1e-9)
+    assert float(vicreg(2 * z, 2 * z)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_optax_ntxent_agrees():
+    """optax takes one array and labels; it broadcasts N x N x D, hence the small N."""
+    labels = jnp.tile(jnp.arange(N), 2)
+    expected = optax.losses.ntxent(jnp.concatenate([A, B]), labels, temperature=0.2)
+    assert float(nt_xent(A, B, temperature=0.2)) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_rows_are_absent_rows(name):
+    """A row with id -1 may hold anything, NaN too: the loss and its gradient are those of the batch without it."""
+    keep, ids = ~LEFT_OUT, np.where(LEFT_OUT, -1, OWN)
+    a, b = A.copy(), B.copy()
+    a[2], b[5], a[6] = np.nan, np.inf, 0
+    value, gradient = step(name)(a, b, ids, ONES)
+    expected, expected_gradient = step(name)(A[keep], B[keep], OWN[keep], ONES[keep])
+    assert float(value) == pytest.approx(float(expected), rel=1e-10)
+    np.testing.assert_allclose(gradient[keep], expected_gradient, atol=1e-10)
+    assert not gradient[LEFT_OUT].any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_padded_batch_is_the_short_batch(name):
+    weights = np.linspace(1, 2, N)
+    pad = np.arange(N) >= SHORT
+    a, b = (np.where(pad[:, None], 0, x) for x in (A, B))
+    padded = call(name, a, b, np.where(pad, -1, OWN), np.where(pad, 0, weights))
+    assert padded == pytest.approx(call(name, A[:SHORT], B[:SHORT], weights=weights), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_order_of_rows_does_not_matter(name):
+    order = np.random.default_rng(0).permutation(N)
+    weights = np.linspace(0.5, 1.5, N)
+    shuffled = call(name, A[order], B[order], IDS[order], weights[order])
+    assert shuffled == pytest.approx(call(name, ids=IDS, weights=weights), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, "negative_cosine", "byol", "align_uniform"])
+def test_length_of_vectors_does_not_matter(name):
+    assert call(name, 7.0 * A, 0.01 * B) == pytest.approx(call(name), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"barlow_twins", "vicreg", "align_uniform"}))
+def test_weights_are_factors_of_rows(name):
+    """Not renormalised: half the weights, half the loss; and the rows' parts sum to the whole."""
+    assert call(name, weights=np.full(N, 0.5)) == pytest.approx(0.5 * call(name), rel=1e-12)
+    parts = sum(call(name, weights=row) for row in np.eye(N))
+    assert parts == pytest.approx(call(name), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
+def test_weights_are_multiplicities_in_statistics(name):
+    times = np.array([2, 1, 3, 1, 1])
+    rows = np.repeat(np.arange(SHORT), times)
+    assert len(rows) == N
+    weighted = call(name, A[:SHORT], B[:SHORT], weights=times.astype(float))
+    assert weighted == pytest.approx(call(name, A[rows], B[rows]), rel=1e-10)
+    without = call(name, weights=np.where(LEFT_OUT, 0.0, 1.0))
+    assert without == pytest.approx(call(name, A[~LEFT_OUT], B[~LEFT_OUT]), rel=1e-10)
+
+
+def test_absent_view_is_no_pair():
+    """A row without its third view counts in the pair of the other two, whatever the third holds."""
+    present = np.ones(N, bool)
+    present[[0, 6]] = False
+    c = C.copy()
+    c[~present] = np.nan
+    loss = functools.partial(multi_view, temperature=0.2, present=(None, None, present))
+    pair = functools.partial(clip, scale=5.0)
+    rest = pair(A[present], C[present]) + pair(B[present], C[present])
+    assert float(loss(A, B, c)) == pytest.approx(float(pair(A, B) + rest) / 3, rel=1e-10)
+    gradient = jax.jit(jax.grad(loss, argnums=2))(A, B, c)
+    assert not gradient[~present].any() and gradient[present].any()
+
+
+def test_repeated_caption_is_a_positive():
+    """Two images with one caption: with ids the loss reaches its floor, log 2 for those rows; without, it cannot."""
+    image, ids = np.eye(4), np.array([0, 0, 1, 2], np.int32)
+    text = image[[0, 0, 2, 3]]
+    image = image[[0, 0, 2, 3]]
+    with_ids = float(clip(image, text, scale=1000.0, ids=ids))
+    assert with_ids == pytest.approx((2 * math.log(2)) / 4, rel=1e-9)
+    gradient = jax.jit(jax.grad(lambda x: clip(x, text, scale=1000.0, ids=ids)))(image)
+    np.testing.assert_allclose(gradient, 0, atol=1e-9)
+
+
+def test_engine_is_static_and_equal_by_value():
+    assert dense() == Dense() and hash(dense()) == hash(Dense())
+    step = jax.jit(nt_xent, static_argnames=("engine", "convention", "denominator"))
+    default = step(A, B, temperature=0.2, engine=dense())
+    assert float(step(A, B, temperature=0.2, engine=dense("default"))) == pytest.approx(float(default), rel=1e-5)
+
+
+def test_no_retrace_when_the_temperature_changes():
+    traces = []
+
+    @jax.jit
+    def step(temperature):
+        traces.append(1)
+        return nt_xent(A, B, temperature=temperature)
+
+    assert float(step(0.1)) == pytest.approx(float(nt_xent(A, B, temperature=0.1)), rel=1e-12)
+    assert float(step(0.5)) == pytest.approx(float(nt_xent(A, B, temperature=0.5)), rel=1e-12)
+    assert len(traces) == 1
+
+
+def test_targets_and_predictions_have_their_own_gradients():
+    case = CASES["byol"]
+    gradients = jax.jit(jax.grad(case.loss, argnums=(0, 1, 2, 3)))(*(x.copy() for x in case.arrays))
+    assert [bool(jnp.any(g != 0)) for g in gradients] == [True, False, True, False]

@@ -1,0 +1,71 @@
+"""Contrastive top-1 against loops, and that it is called as its loss is."""
+
+import inspect
+
+import jax
+import numpy as np
+import pytest
+
+from hcl_jax.losses import LOSSES, TOP1
+from tests.losses.cases import CASES, IDS, PRESENT, QUEUE, A, C, N, normal
+from tests.losses.oracles import nearest_is_positive
+
+B = A + 1.2 * normal(8, *A.shape)  # near its pair: some rows hit, some miss
+
+
+def share(hits: list[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+@pytest.mark.parametrize("ids", [np.arange(N, dtype=np.int32), IDS])
+def test_against_loops(ids):
+    there, back = nearest_is_positive(A, B, ids, ids), nearest_is_positive(B, A, ids, ids)
+    assert 0 < share(there) < 1
+    for name in ("clip", "siglip", "multi_view"):
+        assert float(TOP1[name](A, B, ids=ids)) == pytest.approx((share(there) + share(back)) / 2)
+    assert float(TOP1["info_nce"](A, B, ids=ids)) == pytest.approx(share(there))
+    both = np.concatenate([A, B])
+    twice = np.concatenate([ids, ids])
+    expected = share(nearest_is_positive(both, both, twice, twice, same=True))
+    assert float(TOP1["nt_xent"](A, B, ids=ids)) == pytest.approx(expected)
+
+
+def test_queue():
+    own, filled = np.arange(N), QUEUE[QUEUE.any(1)]
+    strangers = np.full(len(filled), 100)
+    pair = [nearest_is_positive(A[i : i + 1], np.r_[B[i : i + 1], filled], [0], np.r_[0, strangers])[0] for i in own]
+    assert float(TOP1["info_nce"](A, B, QUEUE)) == pytest.approx(share(pair))
+    both = nearest_is_positive(A, np.r_[B, filled], own, np.r_[own, strangers])
+    assert float(TOP1["info_nce"](A, B, QUEUE, in_batch=True)) == pytest.approx(share(both))
+
+
+def test_missing_views():
+    views = (A, B, C)
+    shares = []
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        masks = [np.ones(N, bool) if m is None else m for m in (PRESENT[a], PRESENT[b])]
+        ids = np.where(masks[0] & masks[1], np.arange(N), -1)
+        shares += [share(nearest_is_positive(views[i], views[j], ids, ids)) for i, j in ((a, b), (b, a))]
+    assert float(TOP1["multi_view"](*views, present=PRESENT)) == pytest.approx(np.mean(shares))
+    nobody = (None, None, np.zeros(N, bool))
+    assert float(TOP1["multi_view"](*views, present=nobody)) == pytest.approx(np.mean(shares[:2]), abs=0.5)
+
+
+@pytest.mark.parametrize("name", TOP1)
+def test_ends(name):
+    """1 for equal views of distinct rows; 0, not 1, for a collapsed encoder; 0 without a row."""
+    z, same = np.eye(N, dtype=np.float32), np.ones((N, 4), np.float32)
+    assert float(TOP1[name](z, z)) == 1
+    assert float(TOP1[name](same, same)) == 0
+    assert float(TOP1[name](z, z, ids=np.full(N, -1, np.int32))) == 0
+
+
+@pytest.mark.parametrize("name", TOP1)
+def test_called_as_the_loss_is(name):
+    """Same parameters in the same order; the ones that only the loss needs have defaults."""
+    assert list(inspect.signature(TOP1[name]).parameters) == list(inspect.signature(LOSSES[name]).parameters)
+    case = next(case for case in CASES.values() if case.name == name)
+    value = TOP1[name](*case.arrays, **case.learned, **case.fixed)
+    assert 0 <= float(value) <= 1
+    gradient = jax.jit(jax.grad(lambda x: TOP1[name](x, *case.arrays[1:], **case.learned, **case.fixed)))(A)
+    assert not gradient.any()
