@@ -58,7 +58,7 @@ def folder(data: Any, split: str) -> Source:
     size = sum(s for _, _, s in files)
     # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
     fingerprint = fingerprint_files([(p, s) for p, _, s in files])
-    known = {"licence": "", "citation": "", "class_names": {"label": classes}}
+    names = {"label": classes}
     if data.in_memory:
         if size > MEMORY_LIMIT:
             raise InputError(
@@ -68,7 +68,7 @@ def folder(data: Any, split: str) -> Source:
             )
         picture = _in_memory(paths)
         if picture is not None:
-            arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, names=paths, **known)
+            arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, "", "", {}, names, paths)
             return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint)
     labels = chosen_labels(data, {"label": None})
     column = np.array([_read(p) for p in paths] if data.in_memory else paths, object)
@@ -88,8 +88,10 @@ def folder(data: Any, split: str) -> Source:
         labels={k: class_count(data, len(classes)) for k in labels},
         present=None,
         fingerprint=fingerprint,
+        licence="",
+        citation="",
         describe=paths.__getitem__,
-        **known,
+        class_names=names,
     )
 
 
@@ -120,13 +122,12 @@ def _listed(root: str, split: str, classes: tuple[str, ...]) -> list[tuple[str, 
 
 def _in_memory(paths: list[str]) -> np.ndarray | None:
     """uint8 [N, H, W, 3], or None when sizes differ or the array would pass the limit."""
-    first = _read(paths[0])
-    if not images.is_picture(first):
+    if not images.is_picture(paths[0]):
         raise images.undecodable(paths[0])
-    shape = images.decode(tf.constant(first), CHANNELS).shape
+    shape = images.decode(tf.constant(_read(paths[0])), CHANNELS).shape
     if len(paths) * int(np.prod(shape)) > MEMORY_LIMIT:
         return None
-    return images.decoded(paths, channels=CHANNELS, describe=paths.__getitem__, paths=True)
+    return images.decoded(paths, channels=CHANNELS, describe=paths.__getitem__)
 
 
 def _read(path: str) -> bytes:

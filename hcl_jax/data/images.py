@@ -16,15 +16,14 @@ def decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
 
 
 def decoded(
-    encoded: Sequence[bytes], *, channels: int, describe: Callable[[int], str], paths: bool = False
+    encoded: Sequence[bytes] | Sequence[str], *, channels: int, describe: Callable[[int], str]
 ) -> np.ndarray | None:
     """All pictures as one array, decoded in parallel.
 
     Args:
-      encoded: bytes of each picture, or its file's path.
+      encoded: bytes of each picture, or its file's path (str).
       channels: 1, 3 or 4.
       describe: number -> name, for messages.
-      paths: whether `encoded` holds paths.
 
     Returns:
       uint8 [N, H, W, channels], or None when sizes differ.
@@ -32,12 +31,13 @@ def decoded(
     Raises:
       InputError: a picture that does not decode, by its name.
     """
-    if not _good(encoded[0], channels, paths):
+    if not is_picture(encoded[0], channels):
         raise undecodable(describe(0))
-    shape = decode(tf.constant(_bytes_of(encoded[0], paths)), channels).shape
+    shape = decode(tf.constant(_bytes_of(encoded[0])), channels).shape
+    files = isinstance(encoded[0], str)
 
     def one(item: "tf.Tensor") -> "tf.Tensor":
-        picture = decode(tf.io.read_file(item) if paths else item, channels)
+        picture = decode(tf.io.read_file(item) if files else item, channels)
         same = tf.reduce_all(tf.shape(picture) == shape)
         return tf.cond(same, lambda: picture, lambda: tf.zeros(shape, tf.uint8)), same
 
@@ -52,7 +52,7 @@ def decoded(
             done += len(chunk)
     except tf.errors.OpError:
         for number in range(done, len(encoded)):
-            if not _good(encoded[number], channels, paths):
+            if not is_picture(encoded[number], channels):
                 raise undecodable(describe(number)) from None
         raise
     return pictures
@@ -63,21 +63,17 @@ def undecodable(name: str) -> InputError:
     return InputError(name, "a picture that does not decode", "a whole JPEG, PNG, GIF or BMP file")
 
 
-def _bytes_of(item: bytes | str, paths: bool) -> bytes:
-    if not paths:
-        return item
-    with open(item, "rb") as file:
-        return file.read()
-
-
-def _good(item: bytes | str, channels: int, paths: bool) -> bool:
-    return is_picture(_bytes_of(item, paths), channels)
-
-
-def is_picture(encoded: bytes, channels: int = 0) -> bool:
-    """Whether TensorFlow decodes these bytes."""
+def is_picture(encoded: bytes | str, channels: int = 0) -> bool:
+    """Whether TensorFlow decodes these bytes, or the file at this path."""
     try:
-        decode(tf.constant(encoded), channels)
+        decode(tf.constant(_bytes_of(encoded)), channels)
     except (tf.errors.OpError, ValueError):
         return False
     return True
+
+
+def _bytes_of(item: bytes | str) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    with open(item, "rb") as file:
+        return file.read()

@@ -15,12 +15,12 @@ RECORDS = 1024  # when data.num_examples is 0
 POOL = 64  # distinct inputs: enough for shapes and timing, and ImageNet's size stays in memory
 WORDS = tuple("a blue bright cat dog field fish green house in near night of old on photo red river sea two".split())
 # Fields of data that may not be there, so that a trial run builds the same model as the run.
-KNOWN = {
+KNOWN: dict[str, dict[str, tuple[int, ...]]] = {
     "digits": {"image": (8, 8, 1)},
     "fashion_mnist": {"image": (28, 28, 1)},
     "emoji": {"google": (64, 64, 4), "twitter": (64, 64, 4)},
 }
-SHAPES = {"image": (32, 32, 3), "series": (128, 1), "text": ()}
+SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "series": (128, 1), "text": ()}
 
 
 def random_like(

@@ -163,15 +163,14 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
 
 def gather(columns: Mapping[str, np.ndarray]) -> Callable[[Any], dict[str, Any]]:
     """fetch for arrays in memory: rows of each column. The arrays become tensors at the first call."""
-    tensors: dict[str, Any] = {}
+    waiting, tensors = dict(columns), {}
 
     def fetch(index: Any) -> dict[str, Any]:
-        if not tensors:
-            # Outside the graph being traced: inside they would be constants of the graph, which must not pass 2 GB.
-            with tf.init_scope(), tf.device("CPU:0"):
-                tensors.update(
-                    {k: tf.convert_to_tensor(v.tolist() if v.dtype.kind in "OUS" else v) for k, v in columns.items()}
-                )
+        # Outside the graph being traced: inside they would be constants of the graph, which must not pass 2 GB.
+        with tf.init_scope(), tf.device("CPU:0"):
+            while waiting:  # emptied, so that the array does not stay beside its tensor
+                name, column = waiting.popitem()
+                tensors[name] = tf.convert_to_tensor(column.tolist() if column.dtype.kind in "OUS" else column)
         return {k: tf.gather(v, index) for k, v in tensors.items()}
 
     return fetch

@@ -48,18 +48,13 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
     skip = {k: library.decode.SkipDecoding() for k, v in fields.items() if _encoded(library, features, k, v)}
     columns = (*fields, *labels)
     subset = library.decode.PartialDecoding(dict.fromkeys(columns, True)).extract_features(features)
-    known_text = {"licence": str(info.redistribution_info.license or ""), "citation": info.citation or ""}
+    licence, citation = str(info.redistribution_info.license or ""), str(info.citation or "")
     names = {k: tuple(features[k].names) for k in labels if hasattr(features[k], "names") and features[k].names}
     if data.in_memory:
-        arrays = _in_memory(library, builder, data, split, subset, skip, columns)
-        source = from_arrays(
-            data.name,
-            Arrays(
-                {k: arrays[k] for k in fields}, {k: arrays[k] for k in labels}, labels, **known_text, class_names=names
-            ),
-            data,
-            split,
-        )
+        held = _in_memory(library, builder, data, split, subset, skip, columns)
+        inputs, outputs = ({k: held[k] for k in wanted} for wanted in (fields, labels))
+        arrays = Arrays(inputs, outputs, labels, licence, citation, class_names=names)
+        source = from_arrays(data.name, arrays, data, split)
         return source._replace(fields=fields, fingerprint=_fingerprint(info, split, source.num_examples))
     records = _random_access(library, builder, data, split)
     size = taken(data, split, len(records))
@@ -72,8 +67,9 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
         present=None,
         fingerprint=_fingerprint(info, split, size),
         describe=f"{info.full_name} {split} record {{}}".format,
+        licence=licence,
+        citation=citation,
         class_names=names,
-        **known_text,
     )
 
 
@@ -109,7 +105,7 @@ def _builder(library: Any, data: Any, known: Mapping[str, Any], *, needs_folder:
         and data.dir
         and not data.prepare
         and not _mocked(library)
-        and not os.path.isdir(os.path.expanduser(data.dir))
+        and not tf.io.gfile.isdir(os.path.expanduser(data.dir))
     ):
         raise InputError("config.data.dir", f"no folder {data.dir}", "the data_dir of TFDS; data.prepare=True makes it")
     try:
@@ -196,11 +192,11 @@ def _random_access(library: Any, builder: Any, data: Any, split: str) -> Any:
 
 def _unprepared(builder: Any, data: Any, error: Exception) -> InputError:
     folder = str(builder.data_path)
-    if not os.path.isdir(folder):
+    if not tf.io.gfile.isdir(folder):  # gfile: also gs://
         command = f"tfds build {data.name} --file_format=array_record --data_dir=DIR"
         allowed = f"prepared data: --config.data.prepare=True, or {command}"
         return InputError("config.data.dir", f"{data.name} not prepared in {builder.data_path.parent}", allowed)
-    if not any(".array_record" in f for f in os.listdir(folder)):
+    if not any(".array_record" in f for f in tf.io.gfile.listdir(folder)):
         allowed = (
             "ArrayRecord, which has random access: tfds convert_format --out_file_format=array_record "
             f"--dataset_version_dir={folder} (needs apache-beam); or --config.data.in_memory=True"

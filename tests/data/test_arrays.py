@@ -1,7 +1,9 @@
 """Readers of arrays: what they give, and one line for each kind of bad file."""
 
 import gzip
+import os
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -123,8 +125,6 @@ def test_bad_idx_files(config, tmp_path):
 
 
 def test_real_fashion_mnist(config):
-    import os
-
     if not os.path.isdir(arrays.FASHION_MNIST):
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     test = data.open_source(config(name="fashion_mnist"), "test")
@@ -270,7 +270,7 @@ def test_bad_series(config, tmp_path, monkeypatch):
         (tmp_path / f"x_{split}.ts").write_text("nonsense\n")
     refused("found no series with class labels|unreadable file", config(name="series", dir=str(tmp_path)))
     refused("'valid'; allowed: test, train", config(name="ArrowHead"), split="valid")
-    monkeypatch.setitem(__import__("sys").modules, "aeon", None)
+    monkeypatch.setitem(sys.modules, "aeon", None)
     refused("aeon is not installed; allowed: pip install", config(name="ArrowHead"))
 
 
