@@ -102,7 +102,7 @@ def check_ops(ops: Any, views: Mapping[str, Callable[..., Any]] = VIEWS, where: 
     """
     for k, op in enumerate(ops):
         name = dict(op).get("op")
-        if name not in views:
+        if not isinstance(name, str) or name not in views:
             raise InputError(f"{where}.ops[{k}].op", repr(name), nearest(str(name), views))
         rest = list(inspect.signature(views[name]).parameters.values())[2:]
         if any(p.kind is p.VAR_KEYWORD for p in rest):

@@ -105,7 +105,8 @@ class Replay:
     """
 
     def __init__(self, record: dict[str, Any]):
-        self.record, self.targets, self._prefix = dict(record), {}, ""
+        self.record, self._prefix = dict(record), ""
+        self.targets: dict[str, Any] = {}
 
     scope = Draws.scope
     target = Draws.target

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -115,6 +116,12 @@ def test_kinds_finish_their_fields():
     bare, _ = view({"kind": "image"}, np.full((12, 4, 4), 255, np.uint8))
     np.testing.assert_array_equal(bare["image"], np.ones((12, 4, 4, 1), np.float32))
     assert set(KINDS) == {"image", "series", "text"}
+
+
+def test_a_spec_may_be_a_config_dict():
+    x = np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3)).astype(np.uint8)
+    spec = ml_collections.ConfigDict({"v": IMAGE}).v
+    np.testing.assert_array_equal(view(spec, x)[0]["image"], view(IMAGE, x)[0]["image"])
 
 
 def test_an_op_of_ones_own():
