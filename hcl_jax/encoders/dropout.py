@@ -5,6 +5,7 @@ cached gradients). A module called twice in one pass has one mask.
 """
 
 import zlib
+from math import prod
 
 import flax.linen as nn
 import jax
@@ -30,9 +31,10 @@ def keep_mask(keys: jax.Array, path: tuple[str, ...], shape: tuple[int, ...], ra
     threshold = np.uint32(min(round(rate * 2**32), 2**32 - 1))
 
     def row(key: jax.Array) -> jax.Array:
-        return jax.random.bits(jax.random.fold_in(key, salt), shape, jnp.uint32) >= threshold
+        return jax.random.bits(jax.random.fold_in(key, salt), (prod(shape),), jnp.uint32) >= threshold
 
-    return jax.vmap(row)(keys)
+    # Drawn flat: the same words, and random draws of many axes compile slowly on XLA:CPU.
+    return jax.vmap(row)(keys).reshape(-1, *shape)
 
 
 class Dropout(nn.Module):

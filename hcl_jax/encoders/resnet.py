@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.batch_norm import BatchNorm
+from hcl_jax.encoders.initial import scaled_normal
 from hcl_jax.encoders.rows import Rows, choose, read_field
 
 DEPTHS = {
@@ -24,8 +25,6 @@ DEPTHS = {
 }
 # kernel, stride, whether a 3x3/2 max pool follows
 STEMS = {"imagenet": (7, 2, True), "small": (3, 1, False)}
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Block(nn.Module):
@@ -75,7 +74,7 @@ def convolution(features: int, kernel: int, stride: int, **kwargs: Any) -> nn.Co
         (stride, stride),
         ((pad, pad), (pad, pad)),
         use_bias=False,
-        kernel_init=he_normal,
+        kernel_init=scaled_normal(2.0, "out"),
         **kwargs,
     )
 

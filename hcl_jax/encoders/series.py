@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.dropout import Dropout, keep_mask, row_keys
+from hcl_jax.encoders.initial import normal, scaled_normal
 from hcl_jax.encoders.rows import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Transformer, xavier
 from hcl_jax.errors import InputError
@@ -43,6 +44,7 @@ class DilatedBlock(nn.Module):
                 (self.kernel,),
                 padding=(pad,),
                 kernel_dilation=(self.dilation,),
+                kernel_init=scaled_normal(1.0, "in"),
                 name=name,
                 **types,
             )(y)
@@ -166,7 +168,7 @@ class SeriesTransformer(nn.Module):
             length = self.length
         if count > length:
             raise InputError("series_transformer.length", f"{count} patches a row", f"at most {length}, as learned")
-        table = self.param("position", nn.initializers.normal(0.02), (1, length, self.width), self.param_dtype)
+        table = self.param("position", normal(0.02), (1, length, self.width), self.param_dtype)
         x = nn.Dense(self.width, kernel_init=xavier, name="patch", **types)(x) + table[:, :count].astype(self.dtype)
         x = Dropout(self.dropout, name="dropout")(x, rows)
         x = Transformer(

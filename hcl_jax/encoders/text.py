@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcl_jax.encoders.dropout import Dropout
+from hcl_jax.encoders.initial import normal
 from hcl_jax.encoders.rows import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Transformer
 from hcl_jax.errors import InputError
@@ -89,7 +90,6 @@ class TextTransformer(nn.Module):
             length = self.length
         if count > length:
             raise InputError("text_transformer.length", f"{count} tokens a row", f"at most {length}, as learned")
-        normal = nn.initializers.normal
         table = self.param("position", normal(0.01), (1, length, self.width), self.param_dtype)
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = nn.Embed(self.vocab_size, self.width, embedding_init=normal(0.02), name="token", **types)(tokens)

@@ -1,7 +1,7 @@
 """Vision transformer, NHWC.
 
 Names: `patch/kernel` [p p C, D] and `patch/bias`, `position` [1, H/p, W/p, D], `cls` [1, 1, D],
-`registers` [1, R, D], `transformer/...` (see transformer.py), `map/probe`, `map/attention/...`, `map/norm/...`, `map/mlp/...`.
+`registers` [1, R, D], `transformer/...` (see transformer.py), `map/probe|attention|norm|mlp/...`.
 Patches are cut by a reshape and embedded by one matrix product: what a strided convolution computes.
 With freeze_patch the patch layer gets no gradient, but weight decay would still shrink it: exclude "patch/" there.
 """
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hcl_jax.encoders.dropout import Dropout
+from hcl_jax.encoders.initial import normal
 from hcl_jax.encoders.rows import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Attention, Mlp, Transformer, layer_norm, xavier
 from hcl_jax.errors import InputError
@@ -123,7 +124,7 @@ class ViT(nn.Module):
         return {k: own[k] or v for k, v in VARIANTS[name].items()}, self.patch or of_name or 16
 
     def _token(self, name: str, count: int, n: int, width: int) -> jax.Array:
-        token = self.param(name, nn.initializers.normal(0.02), (1, count, width), self.param_dtype)
+        token = self.param(name, normal(0.02), (1, count, width), self.param_dtype)
         return jnp.broadcast_to(token.astype(self.dtype), (n, count, width))
 
     def _positions(self, grid: tuple[int, int], width: int) -> jax.Array:
@@ -134,7 +135,7 @@ class ViT(nn.Module):
             return jnp.asarray(sincos2d(grid, width), self.dtype)
         shape = (1, *grid, width)
         stored = self.get_variable("params", "position").shape if self.has_variable("params", "position") else shape
-        table = self.param("position", nn.initializers.normal(0.02), stored, self.param_dtype)
+        table = self.param("position", normal(0.02), stored, self.param_dtype)
         if stored != shape:
             table = jax.image.resize(table, shape, "bicubic")
         return table.reshape(1, -1, width).astype(self.dtype)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hcl_jax.encoders import ENCODERS, HEADS, Rows
+from hcl_jax.encoders import ENCODERS, HEADS, Rows, resnet
 from hcl_jax.errors import InputError
 
 N = 4
-TINY = {
-    "resnet18": {"stem": "small", "width": 0.0625},
+TINY = {  # the ResNets with the fixture `shallow`
+    "resnet18": {"stem": "small", "width": 0.125},
     "resnet50": {"stem": "imagenet", "width": 0.0625},
     "convnet": {"widths": [8, 16], "extra": True},
     "vit": {"variant": "ti/4", "width": 16, "depth": 2, "heads": 2, "mlp": 32, "registers": 2},
@@ -25,8 +25,8 @@ TINY = {
     "mlp": {"widths": [16, 8]},
 }
 WIDTH = {
-    "resnet18": 32,
-    "resnet50": 128,
+    "resnet18": 16,
+    "resnet50": 32,
     "convnet": 16,
     "vit": 16,
     "text_transformer": 16,
@@ -34,7 +34,22 @@ WIDTH = {
     "series_transformer": 16,
     "mlp": 8,
 }
-TOKENS = {"resnet18": 1, "resnet50": 1, "convnet": 4, "vit": 4, "text_transformer": 6, "tcn": 10, "series_transformer": 3}
+TOKENS = {
+    "resnet18": 16,
+    "resnet50": 1,
+    "convnet": 4,
+    "vit": 4,
+    "text_transformer": 6,
+    "tcn": 10,
+    "series_transformer": 3,
+}
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Two stages of one block: the numbers of a deep one take minutes to compile."""
+    monkeypatch.setitem(resnet.DEPTHS, 18, (False, (1, 1)))
+    monkeypatch.setitem(resnet.DEPTHS, 50, (True, (1, 1)))
 
 
 def view(dtype="float32", n=N):
@@ -111,49 +126,45 @@ def test_convnet_is_not_too_small():
     assert 300_000 < count("convnet", (32, 32, 3)) < count("convnet", (32, 32, 3), extra=True) < 1_200_000
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("name", list(TINY))
-def test_h_is_finite_in_every_precision(name, dtype):
+def test_h_is_finite_in_every_precision(name, dtype, weights):
     with jax.enable_x64(dtype == "float64"):
-        v, rows = view("float64" if dtype == "float64" else "float32"), Rows(train=True)
         kept = "float64" if dtype == "float64" else "float32"
+        v, rows = view(kept), Rows(train=True)
         module = ENCODERS[name](dtype=dtype, param_dtype=kept, **TINY[name])
-        variables = module.init(jax.random.key(0), v, rows)
-        assert {str(x.dtype) for x in jax.tree.leaves(variables)} == {kept}
 
-        @jax.jit
-        def f(params):
-            y, new = module.apply({**variables, "params": params}, v, rows, mutable=["batch_stats"])
-            h = y["h"] if isinstance(y, dict) else y
-            return (h.astype(kept) ** 2).sum(), (y, new)
-
-        (_, (y, new)), grads = jax.value_and_grad(f, has_aux=True)(variables["params"])
-        h = y["h"] if isinstance(y, dict) else y
-        assert h.shape == (N, WIDTH[name]) and str(h.dtype) == dtype
-        if isinstance(y, dict):
-            assert y["tokens"].shape == (N, TOKENS[name], WIDTH[name]) and str(y["tokens"].dtype) == dtype
-        for x in jax.tree.leaves((y, new, grads)):
+        variables = weights(module, v)
+        y, new = jax.jit(lambda w: module.apply(w, v, rows, mutable=["batch_stats"]))(variables)
+        y = y if isinstance(y, dict) else {"h": y}
+        assert {str(x.dtype) for x in jax.tree.leaves((variables, new))} == {kept}
+        assert {str(x.dtype) for x in y.values()} == {dtype}
+        assert y["h"].shape == (N, WIDTH[name])
+        assert "tokens" not in y or y["tokens"].shape == (N, TOKENS[name], WIDTH[name])
+        for x in jax.tree.leaves((y, new)):
             assert np.isfinite(np.asarray(x, np.float64)).all()
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["resnet18", "vit", "text_transformer"])
-def test_remat_changes_neither_numbers_nor_names(name):
-    v, key = view(), jax.random.key(0)
-    drop = {} if name == "resnet18" else {"dropout": 0.5}
-    rows = Rows(keys=jax.random.split(key, N), train=True, present=jnp.array([True, True, False, True]))
-    results = []
-    for remat in (False, True):
-        module = ENCODERS[name](remat=remat, **TINY[name], **drop)
-        variables = jax.jit(partial(module.init, rngs=key))(view=v, rows=rows) if False else module.init(key, v, rows)
+def test_remat_changes_neither_numbers_nor_names(name, weights):
+    with jax.enable_x64(True):
+        v, types = view("float64"), {"dtype": "float64", "param_dtype": "float64"}
+        drop = {} if name == "resnet18" else {"dropout": 0.5, "depth": 1}
+        keys = jax.random.split(jax.random.key(0), N)
+        rows = Rows(keys=keys, train=True, present=jnp.array([True, True, False, True]))
+        results = []
+        for remat in (False, True):
+            module = ENCODERS[name](remat=remat, **{**TINY[name], **drop}, **types)
+            variables = weights(module, v)
 
-        def f(params, module=module, variables=variables):
-            y, new = module.apply({**variables, "params": params}, v, rows, mutable=["batch_stats"])
-            return jnp.sum(jnp.sin(y["h"])), new
+            def f(params, module=module, variables=variables):
+                y, new = module.apply({**variables, "params": params}, v, rows, mutable=["batch_stats"])
+                return jnp.sum(jnp.sin(y["h"])), new
 
-        results.append((variables, jax.jit(jax.value_and_grad(f, has_aux=True))(variables["params"])))
-    (variables, plain), (again, remat) = results
-    assert jax.tree.structure(variables) == jax.tree.structure(again)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), plain, remat)
+            results.append(jax.jit(jax.value_and_grad(f, has_aux=True))(variables["params"]))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), *results)
 
 
 def names(module, x, rows=None):
@@ -178,10 +189,11 @@ def test_parameter_names_that_sharding_rules_match():
     }
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["resnet18", "convnet", "mlp"])
-def test_absent_rows_change_no_other_row_and_no_statistic(name):
+def test_absent_rows_change_no_other_row_and_no_statistic(name, weights):
     v, module = view(), ENCODERS[name](**TINY[name])
-    variables = module.init(jax.random.key(0), v, Rows())
+    variables = weights(module, v)
     present = jnp.array([True, False, True, True])
     apply = jax.jit(lambda v, rows: module.apply(variables, v, rows, mutable=["batch_stats"]))
 
@@ -230,7 +242,11 @@ def test_rows_is_a_pytree_with_static_train_and_groups():
         ("vit", {"variant": "ti/4", "pool": "max"}, ("vit.pool", "'max'", "cls")),
         ("vit", {"variant": "ti/4", "position": "rope"}, ("vit.position", "'rope'", "sincos2d")),
         ("vit", {"variant": "ti/4", "heads": 5}, ("heads", "5", "divisor of the width 192")),
-        ("vit", {"variant": "ti/4", "position": "sincos2d", "width": 6, "heads": 1}, ("vit.width", "6", "multiple of 4")),
+        (
+            "vit",
+            {"variant": "ti/4", "position": "sincos2d", "width": 6, "heads": 1},
+            ("vit.width", "6", "multiple of 4"),
+        ),
         ("resnet18", {"stem": "large"}, ("resnet.stem", "'large'", "small")),
         ("text_transformer", {"pool": "cls"}, ("text_transformer.pool", "'cls'", "max_id")),
         ("text_transformer", {"length": 3}, ("text_transformer.length", "6 tokens", "at most 3")),
