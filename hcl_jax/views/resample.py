@@ -1,7 +1,7 @@
 """Resampling of boxes as two matrix products: any separable filter, one box a row, antialiased when it shrinks.
 
 At 32 pixels it costs about what tf.image.crop_and_resize does, and it has the pixel centres of PIL and tf.image.resize.
-The work grows as size * H * W: 375 x 500 to 224 takes 10 ms of a core, twice what decoding a JPEG of that size takes.
+The work grows as size * H * W: 375 x 500 to 224 takes 10 ms of a core; cropping a JPEG of that size takes 3 to 4 ms.
 """
 
 from typing import Any
