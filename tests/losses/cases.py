@@ -93,6 +93,24 @@ CASES = {
 }
 
 
+# One call of each loss, the one with ids, weights and missing views where there is one.
+ONE_EACH = (
+    "nt_xent, ids",
+    "info_nce, batch and queue",
+    "clip, ids",
+    "siglip, ids",
+    "sup_con, two views",
+    "multi_view, missing",
+    "negative_cosine",
+    "byol",
+    "barlow_twins, ids",
+    "vicreg, ids",
+    "align_uniform, ids",
+    "cross_entropy",
+    "mean_squared_error, mask",
+)
+
+
 @functools.cache
 def evaluate(dtype: type, devices: int | None = None, names: tuple[str, ...] = tuple(CASES)) -> dict:
     """Value and gradients of the named cases: name -> (value, {"input 0" and so on, or learned name: gradient}).

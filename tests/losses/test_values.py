@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.losses import LOSSES
-from tests.losses.cases import CASES, evaluate
+from tests.losses.cases import CASES, ONE_EACH, evaluate
 
 
 def central_difference(f, x: np.ndarray, step: float = 1e-6) -> np.ndarray:
@@ -24,7 +24,7 @@ def central_difference(f, x: np.ndarray, step: float = 1e-6) -> np.ndarray:
 
 
 def test_every_loss_has_a_case():
-    assert {case.name for case in CASES.values()} == set(LOSSES)
+    assert {case.name for case in CASES.values()} == {CASES[name].name for name in ONE_EACH} == set(LOSSES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -50,9 +50,9 @@ def test_float64_value_and_gradient(name):
         np.testing.assert_allclose(gradients[key], central_difference(oracle, number), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_float32_value_and_gradient(name):
-    value, gradients = evaluate(np.float32)[name]
+    value, gradients = evaluate(np.float32, names=ONE_EACH)[name]
     wide_value, wide_gradients = evaluate(np.float64)[name]
     assert value.dtype == np.float32
     assert float(value) == pytest.approx(float(wide_value), rel=1e-5, abs=1e-5)
