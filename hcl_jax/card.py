@@ -93,7 +93,7 @@ SETTINGS = ("n", "draws", "linear_l2")  # numbers of the evaluators themselves: 
 
 
 def table(results: Mapping[str, float]) -> str:
-    """The results as text: a row a metric, a column a set of features, differences paired, each with its standard error.
+    """The results as text: a row a metric, a column a set of features, paired differences, all with standard errors.
 
     `eval/image/linear_accuracy` 0.93 and `eval/image/raw/linear_accuracy` 0.90 stand in one row.
     """

@@ -168,9 +168,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Dotted field -> (old, new) for every leaf that differs; `None` stands for a leaf that one side lacks."""
-    a, b = flatten(old), flatten(new)
+    a, b = flatten(old.to_dict()), flatten(new.to_dict())
     return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
 
 

@@ -1,116 +1,26 @@
 """The run, top to bottom: config -> mesh -> data -> model -> state -> steps -> evaluation -> card."""
 
 import contextlib
-import functools
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import numpy as np
-import optax
 
-from hcl_jax import card, data, model, validate, workdir
+from hcl_jax import card, data, validate, workdir
 from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.encoders import ENCODERS, HEADS
-from hcl_jax.evaluate.run import Evaluation
+from hcl_jax.evaluation import Evaluation
 from hcl_jax.init_from import init_from
 from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, TOP1
-from hcl_jax.optim import average_of, make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.parallel.similarity import dense
+from hcl_jax.run import Parts, Run, build, evaluated_params, global_batches
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
-
-
-class Parts(NamedTuple):
-    """The tables that names in a config are looked up in; pass one's own to add to them."""
-
-    encoders: Mapping = ENCODERS
-    heads: Mapping = HEADS
-    losses: Mapping = LOSSES
-    top1: Mapping = TOP1
-    views: Mapping = VIEWS
-    sources: Mapping = data.SOURCES
-
-
-class Run(NamedTuple):
-    """A config made concrete: everything static that a step needs. plan, evaluation and training build the same one."""
-
-    config: Any
-    parts: Parts
-    mesh: jax.sharding.Mesh
-    model: model.Model
-    optimizer: optax.GradientTransformation
-    steps: int
-    abstract: TrainState
-    shardings: TrainState
-    batch_sharding: jax.sharding.NamedSharding
-    abstract_batch: Any
-
-    def init(self) -> TrainState:
-        """The state before the first step, made in place on the mesh."""
-        make = functools.partial(model.init, self.model, self.optimizer, self.abstract_batch)
-        return jax.jit(make, static_argnums=0, out_shardings=self.shardings)(self.config.seed)
-
-    def step(self) -> Any:
-        """The jitted step (state, batch) -> (state, metrics); the old state is donated."""
-        step = functools.partial(model.train_step, self.model, self.optimizer)
-        whole = jax.NamedSharding(self.mesh, jax.P())
-        return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, whole))
-
-
-def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
-    """Binds a checked config to data, mesh and parts; allocates nothing."""
-    batch_size = config.data.batch_size
-    meshes.check_batch(batch_size // config.train.accumulate, mesh)
-    steps = config.train.steps or max(1, int(config.train.epochs * source.num_examples) // batch_size)
-    batch_sharding = sharding.batch_sharding(mesh)
-    specs = data.batch_specs(source, config.views, seed=config.seed, batch_size=batch_size, views=parts.views)
-    abstract_batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding), specs)
-    bound = model.build(
-        config,
-        encoders=parts.encoders,
-        heads=parts.heads,
-        losses=parts.losses,
-        top1=parts.top1,
-        engine=dense(),
-        steps=steps,
-    )
-    towers = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), abstract_batch), 0)
-    optimizer = make_optimizer(
-        config.optimizer,
-        towers.params,
-        steps=steps,
-        batch_size=batch_size,
-        steps_per_epoch=source.num_examples / batch_size,
-    )
-    abstract = jax.eval_shape(functools.partial(model.init, bound, optimizer, abstract_batch), 0)
-    shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    return Run(config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch)
-
-
-def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iterator[Any]:
-    """Batches of steps start..stop-1 as global arrays; this process makes the rows that its devices hold."""
-    config = run.config
-    rows = sharding.local_rows(run.batch_sharding, config.data.batch_size)
-    local = data.batches(
-        source,
-        config.views,
-        seed=config.seed,
-        batch_size=config.data.batch_size,
-        rows=rows,
-        start=start,
-        stop=stop,
-        views=run.parts.views,
-    )
-    for batch in local:
-        yield sharding.to_global(batch, run.batch_sharding, rows, config.data.batch_size)
 
 
 def train_and_evaluate(
@@ -163,9 +73,7 @@ def train_and_evaluate(
 
     folder = workdir.freeze(workdir_path, config)
     first = jax.process_index() == 0
-    meta = {"seed": config.seed, "batch_size": config.data.batch_size, "examples": source.num_examples,
-            "fingerprint": source.fingerprint}  # fmt: skip
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=meta)
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(source))
     fresh = checkpoints.latest() is None
     state = init_from(config.init_from, run.init()) if fresh else checkpoints.restore(run.abstract, run.shardings)
     start = int(state.step)
@@ -206,12 +114,6 @@ def train_and_evaluate(
                            params=run.abstract.params, minutes=minutes, started_at=start, results=results)  # fmt: skip
                 log.say(card.table(results))
     return state
-
-
-def evaluated_params(state: TrainState) -> Any:
-    """The weights that evaluation reads: their running average where the recipe keeps one."""
-    average = average_of(state.opt_state)
-    return state.params if average is None else average
 
 
 def _loop(
@@ -286,8 +188,3 @@ def _shortened(config: Any, steps: int) -> Any:
     plain["train"]["steps"] = steps
     plain["log"]["every"] = 1
     return configs.complete(configs.ConfigDict(plain))
-
-
-def count(params: Any) -> int:
-    """Numbers in a tree of parameters."""
-    return int(sum(np.prod(x.shape) for x in jax.tree.leaves(params)))

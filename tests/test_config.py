@@ -103,7 +103,11 @@ def changed(**fields):
 @pytest.mark.parametrize(
     ("fields", "where", "said"),
     [
-        ({"objectives__contrast__inputs": ("a.z", "c.z")}, "objectives.contrast.inputs", "'c.z', which no view or tower makes"),
+        (
+            {"objectives__contrast__inputs": ("a.z", "c.z")},
+            "objectives.contrast.inputs",
+            "'c.z', which no view or tower makes",
+        ),
         ({"objectives__contrast__inputs": ("a.z", "b.zz")}, "objectives.contrast.inputs", "b.z"),
         ({"objectives__contrast__inputs": ("a.z",)}, "objectives.contrast.inputs", "1 names"),
         ({"objectives__contrast__inputs": ("a.z", "labels.lable")}, "objectives.contrast.inputs", "label"),
@@ -119,7 +123,11 @@ def changed(**fields):
         ({"towers__image__bn_groups": 7}, "towers.image.bn_groups", "divisor"),
         ({"towers__image__heads": {"z": {"name": "linear", "reads": "z"}}}, "towers.image.heads.z.reads", "no circle"),
         ({"towers__image__target": {"momentum": 2.0}}, "towers.image.target.momentum", "0 <= m <= 1"),
-        ({"towers__image__memory": {"q": {"reads": "a.z", "size": 300}}}, "towers.image.memory.q.size", "multiple of data.batch_size 256"),
+        (
+            {"towers__image__memory": {"q": {"reads": "a.z", "size": 300}}},
+            "towers.image.memory.q.size",
+            "multiple of data.batch_size 256",
+        ),
         ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flup"},)}}, "views.a.ops.0.op", "flip"),
         ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flip", "q": 1},)}}, "views.a.ops.0.q", "p"),
         ({"views__a": {"kind": "imag", "field": "image", "ops": ()}}, "views.a.kind", "image"),

@@ -21,7 +21,11 @@ def test_numbers_of_one_step_share_a_line(tmp_path):
     log.write(2, {"eval": 0.5})
     log.write(3, {"loss": 0.5})
     log.close()
-    assert lines(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval": 0.5}, {"step": 3, "loss": 0.5}]
+    assert lines(tmp_path) == [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.0, "eval": 0.5},
+        {"step": 3, "loss": 0.5},
+    ]
 
 
 def test_a_resume_drops_what_lies_past_its_checkpoint_and_half_lines(tmp_path):

@@ -31,14 +31,18 @@ def test_queue_is_first_in_first_out_of_present_rows(absent):
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_queue_is_the_same_on_any_mesh(devices):
-    mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh(
+        (devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,)
+    )
     rows = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
     present = np.array([1, 0, 1, 1, 0, 1, 1, 1], bool)
     slot = memory.init_fifo(jax.random.key(0), 16, 4, jnp.float32)
     expected = memory.write_fifo(slot, jnp.asarray(rows), jnp.asarray(present))
     shard = jax.NamedSharding(mesh, jax.P("data"))
     got = jax.jit(memory.write_fifo)(
-        jax.device_put(slot, jax.NamedSharding(mesh, jax.P())), jax.device_put(rows, shard), jax.device_put(present, shard)
+        jax.device_put(slot, jax.NamedSharding(mesh, jax.P())),
+        jax.device_put(rows, shard),
+        jax.device_put(present, shard),
     )
     np.testing.assert_allclose(got["rows"], expected["rows"], rtol=1e-6)
     assert int(got["next"]) == int(expected["next"]) == 6

@@ -34,7 +34,10 @@ def moco(**fields):
 
 
 def leaves(state):
-    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x) for x in jax.tree.leaves(state)]
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        for x in jax.tree.leaves(state)
+    ]
 
 
 @pytest.mark.parametrize("mesh", MESHES[1:], ids=str)
@@ -63,7 +66,9 @@ def test_an_added_head_leaves_the_other_parts_as_they_are():
     more.towers.image.heads.rotation = {"name": "linear", "features": 4}
     a, _, _ = start(plain, batch_of(plain))
     b, _, _ = start(more, batch_of(more))
-    for x, y in zip(jax.tree.leaves(a.params["image"]["encoder"]), jax.tree.leaves(b.params["image"]["encoder"]), strict=True):
+    for x, y in zip(
+        jax.tree.leaves(a.params["image"]["encoder"]), jax.tree.leaves(b.params["image"]["encoder"]), strict=True
+    ):
         np.testing.assert_array_equal(x, y)
 
 
@@ -75,7 +80,9 @@ def test_target_follows_with_its_momentum_and_shares_nothing():
     assert m == pytest.approx(0.9)
     old, new = state.target["image"]["params"]["encoder"], after.params["image"]["encoder"]
     expected = jax.tree.map(lambda t, p: m * t + (1 - m) * p, old, new)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(after.target["image"]["params"]["encoder"]), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(expected), jax.tree.leaves(after.target["image"]["params"]["encoder"]), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     assert set(state.target["image"]["params"]["heads"]) == {"z"}
 
@@ -112,7 +119,9 @@ def test_absent_rows_enter_nothing(batching):
 
 
 def test_accumulation_is_the_mean_over_the_sub_batches():
-    c = two_views(optimizer__name="sgd", optimizer__learning_rate=0.1, optimizer__momentum=0.0, optimizer__weight_decay=0.0)
+    c = two_views(
+        optimizer__name="sgd", optimizer__learning_rate=0.1, optimizer__momentum=0.0, optimizer__weight_decay=0.0
+    )
     c.optimizer.warmup_steps, c.optimizer.schedule = 0, "constant"
     batch = batch_of(c)
     halves = [jax.tree.map(lambda x, j=j: x[j::2], batch) for j in range(2)]
@@ -128,7 +137,9 @@ def test_accumulation_is_the_mean_over_the_sub_batches():
     after, metrics = step(state, put(batch))
     assert float(metrics["loss"]) == pytest.approx(np.mean([loss for _, loss in steps]), rel=1e-5)
     mean = jax.tree.map(lambda x, y: (x + y) / 2, steps[0][0], steps[1][0])
-    for a, b in zip(jax.tree.leaves(mean), jax.tree.leaves(jax.tree.map(jnp.subtract, after.params, state.params)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(mean), jax.tree.leaves(jax.tree.map(jnp.subtract, after.params, state.params)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -136,7 +147,10 @@ def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     c = moco()
     c.towers.image.bn_groups = 1
     c.towers.image.encoder = {"name": "mlp", "widths": (8,), "batch_norm": False}
-    c.towers.image.heads = {"z": {"name": "linear", "features": 8}, "p": {"name": "linear", "reads": "z", "features": 8}}
+    c.towers.image.heads = {
+        "z": {"name": "linear", "features": 8},
+        "p": {"name": "linear", "reads": "z", "features": 8},
+    }
     queues = []
     for k in (1, 4):
         c.train.accumulate = k

@@ -1,17 +1,29 @@
-"""Evaluation of a run: features of both splits through the towers, then the evaluators; the same online and offline."""
+"""Evaluation of a run: features of both splits through the towers, then the evaluators; the same online and offline.
 
+python -m hcl_jax.evaluation --workdir=DIR          the table of the run that DIR holds
+python -m hcl_jax.evaluation --workdir=DIR --json   its numbers for a machine
+"""
+
+import argparse
 import functools
+import json
+import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from hcl_jax import data, model
+from hcl_jax import backend, card, data, model, workdir
+from hcl_jax.checkpoint import Checkpoints
+from hcl_jax.errors import InputError
 from hcl_jax.evaluate.compare import evaluate_features
 from hcl_jax.evaluate.raw import raw_features
 from hcl_jax.evaluate.retrieval import recall_at_k
+from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
+from hcl_jax.run import Parts, Run, build, evaluated_params
 
 
 class Features(NamedTuple):
@@ -36,12 +48,12 @@ class Evaluation:
     """Evaluates states of one run; keeps the raw features and the compiled encoders between calls.
 
     Args:
-      run: train.Run.
+      run: the run that made them.
       train, test: the sources; probes are fitted on the first and read on the second.
       say: where a line of progress goes.
     """
 
-    def __init__(self, run: Any, train: data.Source, test: data.Source, *, say: Callable[[str], None] = print):
+    def __init__(self, run: Run, train: data.Source, test: data.Source, *, say: Callable[[str], None] = print):
         self.run, self.splits, self.say = run, {"train": train, "test": test}, say
         self.spec = run.config.evaluate
         self._encoders = {
@@ -144,3 +156,60 @@ class Evaluation:
             part = f"{name}/" if name else ""
             results |= {f"eval/{view_a}-{view_b}/{part}{k}": v for k, v in numbers.items()}
         return results
+
+
+def evaluate_workdir(
+    folder: str | pathlib.Path,
+    *,
+    parts: Parts | None = None,
+    step: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Evaluates a checkpoint of a workdir (default: its newest); reads config.json and runs no recipe.
+
+    Args:
+      folder: the workdir.
+      parts: the tables of parts, where the run had some of its own.
+      step: which checkpoint.
+      say: where a line of progress goes.
+
+    Raises:
+      InputError: no run there, no checkpoint, or another data set than it was trained on.
+    """
+    config = workdir.resume_config(folder)
+    parts = parts or Parts()
+    train, test = (
+        data.open_source(config.data, s, parts.sources) for s in (config.data.train_split, config.data.test_split)
+    )
+    run = build(config, parts, train, meshes.make_mesh(config.mesh))
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train))
+    if checkpoints.latest() is None:
+        raise InputError(str(folder), "no finished checkpoint", "a run that has saved one")
+    state = checkpoints.restore(run.abstract, run.shardings, step)
+    return Evaluation(run, train, test, say=say).full(evaluated_params(state), state.model_state)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m hcl_jax.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR")
+    parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    known = parser.parse_args(arguments)
+    backend.prepare()
+    try:
+        results = evaluate_workdir(known.workdir, step=known.step, say=lambda text: print(text, file=sys.stderr))
+    except InputError as error:
+        print(f"hcl_jax: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(results, indent=1) if known.json else card.table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

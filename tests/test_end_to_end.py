@@ -1,0 +1,235 @@
+"""Whole runs through the command line: train, resume, evaluate offline, refuse."""
+
+import json
+import os
+import pathlib
+import stat
+
+import jax
+import numpy as np
+import pytest
+
+from hcl_jax import evaluation
+from hcl_jax.config import load
+from hcl_jax.main import main
+from hcl_jax.train import train_and_evaluate
+
+SMALL = [
+    "--config=simclr:digits",
+    "--config.data.num_examples=96",
+    "--config.data.batch_size=16",
+    "--config.mesh.data=2",
+    "--config.towers.image.encoder.widths=(8,16)",
+    "--config.towers.image.heads.z.hidden=16",
+    "--config.log.every=1",
+    "--config.checkpoint.every=2",
+    "--config.evaluate.draws=2",
+    "--config.evaluate.per_class=(1,)",
+    "--config.evaluate.linear=false",
+    "--config.optimizer.warmup_epochs=0",
+]
+
+
+def run(*flags):
+    return main([*SMALL, *map(str, flags)])
+
+
+def lines(folder):
+    return [json.loads(line) for line in (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    assert run("--config.train.steps=6", f"--workdir={folder}") == 0
+    return folder
+
+
+def test_a_run_leaves_its_folder(finished):
+    assert [x["step"] for x in lines(finished)] == [1, 2, 3, 4, 5, 6]
+    card = json.loads((finished / "card.json").read_text())
+    assert card["results"]["eval/image/knn_accuracy"] == lines(finished)[-1]["eval/image/knn_accuracy"]
+    assert card["data"]["train"]["examples"] == 96 and card["data"]["test"]["licence"]
+    assert card["steps"] == 6 and card["devices"]["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1}
+    assert {"loss", "loss/contrast", "contrastive_top1/contrast", "examples_per_second", "input_wait_fraction"} <= set(lines(finished)[0])
+    for name in ("untrained", "raw"):
+        assert f"eval/image/{name}/knn_accuracy" in card["results"]
+
+
+def test_a_run_in_two_parts_has_the_numbers_of_the_whole(finished, tmp_path):
+    folder = tmp_path / "parts"
+    assert run("--config.train.steps=4", "--config.optimizer.schedule=constant", f"--workdir={folder}") == 0
+    assert run("--config.train.steps=6", "--config.optimizer.schedule=constant", f"--workdir={folder}") == 0
+    whole = tmp_path / "whole"
+    assert run("--config.train.steps=6", "--config.optimizer.schedule=constant", f"--workdir={whole}") == 0
+    a, b = lines(folder), lines(whole)
+    assert [x["step"] for x in a] == [x["step"] for x in b] == [1, 2, 3, 4, 5, 6]
+    assert [x["loss"] for x in a] == [x["loss"] for x in b]
+    assert a[-1]["eval/image/knn_accuracy"] == b[-1]["eval/image/knn_accuracy"]
+
+
+def test_the_workdir_alone_goes_on(finished, capsys):
+    before = lines(finished)
+    assert main([f"--workdir={finished}"]) == 0
+    assert "resumed at step 6 of 6" in capsys.readouterr().out
+    assert [{k: v for k, v in x.items()} for x in lines(finished)] == before
+
+
+def test_offline_evaluation_gives_the_online_numbers(finished, capsys):
+    assert evaluation.main([f"--workdir={finished}", "--json"]) == 0
+    offline = json.loads(capsys.readouterr().out)
+    online = json.loads((finished / "card.json").read_text())["results"]
+    assert offline == online
+
+
+def test_online_evaluation_shares_the_line_of_its_step(tmp_path):
+    assert run("--config.train.steps=4", "--config.evaluate.every=2", f"--workdir={tmp_path / 'w'}") == 0
+    assert [x["step"] for x in lines(tmp_path / "w")] == [1, 2, 3, 4]
+    assert ["eval/image/knn_accuracy" in x for x in lines(tmp_path / "w")] == [False, True, False, True]
+
+
+def test_weights_of_another_run_start_this_one(finished, tmp_path):
+    config = load("simclr:digits")
+    fields = {"init_from.path": str(finished), "init_from.include": ("^image/encoder",), "init_from.frozen": True}
+    flags = [f"--config.{k}={v}" for k, v in fields.items()]
+    assert run("--config.train.steps=2", *flags, f"--workdir={tmp_path / 'w'}") == 0
+    from hcl_jax.checkpoint import Checkpoints
+
+    def params(folder):
+        import orbax.checkpoint as ocp
+
+        with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
+            step = manager.latest_step()
+            return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]["params"]["image"]
+
+    del config, Checkpoints
+    old, new = params(finished), params(tmp_path / "w")
+    for a, b in zip(jax.tree.leaves(old["encoder"]), jax.tree.leaves(new["encoder"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(jax.tree.leaves(old["heads"]), jax.tree.leaves(new["heads"]), strict=True))
+
+
+def test_steps_need_no_data_and_no_workdir(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config=clip:emoji", "--steps=1", "--config.data.batch_size=8", "--config.towers.image.encoder.widths=(8,)",
+                 "--config.towers.text.encoder.width=16", "--config.towers.text.encoder.depth=1"]) == 0  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profile_writes_a_trace(tmp_path):
+    assert run("--config.train.steps=8", "--profile", f"--workdir={tmp_path / 'w'}", "--config.evaluate.views={}") == 0
+    assert list((tmp_path / "w" / "profile").rglob("*.xplane.pb"))
+
+
+def refused(capsys, *flags):
+    assert main([str(f) for f in flags]) == 2
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("hcl_jax: ") and "\n" not in text, text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config=simclt"], "simclr"),
+        (["--config=simclr:digitz"], "digits"),
+        (["--config=nope.py"], "no file nope.py"),
+        (["--config=simclr", "--config.data.batchsize=4"], "batch_size"),
+        (["--config=simclr", "--config.data.name=folder"], "data.dir"),
+        (["--config=simclr", "--config.data.name=cifr10"], "cifar10"),
+        (["--config=simclr", "--config.data.batch_size=12", "--config.mesh.data=8"], "batch_size"),
+        (["--config=simclr", "--config.mesh.data=16"], "mesh.data"),
+        (["--config=simclr", "--config.objectives.contrast.temperature=-1"], "temperature"),
+        (["--config=simclr", "--config.objectives.contrast.inputs=('a.z','q.z')"], "q.z"),
+        (["--config=simclr:fashion_mnist", "--config.data.dir=nowhere"], "nowhere"),
+        (["--config=clip:emoji", "--config.data.dir=nowhere"], "nowhere"),
+    ],
+    ids=lambda f: " ".join(f)[9:] if isinstance(f, list) else None,
+)
+def test_bad_input_is_one_line_and_writes_nothing(flags, said, capsys, tmp_path):
+    text = refused(capsys, *flags, f"--workdir={tmp_path / 'w'}")
+    assert said in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_data_folder(capsys, tmp_path):
+    (tmp_path / "data").mkdir()
+    text = refused(capsys, "--config=simclr:cifar10", "--config.data.name=folder", f"--config.data.dir={tmp_path / 'data'}",
+                   f"--workdir={tmp_path / 'w'}")  # fmt: skip
+    assert str(tmp_path / "data") in text and not (tmp_path / "w").exists()
+
+
+def test_a_workdir_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "w").write_text("")
+    assert "a file" in refused(capsys, *SMALL, f"--workdir={tmp_path / 'w'}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_workdir_that_cannot_be_written(capsys, tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    assert "cannot be written" in refused(capsys, *SMALL, f"--workdir={tmp_path / 'w'}")
+    tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_workdir_of_another_run(finished, capsys):
+    flags = [*SMALL, "--config.train.steps=6", f"--workdir={finished}"]
+    text = refused(capsys, *flags, "--config.optimizer.learning_rate=0.5")
+    assert "config.optimizer.learning_rate" in text and "0.5" in text and "0.002" in text
+    assert "config.train.steps" in refused(capsys, *SMALL, "--config.train.steps=5", f"--workdir={finished}")
+
+
+def test_open_fields_may_differ(finished, capsys):
+    assert run("--config.train.steps=6", "--config.mesh.data=4", "--config.log.every=3", f"--workdir={finished}") == 0
+    assert "config.mesh.data: 2 -> 4" in capsys.readouterr().out
+
+
+def test_an_empty_workdir_without_config(capsys, tmp_path):
+    assert "no config.json" in refused(capsys, f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize("flags", [["--confg=simclr"], ["--config"], ["--steps=many"], ["--config.seed"]])
+def test_unknown_flags_exit_with_2(flags, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--config=simclr", *flags])
+    assert error.value.code == 2
+
+
+def test_help_exits_with_0(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0 and "--workdir" in capsys.readouterr().out
+
+
+def test_a_part_of_ones_own(tmp_path):
+    """The ten lines of the README: an encoder, a loss and a view that the package does not have."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    from hcl_jax.encoders import ENCODERS
+    from hcl_jax.losses import LOSSES
+    from hcl_jax.views import VIEWS
+
+    class Mine(nn.Module):
+        width: int = 8
+
+        @nn.compact
+        def __call__(self, view, rows):
+            return nn.relu(nn.Dense(self.width)(view["image"].reshape(len(view["image"]), -1)))
+
+    def apart(a, b, *, ids=None):
+        return jnp.mean((a - b) ** 2)
+
+    config = load("simclr:digits")
+    config.data.num_examples, config.data.batch_size, config.train.steps, config.mesh.data = 64, 16, 2, 1
+    config.towers.image.encoder = {"name": "mine", "width": 4}
+    config.objectives = {"apart": {"loss": "apart", "inputs": ("a.z", "b.z")}}
+    config.views.a.ops = ({"op": "negative"},)
+    config.evaluate.views = {}
+    state = train_and_evaluate(
+        config,
+        tmp_path / "w",
+        encoders={**ENCODERS, "mine": Mine},
+        losses={**LOSSES, "apart": apart},
+        views={**VIEWS, "negative": lambda x, draws: 1.0 - x},
+    )
+    assert int(state.step) == 2
