@@ -7,8 +7,20 @@ CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
 TESTED = "0.10."
 
 
+def join() -> None:
+    """Joins the other processes of a launch where JAX_COORDINATOR_ADDRESS names a coordinator (launch/local.py)."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address:
+        import jax
+
+        number = int(os.environ["JAX_PROCESS_ID"])
+        # The coordinator listens on every interface unless it is told the address.
+        bind = {"coordinator_bind_address": address} if number == 0 else {}
+        jax.distributed.initialize(address, int(os.environ["JAX_NUM_PROCESSES"]), number, **bind)
+
+
 def prepare() -> None:
-    """Sets the XLA:CPU flag for the tested jaxlib, unless the user has flags or asks for an accelerator."""
+    """Sets the XLA:CPU flag for the tested jaxlib, unless there are flags or an accelerator is asked for."""
     import jaxlib.version
 
     platforms = os.environ.get("JAX_PLATFORMS", "cpu")

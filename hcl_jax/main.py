@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         if known.workdir is None and known.steps is None:
             raise InputError("--workdir", "nothing", "the folder for this run")
         backend.prepare()
+        backend.join()
         from hcl_jax.train import train_and_evaluate
 
         with tempfile.TemporaryDirectory() as scratch:

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -71,8 +71,8 @@ def train_and_evaluate(
         run.abstract, run.abstract_batch
     )  # shapes that do not fit show here, before a file is written
 
-    folder = workdir.freeze(workdir_path, config)
     first = jax.process_index() == 0
+    folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
     checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(source))
     fresh = checkpoints.latest() is None
     state = init_from(config.init_from, run.init()) if fresh else checkpoints.restore(run.abstract, run.shardings)
@@ -104,7 +104,8 @@ def train_and_evaluate(
         if start < run.steps:
             compiled = lowered.compile()
             trace = folder / "profile" if profile and first else None
-            state = _loop(run, source, compiled, state, start, log, checkpoints, evaluation, trace)
+            batches = global_batches(run, source, start, run.steps)
+            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace)
         if evaluation is not None:
             results = evaluation.full(evaluated_params(state), state.model_state)
             log.write(run.steps, results)
@@ -116,20 +117,20 @@ def train_and_evaluate(
     return state
 
 
-def _loop(
+def loop(
     run: Run,
-    source: data.Source,
+    batches: Iterator[Any],
     compiled: Any,
     state: TrainState,
     start: int,
     log: Log,
     checkpoints: Checkpoints,
-    evaluation: Evaluation | None,
-    trace: pathlib.Path | None,
+    evaluation: Evaluation | None = None,
+    trace: pathlib.Path | None = None,
 ) -> TrainState:
+    """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations."""
     config = run.config
     meter = _Meter(log, config, start)
-    batches = iter(global_batches(run, source, start, run.steps))
     for step in range(start, run.steps):
         asked = time.monotonic()
         batch = next(batches)

@@ -1,0 +1,24 @@
+"""Heterogeneous contrastive learning: views x towers x objectives on a mesh. Names below are imported at first use."""
+
+import importlib
+from typing import Any
+
+# A config error must not wait for JAX and Flax, so the public names are looked up when they are asked for.
+_WHERE = {
+    "ENCODERS": "hcl_jax.encoders",
+    "HEADS": "hcl_jax.encoders",
+    "LOSSES": "hcl_jax.losses",
+    "SOURCES": "hcl_jax.data",
+    "VIEWS": "hcl_jax.views",
+    "InputError": "hcl_jax.errors",
+    "defaults": "hcl_jax.config",
+    "load": "hcl_jax.config",
+    "train_and_evaluate": "hcl_jax.train",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'hcl_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
