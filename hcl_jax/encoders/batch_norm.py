@@ -4,6 +4,7 @@ Names: params `scale`, `bias`; collection "batch_stats" `mean`, `var`.
 Two passes (mean, then mean of squared deviations): one pass with E[x^2] - E[x]^2 loses all digits when |mean| >> std.
 """
 
+from math import prod
 from typing import Any
 
 import flax.linen as nn
@@ -87,8 +88,7 @@ def _moments(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Ar
         mean = x.mean(axes, keepdims=True)
         return mean, jnp.square(x - mean).mean(axes, keepdims=True), jnp.ones(x.shape[0], x.dtype)
     present = present.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
-    positions = x[0, 0, ..., 0].size
-    count = present.sum(1, keepdims=True).astype(x.dtype) * positions
+    count = present.sum(1, keepdims=True).astype(x.dtype) * prod(x.shape[2:-1])
     scale = 1 / jnp.maximum(count, 1)
     mean = jnp.where(present, x, 0).sum(axes, keepdims=True) * scale
     var = jnp.square(jnp.where(present, x - mean, 0)).sum(axes, keepdims=True) * scale

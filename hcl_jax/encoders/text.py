@@ -95,7 +95,10 @@ class TextTransformer(nn.Module):
         x = nn.Embed(self.vocab_size, self.width, embedding_init=normal(0.02), name="token", **types)(tokens)
         x = x + table[:, :count].astype(self.dtype)
         x = Dropout(self.dropout, name="dropout")(x, rows)
-        mask = (tokens != 0)[:, None, None, :]
+        there = tokens != 0
+        # A row without a token sees its first place, so that its output depends on no padding either.
+        there = there.at[:, 0].max(~there.any(axis=1))
+        mask = there[:, None, None, :]
         if self.causal:
             mask = mask & jnp.asarray(np.tril(np.ones((1, 1, count, count), bool)))
         x = Transformer(
