@@ -2,8 +2,8 @@
 
   python benchmarks/loop.py [--config=simclr:fashion_mnist] [--steps=30] [--rounds=5]
 
-Three arms in one process, round by round: the compiled step on one batch in memory; the loop on that batch (metrics, log
-lines, bar off; saves outside the timed steps); the loop on the live pipeline. Medians over rounds, ratio of medians.
+Three arms in one process, round by round: the compiled step on one batch in memory; the loop on that batch (with its
+metrics and log, without bar and saves); the loop on the live pipeline. Medians over rounds, ratio of medians.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> int:
         "loop, live pipeline": lambda: looped(global_batches(run, source, 0, known.steps)),
     }
     seconds = {name: [] for name in arms}
-    for name, arm in arms.items():
+    for arm in arms.values():
         arm()
     for _ in range(known.rounds):
         for name, arm in arms.items():

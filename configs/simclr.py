@@ -79,7 +79,7 @@ def fashion_mnist():
     c = defaults()
     c.data.name, c.data.batch_size = "fashion_mnist", 512
     two_views(c, (*crop(28, (0.3, 1.0)), *light(0.4)))
-    towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 512, 128)
+    towers(c, {"name": "convnet", "widths": (32, 128, 256)}, 512, 128)
     nt_xent(c, 0.2)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
     c.train.epochs, c.checkpoint.every = 10.0, 100
@@ -92,7 +92,7 @@ def cifar10():
     c = defaults()
     c.data.name, c.data.batch_size = "cifar10", 512
     two_views(c, (*crop(32, (0.08, 1.0)), *colour(0.5)))
-    towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 512, 128)
+    towers(c, {"name": "convnet", "widths": (32, 128, 256)}, 512, 128)
     nt_xent(c, 0.2)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
     c.train.epochs, c.checkpoint.every = 5.0, 100

@@ -15,8 +15,8 @@ def join() -> None:
 
         number = int(os.environ["JAX_PROCESS_ID"])
         # The coordinator listens on every interface unless it is told the address.
-        bind = {"coordinator_bind_address": address} if number == 0 else {}
-        jax.distributed.initialize(address, int(os.environ["JAX_NUM_PROCESSES"]), number, **bind)
+        bind = address if number == 0 else None
+        jax.distributed.initialize(address, int(os.environ["JAX_NUM_PROCESSES"]), number, coordinator_bind_address=bind)
 
 
 def prepare() -> None:

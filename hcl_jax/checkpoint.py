@@ -27,6 +27,8 @@ class Checkpoints:
         self.meta = {**meta, "layout": LAYOUT}
         self._manager = ocp.CheckpointManager(
             self.folder,
+            # Named here, so that the metadata of a step can be read before anything of it is restored.
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep, cleanup_tmp_directories=True, create=True, enable_async_checkpointing=True
             ),

@@ -34,14 +34,14 @@ class Features(NamedTuple):
       raw: {view: [N, F]}, the input itself, flat; empty when it was not asked for.
       labels: {name: [N]}.
       present: {view: bool [N]}.
-      index: int [N].
+      rows: int [N], the records' numbers.
     """
 
     outputs: dict[str, dict[str, np.ndarray]]
     raw: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     present: dict[str, np.ndarray]
-    index: np.ndarray
+    rows: np.ndarray
 
 
 class Evaluation:
@@ -106,7 +106,7 @@ class Evaluation:
             raw={v: np.concatenate(x) for v, x in inputs.items()},
             labels={k: np.concatenate(x) for k, x in labels.items()},
             present={v: np.concatenate(x) for v, x in present.items()},
-            index=np.concatenate(index),
+            rows=np.concatenate(index),
         )
 
     def online(self, params: Any, model_state: Any) -> dict[str, float]:

@@ -83,18 +83,15 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise InputError(f"{WHERE}.path", f"no checkpoints in {path}", "a .safetensors file or a workdir")
     import orbax.checkpoint as ocp
 
-    with ocp.CheckpointManager(folder.absolute()) as manager:
+    with ocp.CheckpointManager(folder.absolute(), item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:
         step = manager.latest_step()
         if step is None:
             raise InputError(f"{WHERE}.path", f"no finished checkpoint in {folder}", "a workdir with one")
-        tree = manager.item_metadata(step)["state"]
-        tree = getattr(tree, "tree", tree)
-        local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = {
-            part: jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=local), tree[part])
-            for part in ("params", "model_state")
-        }
-        restored = manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, partial_restore=True))
-        )["state"]
+        metadata = manager.item_metadata(step)["state"]
+        tree = getattr(metadata, "tree", metadata)
+        parts = {part: tree[part] for part in ("params", "model_state")}
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        arguments = jax.tree.map(lambda m: ocp.ArrayRestoreArgs(sharding=here), parts)
+        wanted = ocp.args.PyTreeRestore(item=parts, restore_args=arguments, partial_restore=True)
+        restored = manager.restore(step, args=ocp.args.Composite(state=wanted))["state"]
     return {k: np.asarray(v) for k, v in names(restored).items()}

@@ -48,8 +48,8 @@ def batches(
       keep_draws: whether a view keeps the random numbers it drew, as "draws".
 
     Returns:
-      NumPy batches {"index": int32 [n], "labels": {label: [n, ...]}, "present": {view: bool [n]}, "views": {view:
-      pytree}}. A view that a row lacks is zeros there.
+      NumPy batches {"index": int32 [n], "labels": {label: [n, ...]}, "present": {view: bool [n]} of those
+      views that a row can lack, "views": {view: pytree}}. A view that a row lacks is zeros there.
 
     Raises:
       InputError: a view of a field that is not there, a picture that does not decode, a label outside its classes.
@@ -189,7 +189,8 @@ def _stream(
                 }
             if keep_draws:
                 made = {**made, "draws": draws.record}
-            batch["present"][name] = tf.ones(len(local), tf.bool) if there is None else there
+            if there is not None:
+                batch["present"][name] = there
             batch["views"][name] = made
         batch["index"] = tf.cast(index if real is None else tf.where(real, index, -1), tf.int32)
         return batch

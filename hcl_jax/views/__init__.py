@@ -64,7 +64,10 @@ VIEWS: dict[str, Callable[..., Any]] = {
 
 
 def _start_image(x: Any) -> Any:
-    return x[..., None] if x.dtype != tf.string and x.shape.rank == 3 else x
+    if x.dtype == tf.string:
+        return x
+    # Every op sees numbers from 0 to 1, also one that a user wrote.
+    return unit(x[..., None] if x.shape.rank == 3 else x, "the picture")
 
 
 def _start_series(x: Any) -> Any:

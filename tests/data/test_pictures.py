@@ -185,7 +185,7 @@ def test_emoji_in_a_folder_and_in_a_zip_are_the_same(config, view, emoji):
     number = np.array([int(train.describe(i).removesuffix(".png")) for i in batch["index"]])
     np.testing.assert_array_equal(batch["present"]["t"], number % 4 != 0)
     np.testing.assert_array_equal(batch["labels"]["category"], number % 2)
-    assert batch["present"]["g"].all()
+    assert batch["present"]["g"].all(), "the source says which fields a record lacks: listed for all of them"
     assert (batch["views"]["t"]["image"][number % 4 == 0] == 0).all()
 
 
