@@ -1,4 +1,4 @@
-"""A small strided convolutional encoder for laptops: a CPU trains it at thousands of 32-pixel images a second.
+"""A small strided convolutional encoder for laptops: 10 million multiply-adds for a 32-pixel image.
 
 Names: `stage{1..}_conv/kernel`, `stage{1..}_norm/scale|bias`, and with `extra` `stage{1..}_extra_conv|extra_norm`.
 """
