@@ -18,6 +18,9 @@ from hcl_jax.errors import InputError, nearest
 # Fields that may differ when a run is started again with --config: they change speed or output, never the result.
 OPEN_FIELDS = ("mesh.", "log.", "checkpoint.", "data.dir", "data.in_memory", "data.prepare")
 
+# Below these, an override may name an argument that the recipe leaves at its default.
+OPEN_SPECS = ("views.", "towers.", "objectives.", "evaluate.views.")
+
 VIEW = {"draws": None, "missing": 0.0}
 EVALUATION_VIEW = {"output": "h", "draws": None, "missing": 0.0}
 TOWER: dict[str, Any] = {"heads": {}, "target": None, "memory": {}, "batching": "joint", "bn_groups": 1}
@@ -245,11 +248,18 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     *path, last = field.split(".")
     for part in path:
         at = _child(at, part, where)
-    old = _child(at, last, where)
-    value = _parse(text, old, where)
     if isinstance(at, tuple | list):
         raise InputError(where, "an entry of a list", f"the whole list --config.{'.'.join(path)}=(...)")
-    at[last] = value
+    if field.startswith(OPEN_SPECS) and hasattr(at, "keys") and last not in at:
+        at[last] = _literal(text)  # an argument that the recipe leaves at its default; validate.py knows the names
+        return
+    old = _child(at, last, where)
+    value = _parse(text, old, where)
+    if hasattr(at, "ignore_type"):
+        with at.ignore_type():  # None where there were fields, a mapping where there was a number
+            at[last] = value
+    else:
+        at[last] = value
 
 
 def _child(at: Any, part: str, where: str) -> Any:
@@ -264,13 +274,17 @@ def _child(at: Any, part: str, where: str) -> Any:
     return at[part]
 
 
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
 def _parse(text: str, old: Any, where: str) -> Any:
     if isinstance(old, str):
         return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    value = _literal(text)
     if isinstance(old, bool) and not isinstance(value, bool):
         raise InputError(where, text, "true or false")
     if isinstance(old, int) and not isinstance(old, bool) and (isinstance(value, bool) or not isinstance(value, int)):

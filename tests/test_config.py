@@ -58,6 +58,7 @@ def test_paths_and_names_find_the_same_recipe(tmp_path, monkeypatch):
         ("evaluate.knn", "None", None),
         ("objectives.contrast.temperature", "0.5", 0.5),
         ("views.a.ops", "()", ()),
+        ("towers.image.encoder.kernel", "5", 5),
     ],
 )
 def test_override_takes_the_type_of_the_field(field, text, value):

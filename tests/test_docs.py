@@ -30,7 +30,9 @@ def test_documented_fields_exist():
 
 
 def test_the_readme_recipe_is_a_recipe(tmp_path):
-    block = next(b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "get_config" in b)
+    block = next(
+        b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "get_config" in b
+    )
     assert len(block.splitlines()) <= 20
     (tmp_path / "mine.py").write_text(block)
     config = configs.complete(configs.load(str(tmp_path / "mine.py")))

@@ -7,6 +7,7 @@ import stat
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from hcl_jax import evaluation
@@ -51,7 +52,9 @@ def test_a_run_leaves_its_folder(finished):
     assert card["results"]["eval/image/knn_accuracy"] == lines(finished)[-1]["eval/image/knn_accuracy"]
     assert card["data"]["train"]["examples"] == 96 and card["data"]["test"]["licence"]
     assert card["steps"] == 6 and card["devices"]["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1}
-    assert {"loss", "loss/contrast", "contrastive_top1/contrast", "examples_per_second", "input_wait_fraction"} <= set(lines(finished)[0])
+    assert {"loss", "loss/contrast", "contrastive_top1/contrast", "examples_per_second", "input_wait_fraction"} <= set(
+        lines(finished)[0]
+    )
     for name in ("untrained", "raw"):
         assert f"eval/image/{name}/knn_accuracy" in card["results"]
 
@@ -88,31 +91,28 @@ def test_online_evaluation_shares_the_line_of_its_step(tmp_path):
     assert ["eval/image/knn_accuracy" in x for x in lines(tmp_path / "w")] == [False, True, False, True]
 
 
+def saved_params(folder):
+    with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore())
+        return manager.restore(manager.latest_step(), args=wanted)["state"]["params"]["image"]
+
+
 def test_weights_of_another_run_start_this_one(finished, tmp_path):
-    config = load("simclr:digits")
     fields = {"init_from.path": str(finished), "init_from.include": ("^image/encoder",), "init_from.frozen": True}
     flags = [f"--config.{k}={v}" for k, v in fields.items()]
     assert run("--config.train.steps=2", *flags, f"--workdir={tmp_path / 'w'}") == 0
-    from hcl_jax.checkpoint import Checkpoints
-
-    def params(folder):
-        import orbax.checkpoint as ocp
-
-        with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
-            step = manager.latest_step()
-            return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]["params"]["image"]
-
-    del config, Checkpoints
-    old, new = params(finished), params(tmp_path / "w")
+    old, new = saved_params(finished), saved_params(tmp_path / "w")
     for a, b in zip(jax.tree.leaves(old["encoder"]), jax.tree.leaves(new["encoder"]), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(jax.tree.leaves(old["heads"]), jax.tree.leaves(new["heads"]), strict=True))
+    heads = zip(jax.tree.leaves(old["heads"]), jax.tree.leaves(new["heads"]), strict=True)
+    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in heads)
 
 
 def test_steps_need_no_data_and_no_workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["--config=clip:emoji", "--steps=1", "--config.data.batch_size=8", "--config.towers.image.encoder.widths=(8,)",
-                 "--config.towers.text.encoder.width=16", "--config.towers.text.encoder.depth=1"]) == 0  # fmt: skip
+    small = ["towers.image.encoder.widths=(8,)", "towers.text.encoder.width=16", "towers.text.encoder.depth=1"]
+    flags = [f"--config.{f}" for f in ["data.batch_size=8", *small]]
+    assert main(["--config=clip:emoji", "--steps=1", *flags]) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,8 +154,8 @@ def test_bad_input_is_one_line_and_writes_nothing(flags, said, capsys, tmp_path)
 
 def test_an_empty_data_folder(capsys, tmp_path):
     (tmp_path / "data").mkdir()
-    text = refused(capsys, "--config=simclr:cifar10", "--config.data.name=folder", f"--config.data.dir={tmp_path / 'data'}",
-                   f"--workdir={tmp_path / 'w'}")  # fmt: skip
+    source = ["--config.data.name=folder", f"--config.data.dir={tmp_path / 'data'}"]
+    text = refused(capsys, "--config=simclr:cifar10", *source, f"--workdir={tmp_path / 'w'}")
     assert str(tmp_path / "data") in text and not (tmp_path / "w").exists()
 
 

@@ -1,0 +1,70 @@
+"""Every packaged recipe: shapes at full size, two real steps at a shrunken one, mock TFDS data."""
+
+import json
+
+import jax
+import pytest
+from test_config import RECIPES
+
+from hcl_jax import config as configs
+from hcl_jax import data
+from hcl_jax.main import main
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.run import Parts, build
+
+SHRINK = {
+    "simclr:digits": ["towers.image.encoder.widths=(8,)"],
+    "simclr:fashion_mnist": ["towers.image.encoder.widths=(8,)"],
+    "simclr:cifar10": ["towers.image.encoder.widths=(8,)"],
+    "simclr:cifar10_paper": ["towers.image.encoder.width=0.125", "towers.image.heads.z.hidden=16"],
+    "simclr:imagenet": ["towers.image.encoder.width=0.125", "towers.image.heads.z.hidden=16", "data.shape=(48,48,3)"],
+    "clip:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
+    "clip:vit_b": [
+        "towers.image.encoder={'name': 'vit', 'variant': 'ti/32', 'depth': 1}",
+        "towers.text.encoder.width=32",
+        "towers.text.encoder.depth=1",
+        "towers.text.encoder.vocab_size=260",
+    ],
+    "three_views:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
+    "simclr_series:BasicMotions": ["towers.series.encoder.depth=1"],
+}
+PARAMETERS = {  # millions, as published for the encoders, projector of the paper added
+    "simclr:imagenet": 23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6,
+}
+
+
+@pytest.mark.parametrize("recipe", ["simclr:imagenet", "clip:vit_b"])
+def test_full_size_has_the_published_shape(recipe):
+    config = configs.complete(configs.load(recipe))
+    source = data.random_like(config.data, config.views)
+    plain = config.to_dict()
+    plain["mesh"]["data"] = 8
+    run = build(configs.complete(configs.ConfigDict(plain)), Parts(), source, meshes.make_mesh(plain["mesh"]))
+    count = sum(x.size for x in jax.tree.leaves(run.abstract.params)) / 1e6
+    if recipe in PARAMETERS:
+        assert count == pytest.approx(PARAMETERS[recipe], rel=1e-3)
+    loss = jax.eval_shape(run.step(), run.abstract, run.abstract_batch)[1]["loss"]
+    assert loss.shape == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_steps_of_every_recipe(recipe, tmp_path):
+    flags = [f"--config.{f}" for f in ["data.batch_size=8", "mesh.data=2", *SHRINK[recipe]]]
+    assert main([f"--config={recipe}", "--steps=2", f"--workdir={tmp_path / 'w'}", *flags]) == 0
+    lines = [json.loads(x) for x in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == [1, 2]
+    assert all(x["loss"] == x["loss"] and x["skipped"] == 0 for x in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["simclr:cifar10", "simclr:imagenet"])
+def test_a_tfds_name_through_mock_data(recipe, tmp_path):
+    import tensorflow_datasets as tfds
+
+    flags = [*SHRINK[recipe], "data.batch_size=8", "mesh.data=2", "train.steps=2", "evaluate.linear=false",
+             "evaluate.per_class=()", "data.in_memory=false", "evaluate.baselines=false"]  # fmt: skip
+    with tfds.testing.mock_data(num_examples=16):
+        assert main([f"--config={recipe}", f"--workdir={tmp_path / 'w'}", *(f"--config.{f}" for f in flags)]) == 0
+    card = json.loads((tmp_path / "w" / "card.json").read_text())
+    assert "eval/image/knn_accuracy" in card["results"]
