@@ -2,7 +2,7 @@
 
 import os
 
-# Gradient steps on XLA:CPU, 2 cores, ms: convnet, 256 x 32 px, 479 -> 266; ResNet-18, 64 x 32 px, 3304 -> 2249; equal to
+# Gradient steps on XLA:CPU, 2 cores, ms: convnet, 256 x 32 px 479 -> 266; ResNet-18, 64 x 32 px 3304 -> 2249; equal to
 # 5e-6 and bitwise repeatable. DOT alone makes reductions slow: one batch-norm mean 63 ms instead of 0.8.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 TESTED = "0.10."

@@ -93,6 +93,9 @@ def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, j
     return {v: jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, v), rows) for v in names}
 
 
+_other = jax.vmap(lambda key: named_key(key, "target"))
+
+
 class Aux(NamedTuple):
     """What a forward pass leaves besides the loss."""
 
@@ -115,9 +118,13 @@ def _forward(
         outputs |= made
         if tower.target is not None:
             copy = jax.lax.stop_gradient(state.target[name])
-            heads = towers.target_heads(tower)
             made, stats = towers.apply(
-                tower, copy["params"], copy["batch_stats"], batch["views"], heads=heads, **common
+                tower,
+                copy["params"],
+                copy["batch_stats"],
+                batch["views"],
+                heads=towers.target_heads(tower),
+                **common | {"keys": {v: _other(k) for v, k in keys.items()}},  # dropout masks of its own
             )
             target |= made
             target_stats[name] = stats
