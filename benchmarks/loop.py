@@ -85,9 +85,7 @@ def main() -> int:
         for name, arm in arms.items():
             seconds[name].append(arm() / known.steps)
     base = statistics.median(seconds["bare step, constant batch"])
-    print(
-        f"{known.config}, batch {config.data.batch_size}, {known.steps} steps, {known.rounds} rounds, {jax.devices()[0]}"
-    )
+    print(f"{known.config}, batch {config.data.batch_size}, {known.steps} steps, {known.rounds} rounds")
     print(f"{'':28}{'ms a step':>10}{'min':>9}{'max':>9}{'ratio':>8}{'examples/s':>12}")
     for name, values in seconds.items():
         middle = statistics.median(values)

@@ -69,7 +69,7 @@ def digits():
     towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 256, 64)
     nt_xent(c, 0.2)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
-    c.train.epochs, c.log.every = 100.0, 50
+    c.train.epochs, c.log.every = 60.0, 50
     evaluate(c, (), per_class=(1, 10, 100), draws=20)
     return c
 

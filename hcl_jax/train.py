@@ -62,20 +62,20 @@ def train_and_evaluate(
         config = _shortened(config, try_steps)
         source, test = data.random_like(config.data, config.views, sources=sources), None
     else:
-        source, test = (
-            data.open_source(config.data, s, sources) for s in (config.data.train_split, config.data.test_split)
-        )
+        source = data.open_source(config.data, config.data.train_split, sources)
+        test = data.open_source(config.data, config.data.test_split, sources) if config.evaluate.views else None
     mesh = meshes.make_mesh(config.mesh)
     run = build(config, parts, source, mesh)
-    lowered = run.step().lower(
-        run.abstract, run.abstract_batch
-    )  # shapes that do not fit show here, before a file is written
+    # Shapes that do not fit, or weights that cannot be read, show here, before a file is written.
+    lowered = run.step().lower(run.abstract, run.abstract_batch)
+    fresh = not workdir.has_checkpoint(workdir_path)
+    state = init_from(config.init_from, run.init()) if fresh else None
 
     first = jax.process_index() == 0
     folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
     checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(source))
-    fresh = checkpoints.latest() is None
-    state = init_from(config.init_from, run.init()) if fresh else checkpoints.restore(run.abstract, run.shardings)
+    if state is None:
+        state = checkpoints.restore(run.abstract, run.shardings)
     start = int(state.step)
     log = Log(
         folder if first else None,
@@ -87,7 +87,7 @@ def train_and_evaluate(
         bar=bar,
     )
     evaluation = None
-    if test is not None and config.evaluate.views:
+    if test is not None:
         evaluation = Evaluation(run, source, test, say=log.say)
     with contextlib.ExitStack() as stack:
         stack.callback(log.close)

@@ -55,6 +55,11 @@ def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]
     return changed
 
 
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a step has been saved there, whole."""
+    return any(p.name.isdigit() for p in (pathlib.Path(workdir) / "checkpoints").glob("*"))
+
+
 def _writable(folder: pathlib.Path) -> bool:
     # os.access says yes to root whatever the mount says; only a file tells.
     probe = folder / f".write-test-{os.getpid()}"
