@@ -86,17 +86,18 @@ def evaluate_features(
         encoder.
       train_labels: [n] int, -1 = left out.
       test_labels: [m] int, -1 = left out.
-      spec: the fields of `SPEC`; those that lack have its values, others are not read. A recipe's `evaluate` is one.
+      spec: the fields of `SPEC`, whose values stand for those that are missing; others are not read. A recipe's
+        `evaluate` is such a mapping.
 
     Returns:
       For the set "" the keys below; for a set "name" the same behind "name/".
-        knn_accuracy, linear_accuracy, labels_<n>/accuracy: shares, each with `..._se`, its standard error (for
-        labels_<n> over draws,
-          none for a single draw)
-        linear_l2: the penalty used; labels_<n>/draws; spread: 1 = even, 0 = collapsed (not of raw)
+        knn_accuracy, linear_accuracy: shares of the test rows, each with its standard error in `..._se`
+        labels_<n>/accuracy: mean over draws; labels_<n>/accuracy_se, over draws, unless there is one; labels_<n>/draws
+        linear_l2: the penalty used
+        spread: 1 = even over the sphere, 0 = collapsed (not of raw)
         one_nn_accuracy, one_nn_accuracy_se: of raw, when asked for
-      Where "" and others are there, gain_over_<name>/linear_accuracy and gain_over_<name>/labels_<n>/accuracy, each
-      with `..._se`: the paired difference. Once: n and train/n, the labelled rows.
+      Where "" and others are there, the paired differences with their errors: gain_over_<name>/linear_accuracy and
+      gain_over_<name>/labels_<n>/accuracy, each with `..._se`. Once: n and train/n, the labelled rows.
 
     Raises:
       InputError: no feature set, shapes or values that do not fit, fewer than two classes.

@@ -61,32 +61,23 @@ def label_draws(labels: np.ndarray, per_class: int, draws: int, seed: int = 0) -
     return np.stack(out)
 
 
-def _padded(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    out = np.zeros(shape, x.dtype)
-    out[tuple(slice(0, n) for n in x.shape)] = x
-    return out
-
-
-def _weights(
-    x: np.ndarray, y: np.ndarray, classes: int, size: tuple[int, int], l2: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """One draw's classifier; x [m, d] is padded to `size` with rows of weight 0, so that all draws share one program."""
-    z, basis = x, None
+def _weights(x: np.ndarray, y: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray]:
+    """The classifier of one draw, x [m, d], within the span of its rows; one program for each m, min(m, d), classes."""
+    x, basis = jax.device_put(x), None
     if x.shape[0] < x.shape[1]:
-        z, basis = jax.device_get(row_space(jax.device_put(x)))
-    z, y, rows, weights, bias, l2, tolerance = jax.device_put(
+        x, basis = row_space(x)
+    y, rows, weights, bias, l2, tolerance = jax.device_put(
         (
-            _padded(z, size),
-            _padded(y.astype(np.int32), size[:1]),
-            _padded(np.ones(len(y), np.float32), size[:1]),
-            np.zeros((classes, size[1]), np.float32),
+            y.astype(np.int32),
+            np.ones(len(y), np.float32),
+            np.zeros((classes, x.shape[1]), np.float32),
             np.zeros(classes, np.float32),
             np.float32(l2),
             np.float32(TOLERANCE),
         )
     )
-    weights, bias, *_ = jax.device_get(solve(z, gram(z, rows), y, rows, l2, weights, bias, tolerance))
-    return (weights if basis is None else weights[:, : basis.shape[1]] @ basis.T), bias
+    weights, bias, *_ = jax.device_get(solve(x, gram(x, rows), y, rows, l2, weights, bias, tolerance))
+    return (weights if basis is None else weights @ jax.device_get(basis).T), bias
 
 
 def label_efficiency(
@@ -102,7 +93,7 @@ def label_efficiency(
     """Test accuracy of a logistic regression on n labels a class, mean over draws.
 
     Each draw is fitted with l2 = 1 / rows (scikit-learn's C = 1), for there is nothing to choose it on. Features are
-    standardised by the mean and deviation of all training rows: these need no label, and one row a class defines no deviation.
+    standardised by the mean and deviation of all training rows: no label is needed, and one row has no deviation.
 
     Args:
       train_features: [n, d], the pool.
@@ -129,15 +120,13 @@ def label_efficiency(
     per_class = sorted(set(per_class))
     chosen = {n: label_draws(train.labels, n, draws, seed) for n in per_class}
     mean, scale = standardiser(train.features)
-    most = len(classes) * max(per_class)
-    size = most, min(most, train.features.shape[1])
     tests = (test.features - mean[None, :]) / scale[None, :]
     out = {}
     for n, rows in chosen.items():
         right = []
         for row in rows:
             x = (train.features[row] - mean[None, :]) / scale[None, :]
-            weights, bias = _weights(x, y[row], len(classes), size, 1.0 / len(row))
+            weights, bias = _weights(x, y[row], len(classes), 1.0 / len(row))
             guess = classes[np.argmax(tests @ weights.T + bias[None, :], axis=1)]
             right.append(np.mean(guess == test.labels))
         shares = np.array(right)

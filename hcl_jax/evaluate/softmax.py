@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 MAX_ITERATIONS = 300
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4
+MEMORY = 30  # a third fewer steps than 10 on pixels, for 2 * 30 * c * d floats
 
 
 class Solution(NamedTuple):
@@ -47,12 +48,28 @@ def gram(x: jax.Array, rows: jax.Array) -> jax.Array:
 
 @jax.jit
 def row_space(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Coordinates within the span of fewer rows than dimensions, x = z q^T: x [m, d] -> z [m, m], q [d, m].
+    """Coordinates within the span of fewer rows than dimensions, x = z q^T with q^T q = I.
 
-    An l2 penalty puts the optimum into that span, so a problem of 10 rows in 3072 dimensions is one of 10 x 10.
+    An l2 penalty puts the optimum into that span, so a problem of 10 rows in 3072 dimensions is one of 10 x 10. Two
+    rounds of q^T <- L^-1 q^T with L L^T = q^T q: jnp.linalg.qr of 1000 rows in 3072 dimensions took 19 s on two busy
+    cores, this 2 s.
+
+    Args:
+      x: [m, d], m <= d; rows may repeat.
+
+    Returns:
+      (z [m, m], q [d, m]).
+
+    Reference: Yamamoto et al. 2015, Electronic Transactions on Numerical Analysis 44, algorithm 2 (CholeskyQR2).
     """
-    q, r = jnp.linalg.qr(x.T)
-    return r.T, q
+    eye = jnp.eye(x.shape[0], dtype=x.dtype)
+    basis = x
+    for _ in range(2):
+        inner = jnp.matmul(basis, basis.T, precision="highest")
+        jitter = 4 * jnp.finfo(x.dtype).eps * jnp.trace(inner)
+        factor = jnp.linalg.cholesky(inner + jitter * eye)
+        basis = jax.lax.linalg.triangular_solve(factor, basis, left_side=True, lower=True)
+    return jnp.matmul(x, basis.T, precision="highest"), basis.T
 
 
 @partial(jax.jit, static_argnames="max_iterations")
@@ -106,7 +123,7 @@ def solve(
     def objective(params):
         return _objective(params, x, y, rows, inverse, l2)
 
-    optimizer = optax.lbfgs(memory_size=10)
+    optimizer = optax.lbfgs(memory_size=MEMORY)
 
     def unfinished(carry):
         _, _, _, grad, stalled, step = carry
