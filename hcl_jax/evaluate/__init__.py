@@ -1,1 +1,1 @@
-"""Evaluators: pure functions of (features, labels), one a file; `run` is their thin caller."""
+"""Evaluators: pure functions of (features, labels), one a file; `hcl_jax.evaluation` is their thin caller."""
