@@ -4,10 +4,12 @@
 # make golden  write the flattened recipes again that tests/test_config.py compares with
 #
 # Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another
-# Python for it; EXTRAS=dev,series,tpu what the tests' environment has beside the package.
+# Python for it; EXTRAS=dev,series,tpu what the tests' environment has beside the package;
+# JOBS=4 runs so many test processes.
 
 PYTHON ?= python3
 EXTRAS ?= dev,series
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.installed
@@ -21,10 +23,10 @@ demo: $(RUNS)
 	$(BIN)/python -m hcl_jax.main --config=simclr:digits --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

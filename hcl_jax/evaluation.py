@@ -154,7 +154,11 @@ class Evaluation:
             vectors = (f.outputs[view_a][out_a][both], f.outputs[view_b][out_b][both])
             numbers = recall_at_k(*vectors, ks=tuple(self.spec.recall_at), names=(view_a, view_b))
             part = f"{name}/" if name else ""
-            results |= {f"eval/{view_a}-{view_b}/{part}{k}": v for k, v in numbers.items()}
+            results |= {
+                f"eval/{view_a}-{view_b}/{part}{k}": v
+                for k, v in numbers.items()
+                if not (name and k.startswith("chance"))
+            }
         return results
 
 

@@ -181,7 +181,7 @@ def test_weights_add_up_and_uncertainty_is_kendalls():
     state, step, put = start(c, batch_of(c))
     _, m = step(state, put(batch_of(c)))
     assert float(m["loss"]) == pytest.approx(float(m["loss/contrast"]) + 0.3 * float(m["loss/classes"]), rel=1e-6)
-    c.objectives.classes.weight = {"learn": "linear", "init": 0.7}
+    c.objectives.classes = {**c.objectives.classes.to_dict(), "weight": {"learn": "linear", "init": 0.7}}
     state, step, put = start(c, batch_of(c))
     _, m = step(state, put(batch_of(c)))
     weighed = np.exp(-0.7) * float(m["loss/classes"]) + 0.7
