@@ -3,8 +3,8 @@
   python -m launch.local --processes=2 -- python -m hcl_jax.main --config=simclr:digits --workdir=DIR
 
 Each process gets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and hcl_jax.main joins them. The
-first process speaks; the others' output goes to DIR/process_<i>.log with --logs=DIR, else to standard error. When one fails the
-others are stopped, and its status is returned.
+first process speaks; what the others say goes to DIR/process_<i>.log with --logs=DIR, else to standard error. When one
+fails the others are stopped, and its status is returned.
 """
 
 import argparse
