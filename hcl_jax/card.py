@@ -39,12 +39,10 @@ def write(
     steps: int,
     params: Any,
     minutes: float,
-    started_at: int,
     results: Mapping[str, float],
 ) -> None:
-    """Writes card.json, whole or not at all. `minutes` adds up over resumes."""
+    """Writes card.json, whole or not at all."""
     path = folder / "card.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() and started_at else {}
     text = configs.to_json(config)
     card = {
         "recipe": config.name,
@@ -72,7 +70,7 @@ def write(
         "seed": config.seed,
         "steps": steps,
         "parameters": {k: int(sum(np.prod(x.shape) for x in jax.tree.leaves(v))) for k, v in params.items()},
-        "minutes": round(minutes + before.get("minutes", 0.0), 2),
+        "minutes": round(minutes, 2),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "results": dict(results),
     }

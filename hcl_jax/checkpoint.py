@@ -18,30 +18,40 @@ class Checkpoints:
       keep: how many of the newest steps to keep.
       meta: what a resumed run must agree with ({"seed": ..., "batch_size": ..., "fingerprint": ...}); saved with
         each step and compared on restore.
+      read_only: saves nothing, and leaves alone what another process is writing.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int, meta: dict[str, Any]):
+    def __init__(self, workdir: str | pathlib.Path, *, keep: int, meta: dict[str, Any], read_only: bool = False):
         self.folder = (
             pathlib.Path(workdir).absolute() / "checkpoints"
         )  # Orbax refuses relative paths, at the first save
         self.meta = {**meta, "layout": LAYOUT}
-        self._manager = ocp.CheckpointManager(
+        self._keep, self._read_only = keep, read_only
+        # The folder is made at the first save: until then a run may still be refused, and must leave nothing.
+        self._manager = self._open() if self.folder.is_dir() else None
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
             self.folder,
             # Named here, so that the metadata of a step can be read before anything of it is restored.
             item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, create=True, enable_async_checkpointing=True
+                max_to_keep=None if self._read_only else self._keep,
+                cleanup_tmp_directories=not self._read_only,
+                create=not self._read_only,
+                enable_async_checkpointing=True,
             ),
         )
 
     def latest(self) -> int | None:
         """The newest step on disk, or None."""
-        return self._manager.latest_step()
+        return self._manager.latest_step() if self._manager else None
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts a save; the arrays are copied before it returns, the writing goes on behind."""
-        if step == self.latest():
+        if self._read_only or step == self.latest():
             return
+        self._manager = self._manager or self._open()
         self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(self.meta)),
@@ -55,10 +65,13 @@ class Checkpoints:
           shardings: the same tree of shardings, of whatever mesh this run has.
 
         Raises:
-          InputError: the checkpoint is of another run or another model.
+          InputError: there is no such checkpoint, or it is of another run or another model.
         """
-        step = self.latest() if step is None else step
+        steps = sorted(self._manager.all_steps()) if self._manager else []
+        step = step if step is not None or not steps else steps[-1]
         where = f"{self.folder}/{step}"
+        if self._manager is None or step not in steps:
+            raise InputError(where, "no finished checkpoint", f"the steps {', '.join(map(str, steps)) or 'of a run'}")
         saved = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         for name, value in self.meta.items():
             if saved.get(name) != value:
@@ -73,12 +86,14 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until every started save is on disk; raises what a save raised."""
-        self._manager.wait_until_finished()
+        if self._manager:
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if self._manager:
+            self._manager.wait_until_finished()
+            self._manager.close()
 
 
 def _same_leaves(where: str, saved: Any, like: Any) -> None:

@@ -100,13 +100,24 @@ def defaults() -> ConfigDict:
     )
 
 
-def _filled(spec: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(spec: Any, default: Mapping[str, Any]) -> Any:
     return {**default, **dict(spec)} if isinstance(spec, Mapping) else spec  # validate.py refuses what is no mapping
+
+
+def _each_filled(specs: Any, default: Mapping[str, Any]) -> Any:
+    return {k: _filled(v, default) for k, v in specs.items()} if isinstance(specs, Mapping) else specs or {}
 
 
 def _frozen(value: Mapping[str, Any]) -> ConfigDict:
     """Sorted keys, tuples for lists, no new fields. (FrozenConfigDict refuses dicts inside tuples.)"""
-    return ConfigDict({k: _tuples(value[k]) for k in sorted(value)}, convert_dict=True).lock()
+    try:
+        return ConfigDict({k: _tuples(value[k]) for k in sorted(value)}, convert_dict=True).lock()
+    except (ValueError, KeyError) as error:  # a dot in a name, or a name that ConfigDict has itself, such as "items"
+        raise InputError("config", _line(error), "names of letters, digits and _") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error.args[0] if error.args else error)
 
 
 def _tuples(value: Any) -> Any:
@@ -117,15 +128,19 @@ def _tuples(value: Any) -> Any:
 
 def complete(config: ConfigDict) -> ConfigDict:
     """A copy with the defaults of each view, tower, head and objective filled in: sorted keys, tuples, locked."""
-    c = json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config), default=_jsonable))
+    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    try:
+        c = json.loads(json.dumps(plain, default=_jsonable))
+    except TypeError as error:
+        raise InputError("config", _line(error), "fields by name") from None
     if isinstance(c.get("views"), dict):
         c["views"] = {k: _filled(v, {**VIEW, "draws": k}) for k, v in c["views"].items()}
     if isinstance(c.get("towers"), dict):
         for name, tower in c["towers"].items():
             tower = _filled(tower, TOWER)
             if isinstance(tower, dict):
-                tower["heads"] = {k: _filled(v, HEAD) for k, v in (tower["heads"] or {}).items()}
-                tower["memory"] = {k: _filled(v, MEMORY) for k, v in (tower["memory"] or {}).items()}
+                tower["heads"] = _each_filled(tower["heads"], HEAD)
+                tower["memory"] = _each_filled(tower["memory"], MEMORY)
                 tower["target"] = _filled(tower["target"], TARGET) if tower["target"] else None
             c["towers"][name] = tower
     if isinstance(c.get("objectives"), dict):
@@ -231,7 +246,8 @@ def load(text: str) -> ConfigDict:
         raise InputError(
             "--config", f"{text}: {type(error).__name__}: {error}", "an argument that get_config takes"
         ) from error
-    return config
+    # Copied: views that share a recipe's operations, or towers a head, must not share their overrides.
+    return ConfigDict(_tuples(config.to_dict()))
 
 
 def choose(argument: str, table: Mapping[str, Any]) -> Any:
@@ -251,20 +267,22 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     if isinstance(at, tuple | list):
         raise InputError(where, "an entry of a list", f"the whole list --config.{'.'.join(path)}=(...)")
     if field.startswith(OPEN_SPECS) and hasattr(at, "keys") and last not in at:
-        at[last] = _literal(text)  # an argument that the recipe leaves at its default; validate.py knows the names
-        return
-    old = _child(at, last, where)
-    value = _parse(text, old, where)
-    if hasattr(at, "ignore_type"):
-        with at.ignore_type():  # None where there were fields, a mapping where there was a number
-            at[last] = value
+        value = _literal(text)  # an argument that the recipe leaves at its default; validate.py knows the names
     else:
-        at[last] = value
+        value = _parse(text, _child(at, last, where), where)
+    try:
+        if hasattr(at, "ignore_type"):
+            with at.ignore_type():  # None where there were fields, a mapping where there was a number
+                at[last] = value
+        else:
+            at[last] = value
+    except (ValueError, KeyError) as error:
+        raise InputError(where, _line(error), "names of letters, digits and _") from None
 
 
 def _child(at: Any, part: str, where: str) -> Any:
     if isinstance(at, tuple | list):
-        if not part.isdigit() or int(part) >= len(at):
+        if not part.isdecimal() or int(part) >= len(at):
             raise InputError(where, repr(part), f"0 to {len(at) - 1}")
         return at[int(part)]
     if not hasattr(at, "keys"):
@@ -277,7 +295,7 @@ def _child(at: Any, part: str, where: str) -> Any:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hcl_jax import backend, card, data, model, workdir
+from hcl_jax import backend, card, data, model, validate, workdir
+from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.errors import InputError
 from hcl_jax.evaluate.compare import evaluate_features
@@ -44,6 +45,32 @@ class Features(NamedTuple):
     rows: np.ndarray
 
 
+def check(run: Run, train: data.Source, test: data.Source) -> None:
+    """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
+    spec, made = run.config.evaluate, {}
+    if spec.views and spec.labels and not train.labels[spec.labels]:
+        raise InputError("config.evaluate.labels", f"{spec.labels!r}, which holds no classes", "'' or classes")
+    for view, of in spec.views.items():
+        for source in (train, test):
+            specs = data.batch_specs(
+                source, {view: of}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
+                where="config.evaluate.views",
+            )  # fmt: skip
+            outputs = _outputs(spec, view)
+            encode = functools.partial(model.encode, run.model, of["tower"], outputs)
+            found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs["views"][view])
+            made |= {f"{view}.{name}": array.shape for name, array in found.items()}
+    for a, b in spec.retrieval:
+        if made[a] != made[b]:
+            raise InputError("config.evaluate.retrieval", f"{a} {made[a]} with {b} {made[b]}", "outputs of one shape")
+
+
+def _outputs(spec: Any, view: str) -> tuple[str, ...]:
+    wanted = {spec.views[view]["output"]}
+    wanted |= {name.partition(".")[2] for pair in spec.retrieval for name in pair if name.startswith(f"{view}.")}
+    return tuple(sorted(wanted))
+
+
 class Evaluation:
     """Evaluates states of one run; keeps the raw features and the compiled encoders between calls.
 
@@ -58,25 +85,18 @@ class Evaluation:
         self.spec = run.config.evaluate
         self._encoders = {
             view: jax.jit(
-                functools.partial(model.encode, run.model, spec["tower"], self._outputs(view)),
+                functools.partial(model.encode, run.model, spec["tower"], _outputs(self.spec, view)),
                 out_shardings=jax.NamedSharding(run.mesh, jax.P()),
             )
             for view, spec in self.spec.views.items()
         }
-
-    def _outputs(self, view: str) -> tuple[str, ...]:
-        wanted = {self.spec.views[view]["output"]}
-        wanted |= {
-            name.partition(".")[2] for pair in self.spec.retrieval for name in pair if name.startswith(f"{view}.")
-        }
-        return tuple(sorted(wanted))
 
     def features(self, split: str, params: Any, model_state: Any, *, raw: bool = False) -> Features:
         """Runs every example of a split through its towers, in evaluation mode."""
         shards = self.run.batch_sharding
         size = -(-self.spec.batch_size // shards.num_devices) * shards.num_devices
         rows = sharding.local_rows(shards, size)
-        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in self._outputs(v)} for v in self.spec.views}
+        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in _outputs(self.spec, v)} for v in self.spec.views}
         inputs: dict[str, list] = {v: [] for v in self.spec.views} if raw else {}
         labels: dict[str, list] = {}
         present: dict[str, list] = {v: [] for v in self.spec.views}
@@ -180,15 +200,15 @@ def evaluate_workdir(
     Raises:
       InputError: no run there, no checkpoint, or another data set than it was trained on.
     """
-    config = workdir.resume_config(folder)
+    config = configs.complete(workdir.resume_config(folder))
     parts = parts or Parts()
+    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
     train, test = (
         data.open_source(config.data, s, parts.sources) for s in (config.data.train_split, config.data.test_split)
     )
     run = build(config, parts, train, meshes.make_mesh(config.mesh))
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train))
-    if checkpoints.latest() is None:
-        raise InputError(str(folder), "no finished checkpoint", "a run that has saved one")
+    # Read-only: the run may be training, and the checkpoint that it is writing must stay.
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train), read_only=True)
     state = checkpoints.restore(run.abstract, run.shardings, step)
     return Evaluation(run, train, test, say=say).full(evaluated_params(state), state.model_state)
 

@@ -32,11 +32,13 @@ class Log:
         self._file: TextIO | None = None
         self._writer = self._wandb = None
         self._steps, self._start, self._began = steps, start, time.monotonic()
+        self.minutes_before = 0.0  # what the run took up to `start`, also where it was killed
         if workdir is not None:
             path = workdir / "metrics.jsonl"
             _drop_after(path, start)
             self._file = path.open("a+", encoding="utf-8")
             self._last = _last_line(self._file)
+            self.minutes_before = float(self._last[1].get("minutes", 0.0))
             if tensorboard:
                 from tensorboardX import SummaryWriter
 

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         config = read_config(known, overrides)
-        if known.workdir is None and known.steps is None:
+        if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
         backend.prepare()
         backend.join()

@@ -35,8 +35,8 @@ def write_fifo(slot: Mapping[str, jax.Array], rows: jax.Array, present: jax.Arra
 
 
 def init_mean(width: int, dtype: Any) -> dict[str, jax.Array]:
-    """A centre [width], zero at the start."""
-    return {"rows": jnp.zeros((width,), dtype)}
+    """A centre [width], zero at the start; float32 at least, for bfloat16 rounds a step of 1 - m away."""
+    return {"rows": jnp.zeros((width,), jnp.promote_types(dtype, jnp.float32))}
 
 
 def write_mean(
@@ -48,6 +48,7 @@ def write_mean(
     """
     mask = jnp.ones(rows.shape[0], bool) if present is None else present
     count = jnp.sum(mask)
+    rows = rows.astype(slot["rows"].dtype)
     mean = jnp.sum(jnp.where(mask[:, None], rows, 0), 0) / jnp.maximum(count, 1)
     moved = momentum * slot["rows"] + (1 - momentum) * mean
     return {"rows": jnp.where(count > 0, moved, slot["rows"]).astype(slot["rows"].dtype)}

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hcl_jax.errors import InputError, nearest
+
 RESERVED = ("loss", "inputs", "weight", "pairs", "row_weights", "engine")
 GIVEN = ("ids", "row_weights", "engine", "present")  # keywords of a loss that the model fills in, not the recipe
 
@@ -47,13 +49,12 @@ def read(text: str, *, batch: Mapping, outputs: Mapping, target: Mapping, memory
             return batch["index"]
         case "labels":
             return batch["labels"][name]
-        case "views":
-            return batch["views"][owner][name]
         case "memory":
             return memory[owner][name]["rows"]
-        case "target":
-            return jax.lax.stop_gradient(target[owner][name])
-    return outputs[owner][name]
+    made = {"views": batch["views"], "target": target, "output": outputs}[kind][owner]
+    if name not in made:  # only the encoder and the operations know these names
+        raise InputError("config.objectives or memory", f"{text!r}, which is not made", nearest(name, made))
+    return jax.lax.stop_gradient(made[name]) if kind == "target" else made[name]
 
 
 def is_learned(value: Any) -> bool:

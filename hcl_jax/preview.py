@@ -4,6 +4,7 @@ python -m hcl_jax.preview --config=simclr:digits --output=views.png
 """
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
         if not field.startswith("--config.") or not equals:
             parser.error(f"unknown argument {text}; overrides are --config.FIELD=VALUE")
         overrides.append((field.removeprefix("--config."), value))
+    if known.rows < 1 or known.step < 0:
+        parser.error("--rows from 1 and --step from 0 are allowed")
+    if not known.output.endswith((".png", ".pdf", ".svg")) or not pathlib.Path(known.output).absolute().parent.is_dir():
+        parser.error(f"--output={known.output} is no .png, .pdf or .svg in a folder that exists")
     known.workdir = None
     return known, overrides
 

@@ -64,11 +64,16 @@ class Run(NamedTuple):
         return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, whole))
 
 
+def steps_of(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:
+    """How many steps `train.steps` and `train.epochs` mean."""
+    return steps or max(1, int(epochs * num_examples) // batch_size)
+
+
 def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
     """Binds a checked config to data, mesh and parts; allocates nothing."""
     batch_size = config.data.batch_size
     meshes.check_batch(batch_size // config.train.accumulate, mesh)
-    steps = config.train.steps or max(1, int(config.train.epochs * source.num_examples) // batch_size)
+    steps = steps_of(config.train.steps, config.train.epochs, source.num_examples, batch_size)
     batch_sharding = sharding.batch_sharding(mesh)
     specs = data.batch_specs(source, config.views, seed=config.seed, batch_size=batch_size, views=parts.views)
     abstract_batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding), specs)

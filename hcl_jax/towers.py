@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.rows import Rows
+from hcl_jax.errors import InputError, nearest
 from hcl_jax.state import named_key
 
 Outputs = dict[str, dict[str, jax.Array]]
@@ -185,6 +186,9 @@ def init(tower: Tower, key: jax.Array, views: Mapping[str, Any]) -> tuple[Any, A
     params: dict[str, Any] = {"encoder": variables.get("params", {}), "heads": {}}
     stats: dict[str, Any] = {"encoder": variables.get("batch_stats", {}), "heads": {}}
     for head, module in tower.heads.items():
+        if tower.reads[head] not in made:
+            where = f"config.towers.{tower.name}.heads.{head}.reads"
+            raise InputError(where, repr(tower.reads[head]), f"what the encoder makes: {nearest('', made)}")
         made[head], variables = module.init_with_output(named_key(key, f"heads/{head}"), made[tower.reads[head]], rows)
         params["heads"][head] = variables.get("params", {})
         stats["heads"][head] = variables.get("batch_stats", {})

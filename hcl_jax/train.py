@@ -12,13 +12,15 @@ from hcl_jax import card, data, validate, workdir
 from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.encoders import ENCODERS, HEADS
+from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
+from hcl_jax.evaluation import check as evaluation_check
 from hcl_jax.init_from import init_from
 from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, TOP1
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, evaluated_params, global_batches
+from hcl_jax.run import Parts, Run, build, evaluated_params, global_batches, steps_of
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
 
@@ -57,26 +59,35 @@ def train_and_evaluate(
     parts = Parts(encoders, heads, losses, top1, views, sources)
     config = configs.complete(config)
     validate.check(config, encoders=encoders, heads=heads, losses=losses, views=views)
-    changed = workdir.check(workdir_path, config)
     if try_steps is not None:
         config = _shortened(config, try_steps)
+    changed = workdir.check(workdir_path, config)
+    if try_steps is not None:
         source, test = data.random_like(config.data, config.views, sources=sources), None
     else:
         source = data.open_source(config.data, config.data.train_split, sources)
         test = data.open_source(config.data, config.data.test_split, sources) if config.evaluate.views else None
     mesh = meshes.make_mesh(config.mesh)
     run = build(config, parts, source, mesh)
+    _check_length(run, source, changed)
+    if test is not None:
+        evaluation_check(run, source, test)
     # Shapes that do not fit, or weights that cannot be read, show here, before a file is written.
     lowered = run.step().lower(run.abstract, run.abstract_batch)
     fresh = not workdir.has_checkpoint(workdir_path)
-    state = init_from(config.init_from, run.init()) if fresh else None
+    # Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
+    apart = try_steps is not None and jax.process_count() > 1
+    checkpoints = Checkpoints(workdir_path, keep=config.checkpoint.keep, meta=run.meta(source), read_only=apart)
+    if fresh:
+        state = init_from(config.init_from, run.init())
+    else:
+        state = checkpoints.restore(run.abstract, run.shardings)
+    start = int(state.step)
+    if start > run.steps:
+        raise InputError("config.train.steps", run.steps, f"at least {start}, the steps that {workdir_path} has done")
 
     first = jax.process_index() == 0
     folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(source))
-    if state is None:
-        state = checkpoints.restore(run.abstract, run.shardings)
-    start = int(state.step)
     log = Log(
         folder if first else None,
         start=start,
@@ -105,14 +116,14 @@ def train_and_evaluate(
             compiled = lowered.compile()
             trace = folder / "profile" if profile and first else None
             batches = global_batches(run, source, start, run.steps)
-            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace)
+            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began)
         if evaluation is not None:
             results = evaluation.full(evaluated_params(state), state.model_state)
             log.write(run.steps, results)
             if first:
-                minutes = (time.monotonic() - began) / 60
+                minutes = log.minutes_before + (time.monotonic() - began) / 60
                 card.write(folder, config, sources={"train": source, "test": test}, mesh=mesh, steps=run.steps,
-                           params=run.abstract.params, minutes=minutes, started_at=start, results=results)  # fmt: skip
+                           params=run.abstract.params, minutes=minutes, results=results)  # fmt: skip
                 log.say(card.table(results))
     return state
 
@@ -127,10 +138,11 @@ def loop(
     checkpoints: Checkpoints,
     evaluation: Evaluation | None = None,
     trace: pathlib.Path | None = None,
+    began: float | None = None,
 ) -> TrainState:
     """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations."""
     config = run.config
-    meter = _Meter(log, config, start)
+    meter = _Meter(log, config, start, began)
     for step in range(start, run.steps):
         asked = time.monotonic()
         batch = next(batches)
@@ -145,24 +157,25 @@ def loop(
             jax.profiler.stop_trace()
         if done % config.log.every == 0 or last or done == start + 1:
             meter.pending = (done, metrics)
-        if done % config.checkpoint.every == 0 or last:
-            meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
-            checkpoints.save(done, state)
         if evaluation is not None and config.evaluate.every and done % config.evaluate.every == 0 and not last:
             meter.fetch()
             paused = time.monotonic()
             log.write(done, evaluation.online(evaluated_params(state), state.model_state))
             meter.since += time.monotonic() - paused
+        if done % config.checkpoint.every == 0 or last:
+            meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
+            checkpoints.save(done, state)
     return state
 
 
 class _Meter:
     """Numbers of a step on their way to the log, fetched while the device is busy with the next step: nothing waits."""
 
-    def __init__(self, log: Log, config: Any, start: int):
+    def __init__(self, log: Log, config: Any, start: int, began: float | None):
         self.log, self.config, self.logged = log, config, start
         self.pending: tuple[int, Any] | None = None
         self.since, self.waited = time.monotonic(), 0.0
+        self.began = self.since if began is None else began
 
     def fetch(self) -> None:
         """Writes the pending numbers, with the rates since the last ones."""
@@ -174,6 +187,7 @@ class _Meter:
         seconds = max(now - self.since, 1e-9)
         values["examples_per_second"] = (step - self.logged) * self.config.data.batch_size / seconds
         values["input_wait_fraction"] = min(self.waited / seconds, 1.0)
+        values["minutes"] = self.log.minutes_before + (now - self.began) / 60
         self.pending, self.since, self.waited, self.logged = None, now, 0.0, step
         self.log.write(step, values)
         self.log.progress(step, values["loss"], values["examples_per_second"])
@@ -183,8 +197,19 @@ class _Meter:
             )
 
 
+def _check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """A run that goes on may grow, never shrink, also where steps and epochs change places."""
+    train, fields = run.config.train, ("steps", "epochs")
+    before = [changed.get(f"train.{f}", (train[f],))[0] for f in fields]
+    old = steps_of(*before, source.num_examples, run.config.data.batch_size)
+    if run.steps < old:
+        raise InputError("config.train.steps", run.steps, f"at least {old}, as the frozen config has it")
+
+
 def _shortened(config: Any, steps: int) -> Any:
     """The same run, `steps` long, on random input."""
+    if steps < 1:
+        raise InputError("--steps", steps, ">= 1")
     plain = config.to_dict()
     plain["train"]["steps"] = steps
     plain["log"]["every"] = 1

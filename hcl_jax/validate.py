@@ -1,9 +1,15 @@
 """Checks a whole config before anything is built. The first fault found is one line that names the field."""
 
+import importlib.util
 import inspect
+import math
 import re
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import jax
 
 from hcl_jax import config as configs
 from hcl_jax import objectives
@@ -106,7 +112,7 @@ def _same_type(where: str, value: Any, default: Any) -> None:
     elif isinstance(default, int):
         good, text = isinstance(value, int) and not isinstance(value, bool), "a whole number"
     elif isinstance(default, float):
-        good, text = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        good, text = _is_number(value), "a number"
     elif isinstance(default, str):
         good, text = isinstance(value, str), "text"
     elif isinstance(default, tuple | list):
@@ -120,6 +126,27 @@ def _same_type(where: str, value: Any, default: Any) -> None:
 def _range(where: str, value: float, good: bool, allowed: str) -> None:
     if not good:
         raise InputError(where, value, allowed)
+
+
+def _is_number(value: Any, whole: bool = False) -> bool:
+    kinds = int if whole else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(where: str, value: Any, good: Callable[[Any], bool], allowed: str, whole: bool = False) -> None:
+    """As _range, for a value of a spec, which may be of any type."""
+    if not _is_number(value, whole) or not good(value):
+        raise InputError(where, repr(value), allowed)
+
+
+def _list(where: str, value: Any, allowed: str) -> None:
+    if not isinstance(value, tuple | list):
+        raise InputError(where, repr(value), allowed)
+
+
+def _mapping(where: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise InputError(where, repr(value), "fields by name")
 
 
 def _numbers(c: Mapping[str, Any]) -> None:
@@ -150,6 +177,10 @@ def _numbers(c: Mapping[str, Any]) -> None:
     for field in ("every", "keep"):
         _range(f"config.checkpoint.{field}", c["checkpoint"][field], c["checkpoint"][field] >= 1, ">= 1")
     _range("config.log.every", c["log"]["every"], c["log"]["every"] >= 1, ">= 1")
+    if c["log"]["wandb"] and importlib.util.find_spec("wandb") is None:
+        raise InputError("config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]")
+    for size in data["shape"]:
+        _number("config.data.shape", size, lambda x: x >= 1, "whole numbers >= 1", whole=True)
     for where, patterns in (
         ("config.optimizer.exclude", optimizer["exclude"]),
         ("config.optimizer.rules", [r[0] for r in _pairs("config.optimizer.rules", optimizer["rules"])]),
@@ -172,7 +203,7 @@ def _pairs(where: str, rules: Any) -> Any:
 
 
 def _one_of(where: str, value: Any, known: Any) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(where, repr(value), nearest(value, known))
 
 
@@ -187,14 +218,37 @@ def _call(where: str, make: Callable, given: Mapping[str, Any], hidden: tuple[st
     for name in known:
         if parameters[name].default is inspect.Parameter.empty and name not in given:
             raise InputError(f"{where}.{name}", "nothing", "this argument is needed")
+        kind = parameters[name].annotation
+        if name in given and not objectives.is_learned(given[name]) and not _fits(given[name], kind):
+            text = re.sub(r"[\w.]+\.(?=[A-Z])", "", inspect.formatannotation(kind)).replace(" | Array", "")
+            raise InputError(f"{where}.{name}", repr(given[name]), text)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from a config may be passed where `kind` is annotated; yes where that says nothing."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, k) for k in inside)
+    if origin is typing.Literal:
+        return value in inside
+    if origin in (Sequence, list):
+        return isinstance(value, tuple | list) and all(_fits(v, inside[0]) for v in value)
+    if kind is types.NoneType or kind is jax.Array:
+        return value is None
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    return _is_number(value, whole=kind is int) if kind in (int, float) else True
 
 
 def _view(where: str, view: Mapping, views: Mapping, kinds: Any, fields: tuple[str, ...]) -> None:
     _same_fields(where, view, fields)
     _one_of(f"{where}.kind", view["kind"], kinds)
-    _range(
-        f"{where}.missing", view["missing"], 0 <= view["missing"] < 1, "0 <= x < 1, the share of examples without it"
-    )
+    share = "0 <= x < 1, the share of examples without it"
+    _number(f"{where}.missing", view["missing"], lambda x: 0 <= x < 1, share)
+    for name in ("field", "draws"):
+        if not isinstance(view[name], str):
+            raise InputError(f"{where}.{name}", repr(view[name]), "text")
+    _list(f"{where}.ops", view["ops"], 'a list of {"op": name, ...}')
     for i, op in enumerate(view["ops"]):
         if not isinstance(op, Mapping) or "op" not in op:
             raise InputError(f"{where}.ops.{i}", repr(op), '{"op": name, ...}')
@@ -217,6 +271,9 @@ def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
     for name, spec in c["towers"].items():
         where = f"config.towers.{name}"
         _same_fields(where, spec, SPEC_FIELDS["tower"])
+        _list(f"{where}.views", spec["views"], f"a list of some of {nearest('', c['views'])}")
+        for part in ("heads", "memory", *(("target",) if spec["target"] is not None else ())):
+            _mapping(f"{where}.{part}", spec[part])
         if not spec["views"]:
             raise InputError(f"{where}.views", "none", f"some of {nearest('', c['views'])}")
         for view in spec["views"]:
@@ -227,7 +284,8 @@ def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
                 )
             owner[view] = name
         _one_of(f"{where}.batching", spec["batching"], ("joint", "per_view"))
-        _range(f"{where}.bn_groups", spec["bn_groups"], spec["bn_groups"] >= 1, ">= 1; 1 = over the whole batch")
+        whole = "a whole number >= 1; 1 = over the whole batch"
+        _number(f"{where}.bn_groups", spec["bn_groups"], lambda x: x >= 1, whole, whole=True)
         if c["data"]["batch_size"] // c["train"]["accumulate"] % spec["bn_groups"]:
             raise InputError(f"{where}.bn_groups", spec["bn_groups"], "a divisor of the (accumulated) batch")
         _module(f"{where}.encoder", spec["encoder"], encoders)
@@ -247,9 +305,10 @@ def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
 def _target(where: str, spec: Mapping) -> None:
     target = spec["target"]
     _same_fields(where, target, SPEC_FIELDS["target"])
-    _range(f"{where}.momentum", target["momentum"], 0 <= target["momentum"] <= 1, "0 <= m <= 1")
+    _number(f"{where}.momentum", target["momentum"], lambda m: 0 <= m <= 1, "0 <= m <= 1")
     _one_of(f"{where}.schedule", target["schedule"], ("constant", "cosine"))
     _one_of(f"{where}.stats", target["stats"], ("own", "ema", "online"))
+    _list(f"{where}.heads", target["heads"], "a list of heads")
     for head in target["heads"]:
         _one_of(f"{where}.heads", head, spec["heads"])
 
@@ -276,8 +335,7 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
         if field not in spec:
             raise InputError(f"{where}.{field}", "nothing", "this field is needed")
     _one_of(f"{where}.loss", spec["loss"], losses)
-    if isinstance(spec["inputs"], str) or not spec["inputs"]:
-        raise InputError(f"{where}.inputs", repr(spec["inputs"]), "a list of names")
+    _list(f"{where}.inputs", spec["inputs"] or None, "a list of names")
     for text in spec["inputs"]:
         _reference(f"{where}.inputs", text, made, c)
     _reference(f"{where}.pairs", spec["pairs"], made, c)
@@ -291,22 +349,28 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
     needed = sum(parameters[n].default is inspect.Parameter.empty for n in arrays)
     if len(spec["inputs"]) < needed or (len(spec["inputs"]) > len(arrays) and not variadic):
         raise InputError(f"{where}.inputs", f"{len(spec['inputs'])} names", f"{len(arrays)} ({', '.join(arrays)})")
+    for field, keyword, off in (("row_weights", "row_weights", None), ("pairs", "ids", "index")):
+        if spec[field] != off and keyword not in parameters:
+            raise InputError(f"{where}.{field}", repr(spec[field]), f"{off!r}: {spec['loss']} reads no {keyword}")
+    if "engine" in spec:
+        _one_of(f"{where}.engine", spec["engine"], ("dense",))
     _call(where, loss, given, (*arrays, *objectives.GIVEN))
     for name, value in {**given, "weight": spec["weight"]}.items():
         if isinstance(value, Mapping):
             _learned(f"{where}.{name}", value, name)
         elif name in POSITIVE and value is not None:
-            good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-            _range(f"{where}.{name}", value, good, "> 0")
-    if not isinstance(spec["weight"], Mapping | int | float) or isinstance(spec["weight"], bool):
+            _number(f"{where}.{name}", value, lambda x: x > 0, "a number > 0")
+    if not isinstance(spec["weight"], Mapping) and not _is_number(spec["weight"]):
         raise InputError(f"{where}.weight", repr(spec["weight"]), "a number, or {learn: linear, init: 0}")
 
 
 def _learned(where: str, value: Mapping[str, Any], name: str) -> None:
     _same_fields(where, value, ("learn", "init", "max"), ("learn", "init"))
     _one_of(f"{where}.learn", value["learn"], ("exp", "linear"))
-    if value["learn"] == "exp" or name in POSITIVE:
-        _range(f"{where}.init", value["init"], value["init"] > 0, "> 0")
+    positive = value["learn"] == "exp" or name in POSITIVE
+    for field in ("init", *(("max",) if "max" in value else ())):
+        allowed = "a number > 0" if positive else "a number"
+        _number(f"{where}.{field}", value[field], lambda x: x > 0 or not positive, allowed)
 
 
 def _memory(c: Mapping[str, Any], made: set[str]) -> None:
@@ -314,6 +378,7 @@ def _memory(c: Mapping[str, Any], made: set[str]) -> None:
     for tower, spec in c["towers"].items():
         for slot, s in spec["memory"].items():
             where = f"config.towers.{tower}.memory.{slot}"
+            _mapping(where, s)
             _one_of(f"{where}.kind", s["kind"], fields)
             _same_fields(where, s, fields[s["kind"]])
             _reference(f"{where}.reads", s["reads"], made, c)
@@ -321,21 +386,18 @@ def _memory(c: Mapping[str, Any], made: set[str]) -> None:
             if reference is None or reference.kind not in ("output", "target"):
                 raise InputError(f"{where}.reads", repr(s["reads"]), "an output of a view")
             if s["kind"] == "fifo":
-                size, batch = s["size"], c["data"]["batch_size"]
-                _range(
-                    f"{where}.size",
-                    size,
-                    isinstance(size, int) and size >= batch and size % batch == 0,
-                    f"a multiple of data.batch_size {batch}",
-                )
+                batch = c["data"]["batch_size"]
+                multiple = f"a multiple of data.batch_size {batch}"
+                _number(f"{where}.size", s["size"], lambda x, b=batch: x >= b and x % b == 0, multiple, whole=True)
             else:
-                _range(f"{where}.momentum", s["momentum"], 0 <= s["momentum"] < 1, "0 <= m < 1")
+                _number(f"{where}.momentum", s["momentum"], lambda m: 0 <= m < 1, "0 <= m < 1")
 
 
 def _evaluate(c: Mapping[str, Any], made: set[str], views: Mapping, kinds: Any) -> None:
     spec = c["evaluate"]
     for name, view in spec["views"].items():
         where = f"config.evaluate.views.{name}"
+        _mapping(where, view)
         _view(where, view, views, kinds, SPEC_FIELDS["evaluation view"])
         _one_of(f"{where}.tower", view["tower"], c["towers"])
         _one_of(f"{where}.output", view["output"], ("h", *c["towers"][view["tower"]]["heads"]))
@@ -354,10 +416,13 @@ def _evaluate(c: Mapping[str, Any], made: set[str], views: Mapping, kinds: Any) 
             view, _, output = str(name).partition(".")
             _one_of("config.evaluate.retrieval", view, spec["views"])
             _one_of("config.evaluate.retrieval", output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))
-    for k in (*spec["recall_at"], *spec["per_class"]):
-        _range("config.evaluate.recall_at, per_class", k, isinstance(k, int) and k >= 1, "whole numbers >= 1")
+    for field in ("recall_at", "per_class"):
+        for k in spec[field]:
+            _number(f"config.evaluate.{field}", k, lambda x: x >= 1, "whole numbers >= 1", whole=True)
+    if spec["retrieval"] and not spec["recall_at"]:
+        raise InputError("config.evaluate.recall_at", "none", "at least one whole number, for evaluate.retrieval")
     _range("config.evaluate.draws", spec["draws"], spec["draws"] >= 1, ">= 1")
     if spec["knn"] is not None:
         _same_fields("config.evaluate.knn", spec["knn"], ("k", "temperature"))
-        _range("config.evaluate.knn.k", spec["knn"]["k"], spec["knn"]["k"] >= 1, ">= 1")
-        _range("config.evaluate.knn.temperature", spec["knn"]["temperature"], spec["knn"]["temperature"] > 0, "> 0")
+        _number("config.evaluate.knn.k", spec["knn"]["k"], lambda k: k >= 1, "a whole number >= 1", whole=True)
+        _number("config.evaluate.knn.temperature", spec["knn"]["temperature"], lambda t: t > 0, "a number > 0")

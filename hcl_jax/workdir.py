@@ -15,7 +15,11 @@ def resume_config(workdir: str | os.PathLike) -> Any:
     path = pathlib.Path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
-    config = configs.from_json(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(str(path), f"no text ({error})", "the config.json that a run wrote") from None
+    config = configs.from_json(text, str(path))
     reference = configs.defaults().to_dict()
     for section in reference:
         if section not in config:

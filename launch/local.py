@@ -38,15 +38,15 @@ def run(command: list[str], processes: int, logs: pathlib.Path | None = None) ->
     """Starts `command` once a process and waits; returns 0, or the first status that is not 0."""
     files: list[IO[bytes]] = []
     children = []
-    for i, variables in enumerate(environments(processes, free_port())):
-        output = None
-        if i and logs is not None:
-            logs.mkdir(parents=True, exist_ok=True)
-            output = (logs / f"process_{i}.log").open("wb")
-            files.append(output)
-        stream = output if output is not None else (None if i == 0 else sys.stderr)
-        children.append(subprocess.Popen(command, env=os.environ | variables, stdout=stream, stderr=output))
     try:
+        for i, variables in enumerate(environments(processes, free_port())):
+            output = None
+            if i and logs is not None:
+                logs.mkdir(parents=True, exist_ok=True)
+                output = (logs / f"process_{i}.log").open("wb")
+                files.append(output)
+            stream = output if output is not None else (None if i == 0 else sys.stderr)
+            children.append(subprocess.Popen(command, env=os.environ | variables, stdout=stream, stderr=output))
         while True:
             statuses = [child.poll() for child in children]
             failed = [s for s in statuses if s]
@@ -85,7 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = known.command[1:] if known.command[:1] == ["--"] else known.command
     if not command or known.processes < 1:
         parser.error("a command after --, and --processes >= 1, are needed")
-    return run(command, known.processes, known.logs)
+    # The children must not outlive a launcher that is told to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        return run(command, known.processes, known.logs)
+    except FileNotFoundError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

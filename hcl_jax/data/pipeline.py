@@ -69,11 +69,13 @@ def batch_specs(
     batch_size: int,
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
+    where: str = "config.views",
 ) -> Batch:
     """Shapes and dtypes of a whole training batch; reads no record.
 
     Args:
       source, views_config, seed, batch_size, views, keep_draws: as for `batches`.
+      where: the config field of the views, for messages.
 
     Returns:
       A batch of jax.ShapeDtypeStruct with leading axis B.
@@ -81,14 +83,14 @@ def batch_specs(
     Raises:
       InputError: a view whose shape differs from record to record.
     """
-    local = _checked(source, views_config, np.arange(batch_size), batch_size)
+    local = _checked(source, views_config, np.arange(batch_size), batch_size, where)
     positions = _shuffled(source.num_examples, seed, batch_size, local)
-    stream = _stream(source, views_config, positions, seed, batch_size, local, (0, 1), views, keep_draws)
+    stream = _stream(source, views_config, positions, seed, batch_size, local, (0, 1), views, keep_draws, where)
     for name, view in stream.element_spec["views"].items():
         for leaf in tf.nest.flatten(view):
             if not leaf.shape.is_fully_defined():
                 raise InputError(
-                    f"config.views.{name}.ops",
+                    f"{where}.{name}.ops",
                     f"records of shape {leaf.shape}",
                     "ops that give one shape: a crop or a resize",
                 )
@@ -142,19 +144,21 @@ def _shuffled(num_examples: int, seed: int, batch_size: int, local: np.ndarray) 
     return positions
 
 
-def _checked(source: Source, views_config: Mapping[str, Any], rows: Any, batch_size: int) -> np.ndarray:
+def _checked(
+    source: Source, views_config: Mapping[str, Any], rows: Any, batch_size: int, where: str = "config.views"
+) -> np.ndarray:
     local = np.asarray(rows, np.int64)
     if local.ndim != 1 or not local.size or local.min() < 0 or local.max() >= batch_size or (np.diff(local) <= 0).any():
         raise InputError("rows", repr(rows), f"rising row numbers from 0 to {batch_size - 1}")
     for name, view in views_config.items():
         if view["field"] not in source.fields:
             raise InputError(
-                f"config.views.{name}.field",
+                f"{where}.{name}.field",
                 repr(view["field"]),
                 f"fields of {source.name}: {nearest(view['field'], source.fields)}",
             )
         if not 0 <= view.get("missing", 0.0) <= 1:
-            raise InputError(f"config.views.{name}.missing", view["missing"], "0 to 1, a fraction of the examples")
+            raise InputError(f"{where}.{name}.missing", view["missing"], "0 to 1, a fraction of the examples")
     return local
 
 
@@ -168,6 +172,7 @@ def _stream(
     steps: tuple[int, int | None],
     views: Mapping[str, Any],
     keep_draws: bool,
+    where: str = "config.views",
 ) -> Any:
     @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
     def make(step: Any) -> Batch:
@@ -180,7 +185,7 @@ def _stream(
             batch["labels"][label] = value if real is None else _blank(value, real, -1)
         for name, view in views_config.items():
             draws = Draws(seed, step, batch_size, local, view.get("draws") or name)
-            made = make_view(view, record[view["field"]], draws, views=views, where=f"config.views.{name}")
+            made = make_view(view, record[view["field"]], draws, views=views, where=f"{where}.{name}")
             there = _presence(source, record, name, view, index, real, seed)
             if there is not None:
                 made = {
