@@ -1,7 +1,7 @@
 """CLIP: an image tower and a text tower, symmetric cross entropy with a learned scale.
 
 Command:  python -m hcl_jax.main --config=clip:emoji --config.data.dir=DIR --workdir=runs/clip
-Arguments: emoji, vit_b
+Arguments: emoji, pairs, vit_b
 Hardware: emoji on 2 CPU cores; vit_b on 128 A100 or as many TPU chips (36 h for ViT-B/32 at batch 32768).
 Expected: emoji, see README.md; vit_b on LAION-400M as published by open_clip: ViT-B/32 62.96 % zero-shot ImageNet.
 Source:   Radford et al. 2021, "Learning transferable visual models from natural language supervision", 2103.00020.
@@ -52,6 +52,19 @@ def emoji():
     return c
 
 
+def pairs():
+    """Your own image-text pairs: data.dir holds train.npz and test.npz with `image` [N, H, W, C] and `text` [N]."""
+    c = emoji()
+    c.data.name, c.data.labels = "npz", ()
+    c.views.image.field, c.views.text.field = "image", "text"
+    c.views.image.ops = ({"op": "to_rgb"}, *c.views.image.ops[1:])
+    for view, field in (("image", "image"), ("text", "text")):
+        c.evaluate.views[view]["field"] = field
+    c.evaluate.views["image"]["ops"] = ({"op": "to_rgb"}, {"op": "resize", "size": 32})
+    c.evaluate.labels = ""
+    return c
+
+
 def vit_b():
     """ViT-B/32 and a 12-layer causal text transformer at batch 32,768: the paper's settings (table 19)."""
     c = defaults()
@@ -70,7 +83,7 @@ def vit_b():
     return c
 
 
-ARGUMENTS = {f.__name__: f for f in (emoji, vit_b)}
+ARGUMENTS = {f.__name__: f for f in (emoji, pairs, vit_b)}
 
 
 def get_config(argument="emoji"):

@@ -15,7 +15,7 @@ from hcl_jax.views import VIEWS
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RECIPES = [
     "simclr:digits", "simclr:fashion_mnist", "simclr:cifar10", "simclr:cifar10_paper", "simclr:imagenet", "clip:emoji",
-    "clip:vit_b", "three_views:emoji", "simclr_series:BasicMotions",
+    "clip:pairs", "clip:vit_b", "three_views:emoji", "simclr_series:BasicMotions",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ SHRINK = {
     "simclr:cifar10_paper": ["towers.image.encoder={'name': 'resnet18', 'stem': 'small', 'width': 0.125}"],
     "simclr:imagenet": ["towers.image.encoder.width=0.125", "towers.image.heads.z.hidden=16", "data.shape=(48,48,3)"],
     "clip:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
+    "clip:pairs": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
     "clip:vit_b": [
         "towers.image.encoder={'name': 'vit', 'variant': 'ti/32', 'depth': 1}",
         "towers.text.encoder.width=32",
