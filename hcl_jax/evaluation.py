@@ -47,7 +47,8 @@ class Features(NamedTuple):
 
 def check(run: Run, train: data.Source, test: data.Source) -> None:
     """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
-    spec, made = run.config.evaluate, {}
+    spec = run.config.evaluate
+    made: dict[str, tuple[int, ...]] = {}
     if spec.views and spec.labels and not train.labels[spec.labels]:
         raise InputError("config.evaluate.labels", f"{spec.labels!r}, which holds no classes", "'' or classes")
     for view, of in spec.views.items():

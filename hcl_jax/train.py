@@ -199,9 +199,8 @@ class _Meter:
 
 def _check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any, Any]]) -> None:
     """A run that goes on may grow, never shrink, also where steps and epochs change places."""
-    train, fields = run.config.train, ("steps", "epochs")
-    before = [changed.get(f"train.{f}", (train[f],))[0] for f in fields]
-    old = steps_of(*before, source.num_examples, run.config.data.batch_size)
+    steps, epochs = (changed.get(f"train.{f}", (run.config.train[f],))[0] for f in ("steps", "epochs"))
+    old = steps_of(steps, epochs, source.num_examples, run.config.data.batch_size)
     if run.steps < old:
         raise InputError("config.train.steps", run.steps, f"at least {old}, as the frozen config has it")
 

@@ -388,7 +388,8 @@ def _memory(c: Mapping[str, Any], made: set[str]) -> None:
             if s["kind"] == "fifo":
                 batch = c["data"]["batch_size"]
                 multiple = f"a multiple of data.batch_size {batch}"
-                _number(f"{where}.size", s["size"], lambda x, b=batch: x >= b and x % b == 0, multiple, whole=True)
+                _number(f"{where}.size", s["size"], lambda x: x >= 1, multiple, whole=True)
+                _range(f"{where}.size", s["size"], s["size"] % batch == 0, multiple)
             else:
                 _number(f"{where}.momentum", s["momentum"], lambda m: 0 <= m < 1, "0 <= m < 1")
 
