@@ -61,6 +61,9 @@ def defaults() -> ConfigDict:
                 "momentum": 0.9,
                 "b1": 0.9,
                 "b2": 0.999,
+                "eps": 0.0,  # of adamw and lamb; 0 = 1e-8 and 1e-6
+                "nesterov": False,
+                "trust_coefficient": 1e-3,  # of lars
                 "schedule": "cosine",
                 "warmup_steps": 0,
                 "warmup_epochs": 0.0,

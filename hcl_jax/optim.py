@@ -143,7 +143,7 @@ def _lamb(c: Mapping[str, Any], rate: optax.Schedule, mask: Mask) -> optax.Gradi
 
 
 def _adam(c: Mapping[str, Any], eps: float) -> optax.GradientTransformation:
-    return optax.scale_by_adam(b1=c.get("b1", 0.9), b2=c.get("b2", 0.999), eps=c.get("eps", eps))
+    return optax.scale_by_adam(b1=c.get("b1", 0.9), b2=c.get("b2", 0.999), eps=c.get("eps", 0.0) or eps)
 
 
 def _decay(c: Mapping[str, Any], mask: Mask) -> optax.GradientTransformation:

@@ -172,7 +172,7 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _one_of("config.optimizer.schedule", optimizer["schedule"], ("constant", "cosine"))
     for field in ("momentum", "b1", "b2", "average"):
         _range(f"config.optimizer.{field}", optimizer[field], 0 <= optimizer[field] < 1, "0 <= x < 1")
-    for field in ("weight_decay", "warmup_steps", "warmup_epochs", "clip"):
+    for field in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps", "trust_coefficient"):
         _range(f"config.optimizer.{field}", optimizer[field], optimizer[field] >= 0, ">= 0")
     for field in ("every", "keep"):
         _range(f"config.checkpoint.{field}", c["checkpoint"][field], c["checkpoint"][field] >= 1, ">= 1")
