@@ -8,6 +8,7 @@ python -m hcl_jax.main --config=simclr:imagenet --steps=2
 """
 
 import argparse
+import os
 import sys
 import tempfile
 
@@ -24,11 +25,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"Packaged recipes: {', '.join(configs.recipe_names())}. docs/config.md lists every field.",
     )  # fmt: skip
-    parser.add_argument(
-        "--config", metavar="RECIPE[:ARG]", help="a packaged recipe's name, or a .py file with get_config"
-    )
+    parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe, or a .py file with get_config")
     parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
-    parser.add_argument("--workdir", metavar="DIR", help="the run's folder; an existing run there goes on")
+    parser.add_argument("--workdir", metavar="DIR", type=os.path.expanduser, help="the run's folder; a run goes on")
     parser.add_argument("--steps", type=int, metavar="N", help="N steps on random input, without data or evaluation")
     parser.add_argument("--profile", action="store_true", help="write a trace of ten steps to DIR/profile")
     known, rest = parser.parse_known_args(arguments)
@@ -70,9 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         with tempfile.TemporaryDirectory() as scratch:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
-    except InputError as error:
-        print(f"hcl_jax: {error}", file=sys.stderr)
-        return 2
+    except (InputError, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        print(f"hcl_jax: {f'stopped; --workdir={known.workdir} goes on' if stopped else error}", file=sys.stderr)
+        return 130 if stopped else 2
     return 0
 
 

@@ -194,6 +194,15 @@ def test_unknown_flags_exit_with_2(flags, capsys):
     assert error.value.code == 2
 
 
+def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hcl_jax.train.train_and_evaluate", stopped)
+    assert run(f"--workdir={tmp_path / 'w'}") == 130
+    assert f"--workdir={tmp_path / 'w'} goes on" in capsys.readouterr().err
+
+
 def test_help_exits_with_0(capsys):
     with pytest.raises(SystemExit) as error:
         main(["--help"])
