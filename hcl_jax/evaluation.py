@@ -73,7 +73,7 @@ def _outputs(spec: Any, view: str) -> tuple[str, ...]:
 
 
 class Evaluation:
-    """Evaluates states of one run; keeps the raw features and the compiled encoders between calls.
+    """Evaluates states of one run; keeps the compiled encoders between calls.
 
     Args:
       run: the run that made them.
