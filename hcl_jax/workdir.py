@@ -20,11 +20,14 @@ def resume_config(workdir: str | os.PathLike) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(str(path), f"no text ({error})", "the config.json that a run wrote") from None
     config = configs.from_json(text, str(path))
-    reference = configs.defaults().to_dict()
-    for section in reference:
-        if section not in config:
+    plain = config.to_dict()
+    for section, fields in configs.defaults().to_dict().items():
+        if section not in plain:
             raise InputError(str(path), f"no field {section!r}", "the config.json that a run wrote")
-    return config
+        if isinstance(fields, dict) and isinstance(plain[section], dict):
+            # A field that is younger than the run has its default, which is how the run was begun.
+            plain[section] = {**fields, **plain[section]}
+    return configs.complete(configs.ConfigDict(plain))
 
 
 def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]:

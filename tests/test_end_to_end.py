@@ -14,6 +14,8 @@ from hcl_jax import evaluation
 from hcl_jax.config import load
 from hcl_jax.main import main
 from hcl_jax.train import train_and_evaluate
+from hcl_jax.workdir import check as workdir_check
+from hcl_jax.workdir import resume_config
 
 SMALL = [
     "--config=simclr:digits",
@@ -76,6 +78,14 @@ def test_the_workdir_alone_goes_on(finished, capsys):
     assert main([f"--workdir={finished}"]) == 0
     assert "resumed at step 6 of 6" in capsys.readouterr().out
     assert [{k: v for k, v in x.items()} for x in lines(finished)] == before
+
+
+def test_a_field_younger_than_the_run_has_its_default(finished, tmp_path):
+    frozen = json.loads((finished / "config.json").read_text())
+    del frozen["optimizer"]["nesterov"]
+    (tmp_path / "config.json").write_text(json.dumps(frozen))
+    assert resume_config(tmp_path).optimizer.nesterov is False
+    assert workdir_check(finished, resume_config(tmp_path)) == {}
 
 
 def test_offline_evaluation_gives_the_online_numbers(finished, capsys):
