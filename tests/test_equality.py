@@ -89,7 +89,7 @@ def test_float64_runs_are_equal_on_every_mesh(recipe):
     with jax.enable_x64(True):
         begun = start(recipe, "float64")
         expected, params = losses(recipe, "float64", MESHES["1"], begun)
-        assert expected[-1] < expected[0]
+        assert np.ptp(expected) > 1e-2, "steps that change nothing would be equal anywhere"
         for name, mesh in list(MESHES.items())[1:]:
             got, others = losses(recipe, "float64", mesh, begun)
             np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)
