@@ -61,6 +61,7 @@ def test_a_run_leaves_its_folder(finished):
         assert f"eval/image/{name}/knn_accuracy" in card["results"]
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_has_the_numbers_of_the_whole(finished, tmp_path):
     folder = tmp_path / "parts"
     assert run("--config.train.steps=4", "--config.optimizer.schedule=constant", f"--workdir={folder}") == 0
@@ -95,6 +96,7 @@ def test_offline_evaluation_gives_the_online_numbers(finished, capsys):
     assert offline == online
 
 
+@pytest.mark.slow
 def test_online_evaluation_shares_the_line_of_its_step(tmp_path):
     assert run("--config.train.steps=4", "--config.evaluate.every=2", f"--workdir={tmp_path / 'w'}") == 0
     assert [x["step"] for x in lines(tmp_path / "w")] == [1, 2, 3, 4]
@@ -107,6 +109,7 @@ def saved_params(folder):
         return manager.restore(manager.latest_step(), args=wanted)["state"]["params"]["image"]
 
 
+@pytest.mark.slow
 def test_weights_of_another_run_start_this_one(finished, tmp_path):
     fields = {"init_from.path": str(finished), "init_from.include": ("^image/encoder",), "init_from.frozen": True}
     flags = [f"--config.{k}={v}" for k, v in fields.items()]
@@ -126,6 +129,7 @@ def test_steps_need_no_data_and_no_workdir(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace(tmp_path):
     assert run("--config.train.steps=8", "--profile", f"--workdir={tmp_path / 'w'}", "--config.evaluate.views={}") == 0
     assert list((tmp_path / "w" / "profile").rglob("*.xplane.pb"))

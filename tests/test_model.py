@@ -40,6 +40,7 @@ def leaves(state):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES[1:], ids=str)
 @pytest.mark.parametrize("make", [two_views, moco], ids=["simclr", "moco"])
 def test_first_steps_do_not_depend_on_the_mesh(make, mesh):
@@ -51,6 +52,7 @@ def test_first_steps_do_not_depend_on_the_mesh(make, mesh):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_initial_numbers_do_not_depend_on_the_mesh():
     for mesh in MESHES:
         state, _, _ = start(moco(), batch_of(moco()), mesh)
