@@ -1,7 +1,7 @@
 """SimCLR on images: two augmented views, one tower, NT-Xent.
 
 Command:  python -m hcl_jax.main --config=simclr:digits --workdir=runs/digits
-Arguments: digits, fashion_mnist, cifar10, imagenet
+Arguments: digits, fashion_mnist, cifar10, cifar10_paper, imagenet
 Hardware: digits, fashion_mnist and cifar10 on 2 CPU cores; imagenet on 128 TPU v3 cores.
 Expected: see the table in README.md; imagenet as published: 64.5 % linear top-1 after 100 epochs at batch 4096,
           69.3 % after 1000 (Table B.1 and section 6; 1.5 h for 100 epochs on 128 TPU v3 cores).
