@@ -185,6 +185,13 @@ def test_a_workdir_that_cannot_be_written(capsys, tmp_path):
     tmp_path.chmod(stat.S_IRWXU)
 
 
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a folder that not even root may write: Linux's /proc"
+)
+def test_a_workdir_where_not_even_root_may_write(capsys):
+    assert "cannot be written" in refused(capsys, *SMALL, "--workdir=/proc/hcl_jax_run")
+
+
 def test_a_workdir_of_another_run(finished, capsys):
     flags = [*SMALL, "--config.train.steps=6", f"--workdir={finished}"]
     text = refused(capsys, *flags, "--config.optimizer.learning_rate=0.5")
