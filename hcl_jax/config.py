@@ -23,7 +23,14 @@ OPEN_SPECS = ("views.", "towers.", "objectives.", "evaluate.views.")
 
 VIEW = {"draws": None, "missing": 0.0}
 EVALUATION_VIEW = {"output": "h", "draws": None, "missing": 0.0}
-TOWER: dict[str, Any] = {"heads": {}, "target": None, "memory": {}, "batching": "joint", "bn_groups": 1}
+TOWER: dict[str, Any] = {
+    "heads": {},
+    "target": None,
+    "memory": {},
+    "batching": "joint",
+    "bn_groups": 1,
+    "frozen": False,
+}
 HEAD = {"reads": "h"}
 TARGET = {"momentum": 0.996, "schedule": "cosine", "heads": (), "stats": "own"}
 MEMORY = {"kind": "fifo"}
@@ -44,9 +51,13 @@ def defaults() -> ConfigDict:
                 "num_examples": 0,  # 0 = all; else the first n of the training split
                 "batch_size": 256,  # global, in examples
                 "labels": ("label",),
+                "labelled": 1.0,  # share of the training examples that keep their labels; those of others are -1
                 "num_classes": 0,  # 0 = as the source says
+                "order": "shuffled",  # or "whole": each step holds every record once, in order (one graph)
+                "generated": "",  # folder of views made offline (python -m hcl_jax.generate): the field "generated"
                 "shape": (),  # of one example where the source cannot say (random input, folders)
                 "text": "text",  # the column of a CSV or the key of an npz that holds the text
+                "standardise": False,  # series: by the training split's mean and deviation of each channel
                 "in_memory": True,
                 "prepare": False,  # let TFDS download and prepare what is missing
             },
@@ -68,7 +79,8 @@ def defaults() -> ConfigDict:
                 "warmup_steps": 0,
                 "warmup_epochs": 0.0,
                 "clip": 0.0,  # global norm; 0 = off
-                "average": 0.0,  # decay of the weight average that evaluation reads; 0 = off
+                "average": 0.0,  # decay of the weight average that evaluation reads; 0 = off, 1 = mean of all
+                "unit_norm": (),  # regexes: kernels whose columns are put back to unit length after each update
                 "exclude": ("bias$", "scale$", "(^|/)objectives/", "position", "(cls|register)$"),
                 "rules": (),  # (regex, learning-rate multiplier): 0 freezes, negative ascends
             },
@@ -77,6 +89,7 @@ def defaults() -> ConfigDict:
                 "steps": 0,  # 0 = from epochs
                 "epochs": 10.0,
                 "accumulate": 1,
+                "seeds": 1,  # so many runs in one program, with seeds seed, seed + 1, ...
                 "compute_dtype": "float32",
                 "param_dtype": "float32",
                 "remat": False,
@@ -90,6 +103,9 @@ def defaults() -> ConfigDict:
                 "labels": "label",
                 "knn": {"k": 20, "temperature": 0.07},
                 "linear": True,
+                "svm": False,  # RBF support vector machine, its C chosen on the training rows
+                "folds": 0,  # of cross-validation over the training split, in place of a test split; 0 = off
+                "objectives": False,  # the objectives on the test split, in evaluation mode
                 "per_class": (),
                 "draws": 5,
                 "retrieval": (),

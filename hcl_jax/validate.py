@@ -21,7 +21,7 @@ POSITIVE = ("temperature", "scale", "base_temperature")  # a loss divides by the
 SPEC_FIELDS = {
     "view": ("kind", "field", "ops", "draws", "missing"),
     "evaluation view": ("kind", "field", "ops", "draws", "missing", "tower", "output"),
-    "tower": ("views", "encoder", "heads", "target", "memory", "batching", "bn_groups"),
+    "tower": ("views", "encoder", "heads", "target", "memory", "batching", "bn_groups", "frozen"),
     "target": ("momentum", "schedule", "heads", "stats"),
 }
 
