@@ -16,7 +16,7 @@ from hcl_jax import objectives
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.towers import head_order, with_read
 
-KINDS = ("image", "series", "text")
+KINDS = ("image", "series", "text", "graph", "features")
 POSITIVE = ("temperature", "scale", "base_temperature")  # a loss divides by these or scales logits with them
 SPEC_FIELDS = {
     "view": ("kind", "field", "ops", "draws", "missing"),

@@ -8,7 +8,7 @@ from typing import Any
 from hcl_jax.data import arrays, emoji, folder, random, series, tfds
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
 from hcl_jax.data.random import random_like
-from hcl_jax.data.source import Arrays, Source, from_arrays
+from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
 from hcl_jax.errors import InputError
 
 
@@ -55,9 +55,8 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
     """
     if data.num_examples < 0:
         raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
-    if data.name in sources:
-        return sources[data.name](data, split)
-    return tfds.open_tfds(data, split, sources)
+    source = sources[data.name](data, split) if data.name in sources else tfds.open_tfds(data, split, sources)
+    return with_labelled(source, data.labelled) if split == data.train_split else source
 
 
 __all__ = [

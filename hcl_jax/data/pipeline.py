@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcl_jax.data import images, order
+from hcl_jax.data import images
+from hcl_jax.data import order as orders
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import VIEWS, make_view
@@ -30,6 +31,7 @@ def batches(
     rows: Sequence[int] | np.ndarray,
     start: int,
     stop: int | None,
+    order: str = "shuffled",
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
 ) -> Iterator[Batch]:
@@ -44,6 +46,8 @@ def batches(
       batch_size: B, rows of the global batch; may exceed N.
       rows: int [n], sorted global rows that this process makes.
       start, stop: steps; stop None never ends.
+      order: "shuffled" as above, or "whole": each step holds every record once, record r in row r, and rows past the
+        last record are absent (one graph as the whole batch).
       views: op name -> function.
       keep_draws: whether a view keeps the random numbers it drew, as "draws".
 
@@ -56,7 +60,7 @@ def batches(
     """
 
     local = _checked(source, views_config, rows, batch_size)
-    positions = _shuffled(source.num_examples, seed, batch_size, local)
+    positions = _positions(source.num_examples, seed, batch_size, local, order)
     stream = _stream(source, views_config, positions, seed, batch_size, local, (start, stop), views, keep_draws)
     return _numpy(stream.as_numpy_iterator(), source, views_config, positions, start)
 
@@ -67,6 +71,7 @@ def batch_specs(
     *,
     seed: int,
     batch_size: int,
+    order: str = "shuffled",
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
     where: str = "config.views",
@@ -74,7 +79,7 @@ def batch_specs(
     """Shapes and dtypes of a whole training batch; reads no record.
 
     Args:
-      source, views_config, seed, batch_size, views, keep_draws: as for `batches`.
+      source, views_config, seed, batch_size, order, views, keep_draws: as for `batches`.
       where: the config field of the views, for messages.
 
     Returns:
@@ -84,7 +89,7 @@ def batch_specs(
       InputError: a view whose shape differs from record to record.
     """
     local = _checked(source, views_config, np.arange(batch_size), batch_size, where)
-    positions = _shuffled(source.num_examples, seed, batch_size, local)
+    positions = _positions(source.num_examples, seed, batch_size, local, order)
     stream = _stream(source, views_config, positions, seed, batch_size, local, (0, 1), views, keep_draws, where)
     for name, view in stream.element_spec["views"].items():
         for leaf in tf.nest.flatten(view):
@@ -126,20 +131,32 @@ def evaluation_batches(
     Raises:
       InputError: as `batches`.
     """
-
-    def positions(step: Any) -> tuple[Any, Any]:
-        place = step * batch_size + tf.constant(local, tf.int64)
-        return tf.minimum(place, source.num_examples - 1), place < source.num_examples
-
     local = _checked(source, views_config, rows, batch_size)
+    positions = _in_order(source.num_examples, batch_size, local)
     steps = (0, -(-source.num_examples // batch_size))
     stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws)
     return _numpy(stream.as_numpy_iterator(), source, views_config, positions, 0)
 
 
-def _shuffled(num_examples: int, seed: int, batch_size: int, local: np.ndarray) -> Positions:
+def _in_order(num_examples: int, batch_size: int, local: np.ndarray) -> Positions:
+    def positions(step: Any) -> tuple[Any, Any]:
+        place = step * batch_size + tf.constant(local, tf.int64)
+        return tf.minimum(place, num_examples - 1), place < num_examples
+
+    return positions
+
+
+def _positions(num_examples: int, seed: int, batch_size: int, local: np.ndarray, order: str) -> Positions:
+    if order == "whole":
+        if batch_size < num_examples:
+            raise InputError(
+                "config.data.batch_size", batch_size, f"at least {num_examples}, all records: data.order is whole"
+            )
+        first = _in_order(num_examples, batch_size, local)
+        return lambda step: first(0 * step)
+
     def positions(step: Any) -> tuple[Any, None]:
-        return order.records(step * batch_size + tf.constant(local, tf.int64), num_examples, seed), None
+        return orders.records(step * batch_size + tf.constant(local, tf.int64), num_examples, seed), None
 
     return positions
 
@@ -216,7 +233,7 @@ def _presence(
     if source.present is not None:
         masks.append(record[source.present][:, list(source.fields).index(view["field"])])
     if view.get("missing", 0.0) > 0:
-        masks.append(~order.lacks(index, view["missing"], seed, name))
+        masks.append(~orders.lacks(index, view["missing"], seed, name))
     there = None
     for mask in masks:
         there = mask if there is None else there & mask

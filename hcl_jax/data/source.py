@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hcl_jax.data import order
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
 
@@ -22,7 +23,8 @@ class Source(NamedTuple):
       num_examples: N; records are 0..N-1.
       fetch: int64 [n] -> {field: tensor [n, ...]} for every name in `fields` and `labels`, and `present`. Called inside
         tf.data graphs. A string field of a picture holds encoded bytes (JPEG, PNG).
-      fields: what a view may read, name -> (shape of one record with None where it varies, dtype name).
+      fields: what a view may read, name -> (shape of one record with None where it varies, dtype name). A field of
+        several arrays (a graph: nodes, edges, masks) has the dtype name "arrays", and `fetch` gives a dict for it.
       labels: label -> number of classes (labels 0..C-1, and -1 for unknown); 0 when the label is no class.
       present: None, or the name under which `fetch` gives bool [n, len(fields)], columns in the order of `fields`.
       fingerprint: sha256 that differs when the records differ.
@@ -48,14 +50,15 @@ class Arrays(NamedTuple):
     """What a reader gives for one split: NumPy arrays with the records on the leading axis.
 
     Fields:
-      fields: inputs, name -> [N, ...]; text is an array of str.
+      fields: inputs, name -> [N, ...], or {part: [N, ...]}; text is an array of str. A float array whose name begins
+        with "series" may hold nan: a missing value.
       labels: label -> int [N] (classes) or float [N, ...] (values).
       classes: label -> number of classes, 0 for values.
       present: field -> bool [N] for the fields that some records lack.
       names: a name for each record, or None.
     """
 
-    fields: dict[str, np.ndarray]
+    fields: dict[str, np.ndarray | dict[str, np.ndarray]]
     labels: dict[str, np.ndarray]
     classes: dict[str, int]
     licence: str
@@ -125,7 +128,8 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
       InputError: a label that is not there or outside its classes, arrays of unequal length, or no record.
     """
     labels = {k: arrays.labels[k] for k in chosen_labels(data, arrays.labels)}
-    columns = {**arrays.fields, **labels}
+    inputs = _parts(arrays.fields)
+    columns = {**inputs, **labels}
     lengths = {k: len(v) for k, v in columns.items()}
     if len(set(lengths.values())) != 1:
         raise InputError(f"{name} {split}", f"lengths {lengths}", "one record in every array")
@@ -135,22 +139,23 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
     classes = {k: class_count(data, arrays.classes[k]) for k in labels}
     for label, values in labels.items():
         check_label(f"{name} {split}: label {label}", values, classes[label])
-    for field, values in arrays.fields.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+    for field, values in inputs.items():
+        if values.dtype.kind != "f":
+            continue
+        bad = np.isinf(values) if field.startswith("series") else ~np.isfinite(values)
+        if bad.any():
             raise InputError(f"{name} {split}: field {field}", "a number that is not finite", "finite numbers")
     columns = {k: v[:size] for k, v in columns.items()}
     mark = None
     if arrays.present:
         mark = "present"
-        there = [np.asarray(arrays.present.get(k, np.ones(lengths[k], bool)))[:size] for k in arrays.fields]
+        there = [np.asarray(arrays.present.get(k, np.ones(size, bool)))[:size] for k in arrays.fields]
         columns[mark] = np.stack(there, 1)
     return Source(
         name=name,
         num_examples=size,
         fetch=gather(columns),
-        fields={
-            k: (v.shape[1:], "string" if v.dtype.kind in "OUS" else v.dtype.name) for k, v in arrays.fields.items()
-        },
+        fields={k: _kind(v) for k, v in arrays.fields.items()},
         labels=classes,
         present=mark,
         fingerprint=fingerprint_arrays(columns),
@@ -161,8 +166,25 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
     )
 
 
+def _parts(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Every array of the fields; a part of a field of several is named `field/part`."""
+    flat = {}
+    for name, value in fields.items():
+        flat |= {f"{name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _kind(value: Any) -> tuple[tuple[int | None, ...], str]:
+    if isinstance(value, dict):
+        return (), "arrays"
+    return value.shape[1:], "string" if value.dtype.kind in "OUS" else value.dtype.name
+
+
 def gather(columns: Mapping[str, np.ndarray]) -> Callable[[Any], dict[str, Any]]:
-    """fetch for arrays in memory: rows of each column. The arrays become tensors at the first call."""
+    """fetch for arrays in memory: rows of each column. The arrays become tensors at the first call.
+
+    Columns `field/part` come as one field, a dict of parts.
+    """
     waiting, tensors = dict(columns), {}
 
     def fetch(index: Any) -> dict[str, Any]:
@@ -171,9 +193,35 @@ def gather(columns: Mapping[str, np.ndarray]) -> Callable[[Any], dict[str, Any]]
             while waiting:  # emptied, so that the array does not stay beside its tensor
                 name, column = waiting.popitem()
                 tensors[name] = tf.convert_to_tensor(column.tolist() if column.dtype.kind in "OUS" else column)
-        return {k: tf.gather(v, index) for k, v in tensors.items()}
+        rows: dict[str, Any] = {}
+        for name, tensor in tensors.items():
+            field, _, part = name.partition("/")
+            if part:
+                rows.setdefault(field, {})[part] = tf.gather(tensor, index)
+            else:
+                rows[name] = tf.gather(tensor, index)
+        return rows
 
     return fetch
+
+
+def with_labelled(source: Source, share: float) -> Source:
+    """The same source, of whose examples about `share` keep their classes; those of the others are -1, unknown."""
+    if share == 1.0:
+        return source
+
+    def fetch(index: Any) -> dict[str, Any]:
+        record = source.fetch(index)
+        # One choice for every seed of a study: seed 0.
+        hidden = order.lacks(index, 1.0 - share, 0, "labelled")
+        kept = {
+            k: tf.where(hidden, tf.cast(-1, record[k].dtype), record[k])
+            for k, classes in source.labels.items()
+            if classes
+        }
+        return record | kept
+
+    return source._replace(fetch=fetch, fingerprint=f"{source.fingerprint}, {share} labelled")
 
 
 def taken(data: Any, split: str, available: int) -> int:

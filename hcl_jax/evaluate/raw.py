@@ -25,13 +25,14 @@ def _flat(x: np.ndarray, axes: tuple[int, ...], limit: int) -> np.ndarray:
 def raw_features(view: Mapping[str, Any], *, limit: int = 4096, buckets: int = 4096) -> np.ndarray:
     """A view as plain features.
 
-    Images and series are flattened; above `limit` values a row they are first averaged over square blocks (images) or
+    Images, series and features are flattened (missing values of a series are 0); above `limit` values a row they are first averaged over square blocks (images) or
     runs of steps (series) of the smallest whole factor that fits, since a probe on 150,528 pixels is out of reach of
     two cores. Tokens become counts: f[t] = #{l : token_l = t}, padding (0) not counted, ids from
-    `buckets` on folded by t mod `buckets`.
+    `buckets` on folded by t mod `buckets`. Nodes stay, and those of many small graphs are summed graph by graph.
 
     Args:
-      view: {"image": [n, H, W, C]}, {"series": [n, T, C]} or {"tokens": int [n, L]}; other fields are not read.
+      view: {"image": [n, H, W, C]}, {"series": [n, T, C]}, {"tokens": int [n, L]}, {"features": [n, D]},
+        {"nodes": [n, F]}, or {"nodes": [n, V, F], "node_mask": [n, V]}; other fields are not read.
       limit: largest number of pixels or steps times channels.
       buckets: dimensions of the token counts.
 
@@ -39,15 +40,24 @@ def raw_features(view: Mapping[str, Any], *, limit: int = 4096, buckets: int = 4
       float32 [n, d]; d follows from the shapes alone, so batches can be put together.
 
     Raises:
-      InputError: none of the three fields.
+      InputError: none of these fields.
     """
     if "image" in view:
         return _flat(np.asarray(view["image"], np.float32), (1, 2), limit)
     if "series" in view:
-        return _flat(np.asarray(view["series"], np.float32), (1,), limit)
+        return _flat(np.nan_to_num(np.asarray(view["series"], np.float32)), (1,), limit)
+    if "features" in view:
+        return np.asarray(view["features"], np.float32)
+    if "nodes" in view:
+        nodes = np.asarray(view["nodes"], np.float32)
+        return nodes if nodes.ndim == 2 else (nodes * np.asarray(view["node_mask"])[..., None]).sum(axis=1)
     if "tokens" in view:
         tokens = np.asarray(view["tokens"])
         cell = np.arange(len(tokens))[:, None] * buckets + tokens % buckets
         counts = np.bincount(cell.ravel(), (tokens != 0).ravel(), len(tokens) * buckets)
         return counts.reshape(len(tokens), buckets).astype(np.float32)
-    raise InputError("raw features", f"a view of {', '.join(map(str, view)) or 'nothing'}", "image, series or tokens")
+    raise InputError(
+        "raw features",
+        f"a view of {', '.join(map(str, view)) or 'nothing'}",
+        "image, series, tokens, features or nodes",
+    )

@@ -84,11 +84,19 @@ def _finish_text(x: Any) -> Any:
     return tf.cast(x, tf.int32)
 
 
-# kind -> (the key in the view, what is done to the field before the ops, and after them)
+def _start_graph(x: Any) -> Any:
+    if not isinstance(x, dict) or "nodes" not in x or "edges" not in x:
+        raise InputError("the graph", f"{sorted(x) if isinstance(x, dict) else 'one array'}", "nodes, edges and masks")
+    return {**x, "nodes": tf.cast(x["nodes"], tf.float32)}
+
+
+# kind -> (the key in the view, what is done to the field before the ops, and after them). Without a key the field is
+# several arrays, each under its own name.
 KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "image": ("image", _start_image, _finish_image),
     "series": ("series", _start_series, _start_series),
     "text": ("tokens", lambda x: x, _finish_text),
+    "graph": ("", _start_graph, lambda x: x),
 }
 
 
@@ -133,14 +141,15 @@ def make_view(
     share the numbers of the ops that both have.
 
     Args:
-      spec: {"kind": "image" | "series" | "text", "ops": ({"op": name, ...}, ...)}.
+      spec: {"kind": "image" | "series" | "text" | "graph", "ops": ({"op": name, ...}, ...)}.
       record_field: [n, ...], or encoded pictures or text as strings [n].
       draws: the numbers; their record and targets grow.
       views: op name -> function.
       where: the config field, for error texts.
 
     Returns:
-      {"image": float32 [n, H, W, C]} | {"series": float32 [n, T, C]} | {"tokens": int32 [n, L]}, and the ops' targets.
+      {"image": float32 [n, H, W, C]} | {"series": float32 [n, T, C]} | {"tokens": int32 [n, L]}
+      | the arrays of a graph, and the ops' targets.
 
     Raises:
       InputError: an unknown kind, op or parameter, or one out of range.
@@ -153,8 +162,6 @@ def make_view(
     check_ops(ops, views, where)
     # Plain graph building: AutoGraph would rewrite every op, seconds for nothing.
     view = tf.autograph.experimental.do_not_convert(_run)(kind, ops, record_field, draws, views, where)
-    if len(view) != 1 + len(draws.targets):
-        raise InputError(f"{where}: target {KINDS[kind][0]!r}", "made by an op", "another name")
     return view
 
 
@@ -163,7 +170,7 @@ def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) ->
     seen: dict[str, int] = {}
     at = where
     try:
-        x = start(tf.convert_to_tensor(field))
+        x = start(tf.nest.map_structure(tf.convert_to_tensor, field))
         for k, op in enumerate(ops):
             params = dict(op)
             name = params.pop("op")
@@ -171,6 +178,10 @@ def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) ->
             at = f"{where}.ops[{k}]"
             x = views[name](x, draws.scope(name if seen[name] == 1 else f"{name}#{seen[name]}"), **params)
         at = where
-        return {key: finish(x), **draws.targets}
+        made = {key: finish(x)} if key else finish(x)
+        taken = sorted(set(made) & set(draws.targets))
+        if taken:
+            raise InputError(f"target {taken[0]!r}", "made by an op", "another name")
+        return {**made, **draws.targets}
     except InputError as error:
         raise InputError(f"{at}: {error.where}", error.found, error.allowed) from None
