@@ -7,6 +7,16 @@ import jax
 import jax.numpy as jnp
 
 
+def reads(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The outputs that a slot is written from: one name or several."""
+    return (spec["reads"],) if isinstance(spec["reads"], str) else tuple(spec["reads"])
+
+
+def side_by_side(rows: list[jax.Array]) -> jax.Array:
+    """V arrays [B, ...] as one [B V, ...], the V rows of an example together: no row leaves its device."""
+    return rows[0] if len(rows) == 1 else jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
+
+
 def init_fifo(key: jax.Array, size: int, width: int, dtype: Any) -> dict[str, jax.Array]:
     """A queue of unit rows [size, width], random until written (as MoCo starts), and the place of the next row."""
     rows = jax.random.normal(key, (size, width), dtype)

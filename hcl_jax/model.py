@@ -23,7 +23,7 @@ class Model(NamedTuple):
     towers: dict[str, towers.Tower]
     objectives: Mapping[str, Mapping[str, Any]]
     losses: Mapping[str, Callable]
-    top1: Mapping[str, Callable]
+    measures: Mapping[str, Mapping[str, Callable]]
     engine: Any
     accumulate: int
     steps: int
@@ -31,14 +31,14 @@ class Model(NamedTuple):
 
 
 def build(
-    config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, top1: Mapping, engine: Any, steps: int
+    config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, measures: Mapping, engine: Any, steps: int
 ) -> Model:
     """Binds a frozen config to the tables of parts."""
     return Model(
         towers=towers.build(config, encoders, heads),
         objectives=config.objectives.to_dict(),
         losses=losses,
-        top1=top1,
+        measures=measures,
         engine=engine,
         accumulate=config.train.accumulate,
         steps=steps,
@@ -77,7 +77,7 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
     for name, tower in model.towers.items():
         memory[name] = {}
         for slot, spec in tower.memory.items():
-            rows = aux.written[name][slot]
+            rows = aux.written[name][slot][0][0]
             slot_key = named_key(key, f"memory/{name}/{slot}")
             if spec["kind"] == "fifo":
                 memory[name][slot] = memories.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype)
@@ -102,17 +102,23 @@ class Aux(NamedTuple):
     metrics: dict[str, jax.Array]
     model_state: Any
     target_stats: Any
-    written: Any  # {tower: {slot: rows}}, for the memory
+    written: Any  # {tower: {slot: (rows by reference, which are present)}}, for the memory
 
 
 def _forward(
-    model: Model, state: TrainState, params: Any, batch: Mapping[str, Any], keys: Mapping[str, jax.Array], memory: Any
+    model: Model,
+    state: TrainState,
+    params: Any,
+    batch: Mapping[str, Any],
+    keys: Mapping[str, jax.Array] | None,
+    memory: Any,
+    train: bool = True,
 ) -> tuple[jax.Array, Aux]:
     """Loss of one batch. With memory None only the outputs are wanted (shapes at initialisation)."""
     outputs: dict[str, dict[str, jax.Array]] = {}
     target: dict[str, dict[str, jax.Array]] = {}
     model_state, target_stats = dict(state.model_state), {}
-    common = {"present": batch["present"], "keys": keys, "train": True}
+    common = {"present": batch["present"], "keys": keys, "train": train}
     for name, tower in model.towers.items():
         made, model_state[name] = towers.apply(tower, params[name], model_state[name], batch["views"], **common)
         outputs |= made
@@ -124,17 +130,14 @@ def _forward(
                 copy["batch_stats"],
                 batch["views"],
                 heads=towers.target_heads(tower),
-                **common | {"keys": {v: _other(k) for v, k in keys.items()}},  # dropout masks of its own
+                # Dropout masks of its own.
+                **common | {"keys": None if keys is None else {v: _other(k) for v, k in keys.items()}},
             )
             target |= made
             target_stats[name] = stats
+    made = {"batch": batch, "outputs": outputs, "target": target}
     written = {
-        name: {
-            slot: jax.lax.stop_gradient(
-                objectives.read(spec["reads"], batch=batch, outputs=outputs, target=target, memory={})
-            )
-            for slot, spec in tower.memory.items()
-        }
+        name: {slot: _rows_to_write(spec, **made) for slot, spec in tower.memory.items()}
         for name, tower in model.towers.items()
     }
     total, metrics = jnp.zeros((), jnp.float32), {}
@@ -144,18 +147,28 @@ def _forward(
             value, extra = objectives.evaluate(
                 spec,
                 model.losses[spec["loss"]],
-                model.top1.get(spec["loss"]),
+                model.measures.get(spec["loss"], {}),
                 learned,
                 model.engine,
-                batch=batch,
-                outputs=outputs,
-                target=target,
+                step=state.step,
                 memory=memory,
+                **made,
             )
-            total = total + objectives.weigh(spec, value, learned)
+            total = total + objectives.weigh(spec, value, learned, state.step)
             metrics[f"loss/{name}"] = value
             metrics |= {f"{k}/{name}": v for k, v in extra.items()}
+        metrics |= objectives.spreads(model.objectives, batch=batch, outputs=outputs)
     return total, Aux(metrics, model_state, target_stats, written)
+
+
+def _rows_to_write(spec: Mapping[str, Any], **made: Any) -> tuple[list[jax.Array], list[jax.Array] | None]:
+    """The rows [B, D] that a slot takes from each of its references, and which of them are present (None: all)."""
+    names = memories.reads(spec)
+    rows = [jax.lax.stop_gradient(objectives.read(n, memory={}, **made)) for n in names]
+    present, count = made["batch"]["present"], rows[0].shape[0]
+    owners = [r.owner for r in map(objectives.parse, names) if r]
+    some = any(o in present for o in owners)
+    return rows, [present.get(o, jnp.ones(count, bool)) for o in owners] if some else None
 
 
 def train_step(
@@ -206,7 +219,7 @@ def train_step(
         params=params,
         target=_target(model, state, params, aux),
         model_state=aux.model_state,
-        memory=_memory(model, state, aux, batch),
+        memory=_memory(model, state, aux),
         opt_state=opt_state,
     )
     # Selected, never scaled by zero: 0 * nan is nan.
@@ -235,20 +248,28 @@ def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
     return target
 
 
-def _memory(model: Model, state: TrainState, aux: Aux, batch: Mapping[str, Any]) -> Any:
+def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
     memory: dict[str, Any] = {}
     for name, tower in model.towers.items():
         memory[name] = {}
         for slot, spec in tower.memory.items():
-            reference = objectives.parse(spec["reads"])
-            assert reference is not None
-            old, rows = state.memory[name][slot], aux.written[name][slot]
-            present = batch["present"].get(reference.owner)
+            old, (rows, present) = (
+                state.memory[name][slot],
+                jax.tree.map(memories.side_by_side, aux.written[name][slot], is_leaf=lambda x: isinstance(x, list)),
+            )
             if spec["kind"] == "fifo":
                 memory[name][slot] = memories.write_fifo(old, rows, present)
             else:
                 memory[name][slot] = memories.write_mean(old, rows, present, spec["momentum"])
     return memory
+
+
+def evaluate(
+    model: Model, state: TrainState, params: Any, batch: Mapping[str, Any]
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and its number of rows."""
+    _, aux = _forward(model, state, params, batch, None, state.memory, train=False)
+    return aux.metrics, jnp.sum(batch["index"] >= 0)
 
 
 def encode(

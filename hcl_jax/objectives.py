@@ -1,6 +1,7 @@
 """Objectives: outputs -> weighted loss. An objective is a loss bound to the names that it reads."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -58,24 +59,52 @@ def read(text: str, *, batch: Mapping, outputs: Mapping, target: Mapping, memory
 
 
 def is_learned(value: Any) -> bool:
-    """A hyper-parameter given as {"learn": "exp" | "linear", "init": x, "max": y} is trained."""
+    """A hyper-parameter given as {"learn": "exp" | "linear" | "simplex", "init": x, "max": y} is trained."""
     return isinstance(value, Mapping) and "learn" in value
 
 
+def is_scheduled(value: Any) -> bool:
+    """A hyper-parameter given as {"schedule": "linear" | "cosine", "start": a, "end": b, "steps": n} moves."""
+    return isinstance(value, Mapping) and "schedule" in value
+
+
 def init(spec: Mapping[str, Any], dtype: Any) -> dict[str, jax.Array]:
-    """The trained hyper-parameters of an objective: log(x) for "exp", x for "linear", s for an uncertainty weight."""
+    """The trained hyper-parameters of an objective.
+
+    log(x) for "exp", x for "linear", s for an uncertainty weight; zeros [x] for "simplex", x probabilities that start
+    equal.
+    """
     params = {}
     for name, value in spec.items():
         if is_learned(value):
             start = jnp.asarray(value["init"], dtype)
-            params[name] = jnp.log(start) if value["learn"] == "exp" else start
+            match value["learn"]:
+                case "exp":
+                    params[name] = jnp.log(start)
+                case "linear":
+                    params[name] = start
+                case "simplex":
+                    params[name] = jnp.zeros((value["init"],), dtype)
     return params
 
 
-def value_of(learned: Any, param: jax.Array) -> jax.Array:
-    """exp(p), clipped at "max" (CLIP's temperature is clipped at 100), or p."""
-    value = jnp.exp(param) if learned["learn"] == "exp" else param
-    return jnp.minimum(value, learned["max"]) if "max" in learned else value
+def value_of(value: Any, name: str, learned: Mapping[str, jax.Array], step: jax.Array) -> Any:
+    """What a hyper-parameter is at a step.
+
+    Learned: exp(p), clipped at "max" (CLIP's temperature is clipped at 100); p; or softmax(p). Scheduled, with
+    s = min(step / n, 1): a + (b - a) s, or a + (b - a) (1 - cos(pi s)) / 2. Else the value itself.
+    """
+    if is_learned(value):
+        param = learned[name]
+        if value["learn"] == "simplex":
+            return jax.nn.softmax(param)
+        made = jnp.exp(param) if value["learn"] == "exp" else param
+        return jnp.minimum(made, value["max"]) if "max" in value else made
+    if is_scheduled(value):
+        share = jnp.minimum(step / value["steps"], 1.0)
+        share = share if value["schedule"] == "linear" else (1 - jnp.cos(jnp.pi * share)) / 2
+        return value["start"] + (value["end"] - value["start"]) * share
+    return value
 
 
 def arguments(loss: Callable) -> set[str]:
@@ -95,10 +124,11 @@ def _masks(spec: Mapping[str, Any], present: Mapping[str, jax.Array], rows: int)
 def evaluate(
     spec: Mapping[str, Any],
     loss: Callable,
-    top1: Callable | None,
+    measures: Mapping[str, Callable],
     learned: Mapping[str, jax.Array],
     engine: Any,
     *,
+    step: jax.Array,
     batch: Mapping,
     outputs: Mapping,
     target: Mapping,
@@ -112,9 +142,9 @@ def evaluate(
     sources = {"batch": batch, "outputs": outputs, "target": target, "memory": memory}
     inputs = [read(name, **sources) for name in spec["inputs"]]
     ids = read(spec["pairs"], **sources)
-    keywords: dict[str, Any] = {
-        k: value_of(v, learned[k]) if is_learned(v) else v for k, v in spec.items() if k not in RESERVED
-    }
+    given = {k: v for k, v in spec.items() if k not in RESERVED}
+    keywords: dict[str, Any] = {k: value_of(v, k, learned, step) for k, v in given.items()}
+    moving = {k: keywords[k] for k, v in given.items() if is_learned(v) or is_scheduled(v)}
     accepted = inspect.signature(loss).parameters
     masks = _masks(spec, batch["present"], ids.shape[0])
     if "present" in accepted:
@@ -128,9 +158,11 @@ def evaluate(
     if "engine" in accepted:
         keywords["engine"] = engine
     value = loss(*inputs, **keywords)
-    metrics = {k: value_of(v, learned[k]) for k, v in spec.items() if k not in RESERVED and is_learned(v)}
-    if top1 is not None:
-        metrics["contrastive_top1"] = top1(*map(jax.lax.stop_gradient, inputs), **_constant(keywords))
+    metrics = {k: v for k, v in moving.items() if not jnp.ndim(v)}
+    # Of a distribution: how far it is from equal probabilities.
+    metrics |= {f"{k}_max": jnp.max(v) for k, v in moving.items() if jnp.ndim(v)}
+    for name, measure in measures.items():
+        metrics[name] = measure(*map(jax.lax.stop_gradient, inputs), **_constant(keywords))
     return value, metrics
 
 
@@ -138,11 +170,38 @@ def _constant(keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {k: jax.lax.stop_gradient(v) if isinstance(v, jax.Array) else v for k, v in keywords.items()}
 
 
-def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.Array]) -> jax.Array:
-    """weight * L; with a learned weight exp(-s) L + s.
+def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.Array], step: jax.Array) -> jax.Array:
+    """weight * L, the weight a number or a schedule; with a learned weight exp(-s) L + s.
 
     Reference: Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty", equation 7 (up to constants).
     """
     if is_learned(spec["weight"]):
         return jnp.exp(-learned["weight"]) * value + learned["weight"]
-    return spec["weight"] * value
+    return value_of(spec["weight"], "weight", learned, step) * value
+
+
+def spread(z: jax.Array, valid: jax.Array) -> jax.Array:
+    """How far the valid rows of z [N, D] spread over the sphere: sqrt(D) mean_j std_i(z_ij / |z_i|).
+
+    1 = even over the sphere, 0 = collapsed to a point.
+
+    Reference: Chen and He 2021, "SimSiam", arXiv 2011.10566, section 4.1 and figure 2.
+    """
+    z = jax.lax.stop_gradient(z).astype(jnp.promote_types(z.dtype, jnp.float32))
+    z = jnp.where(valid[:, None], z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-12)), 0)
+    count = jnp.maximum(jnp.sum(valid), 1)
+    centred = jnp.where(valid[:, None], z - (jnp.sum(z, 0) / count)[None, :], 0)
+    return math.sqrt(z.shape[1]) * jnp.mean(jnp.sqrt(jnp.sum(centred * centred, 0) / count))
+
+
+def spreads(specs: Mapping[str, Any], *, batch: Mapping, outputs: Mapping) -> dict[str, jax.Array]:
+    """{"spread/a.z": ...} of every output [N, D] that an objective reads: 0 is collapse."""
+    found = {}
+    for name in (n for spec in specs.values() for n in spec["inputs"]):
+        reference = parse(name)
+        if reference is None or reference.kind != "output" or f"spread/{name}" in found:
+            continue
+        z = outputs[reference.owner][reference.name]
+        if z.ndim == 2:
+            found[f"spread/{name}"] = spread(z, batch["present"].get(reference.owner, batch["index"] >= 0))
+    return found

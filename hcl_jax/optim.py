@@ -2,7 +2,7 @@
 
 The chain of one update, in order (each part only where the config asks for it):
 
-    clip by global norm -> optimizer with weight decay -> multiplier of `rules` -> weight average
+    clip by global norm -> optimizer with weight decay -> multiplier of `rules` -> unit columns -> weight average
 
 Frozen parameters (multiplier 0) are outside of all but the last: no weight decay, no share in the clipped norm, and no
 optimizer state, so that freezing a trunk also frees the memory of its moments.
@@ -89,12 +89,15 @@ def make_schedule(
     return rate
 
 
-def _number(c: Mapping[str, Any], field: str, least: float, below: float | None = None) -> None:
+def _number(
+    c: Mapping[str, Any], field: str, least: float, below: float | None = None, most: float | None = None
+) -> None:
     value = c.get(field, least)
     allowed = f"a number from {least:g}" + ("" if below is None else f", less than {below:g}")
+    allowed += "" if most is None else f" to {most:g}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
         raise InputError(f"optimizer.{field}", repr(value), allowed)
-    if below is not None and not value < below:
+    if (below is not None and not value < below) or (most is not None and not value <= most):
         raise InputError(f"optimizer.{field}", repr(value), allowed)
 
 
@@ -167,6 +170,7 @@ def make_optimizer(
         `exclude`: patterns without weight decay and, in LARS and LAMB, without trust ratio;
         `clip`: largest global norm of the gradient, 0 = off;
         `rules`: ((pattern, multiplier), ...), the first match scales the final update: 0 freezes, negative ascends;
+        `unit_norm`: patterns of kernels whose columns have unit length after each update (see `unit_columns`);
         `average`: decay of the weight average, 0 = off (see `weight_average`);
         optional `nesterov` (False), `eps` (1e-8, LAMB 1e-6), `trust_coefficient` (LARS, 1e-3).
       params_like: pytree of arrays or ShapeDtypeStructs; only its paths are read.
@@ -186,8 +190,9 @@ def make_optimizer(
         raise InputError("optimizer.name", repr(name), nearest(str(name), OPTIMIZERS))
     for field in ("weight_decay", "clip"):
         _number(c, field, least=0.0)
-    for field in ("momentum", "b1", "b2", "average"):
+    for field in ("momentum", "b1", "b2"):
         _number(c, field, least=0.0, below=1.0)
+    _number(c, "average", least=0.0, most=1.0)
     exclude = tuple(c.get("exclude", DEFAULT_EXCLUDE))
     for i, pattern in enumerate(exclude):
         _check_pattern(pattern, f"optimizer.exclude[{i}]")
@@ -199,6 +204,8 @@ def make_optimizer(
         chain = optax.chain(optax.clip_by_global_norm(c["clip"]), chain)
     if rules:
         chain = optax.chain(optax.masked(chain, _trained(rules)), _multiply(rules))
+    if c.get("unit_norm", ()):
+        chain = optax.chain(chain, unit_columns(_matched(c["unit_norm"], list(flat_paths(params_like)))))
     if c.get("average", 0.0):
         chain = optax.chain(chain, weight_average(c["average"]))
     return chain
@@ -252,6 +259,39 @@ def _multiply(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformat
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def _matched(patterns: Any, paths: list[str]) -> tuple[str, ...]:
+    for i, pattern in enumerate(patterns):
+        _check_pattern(pattern, f"optimizer.unit_norm[{i}]")
+        if not any(re.search(pattern, path) for path in paths):
+            where = f"optimizer.unit_norm[{i}]"
+            raise InputError(where, f"{pattern!r}, which no parameter matches", f"nearest {nearest(pattern, paths)}")
+    return tuple(patterns)
+
+
+def unit_columns(patterns: tuple[str, ...]) -> optax.GradientTransformation:
+    """Changes the update so that the new columns of the matching kernels [D, K] have length 1.
+
+    u' = (w + u) / |w + u| - w, column by column. It must come after all that changes an update.
+
+    Reference: Caron et al. 2020 (SwAV, arXiv:2006.09882): its code normalises the prototypes in each iteration.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if params is None:
+            raise ValueError("unit_columns needs params in update(updates, state, params)")
+
+        def one(path: Any, u: jax.Array, p: jax.Array) -> jax.Array:
+            if not any(re.search(pattern, path_text(path)) for pattern in patterns):
+                return u
+            new = (p + u).astype(jnp.promote_types(p.dtype, jnp.float32))
+            square = jnp.sum(new * new, axis=0, keepdims=True)
+            return (new * jax.lax.rsqrt(jnp.maximum(square, 1e-12)) - p).astype(u.dtype)
+
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 class WeightAverageState(NamedTuple):
     """The state of `weight_average`.
 
@@ -267,15 +307,17 @@ class WeightAverageState(NamedTuple):
 def weight_average(decay: float) -> optax.GradientTransformation:
     """An exponential moving average of the parameters, kept in the optimizer's state; the updates pass unchanged.
 
-        d(t) = min(decay, (1 + t) / (10 + t)),   average = d(t) average + (1 - d(t)) (params + update),   t = 1, 2, ...
+        d(t) = min(decay, (1 + t) / (10 + t)) for decay < 1;   d(t) = 1 - 1 / t for decay = 1: the plain mean
+        average = d(t) average + (1 - d(t)) (params + update),   t = 1, 2, ...
 
     The smaller decay of early updates keeps the random start out of the average of a short run. It must be the last of
     a chain, where the update is what will be added.
 
     Args:
-      decay: in [0, 1), such as 0.999.
+      decay: in [0, 1], such as 0.999.
 
-    Reference: Polyak and Juditsky 1992; d(t) as `num_updates` in tf.train.ExponentialMovingAverage.
+    Reference: Polyak and Juditsky 1992; d(t) as `num_updates` in tf.train.ExponentialMovingAverage; the plain mean as
+      AveragedModel in torch.optim.swa_utils (Izmailov et al. 2018, arXiv:1803.05407).
     """
 
     def at_least_float32(p: jax.Array) -> Any:
@@ -292,7 +334,7 @@ def weight_average(decay: float) -> optax.GradientTransformation:
             raise ValueError("weight_average needs params in update(updates, state, params)")
         step = optax.safe_increment(state.step)
         t = step.astype(jnp.result_type(float))
-        d = jnp.minimum(decay, (1 + t) / (10 + t))
+        d = 1 - 1 / t if decay == 1 else jnp.minimum(decay, (1 + t) / (10 + t))
 
         def one(average: jax.Array, p: jax.Array, u: jax.Array) -> jax.Array:
             new = (p + u).astype(p.dtype).astype(average.dtype)  # as optax.apply_updates rounds it

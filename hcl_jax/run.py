@@ -9,7 +9,7 @@ import optax
 
 from hcl_jax import data, model
 from hcl_jax.encoders import ENCODERS, HEADS
-from hcl_jax.losses import LOSSES, TOP1
+from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.optim import average_of, make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
@@ -24,7 +24,7 @@ class Parts(NamedTuple):
     encoders: Mapping = ENCODERS
     heads: Mapping = HEADS
     losses: Mapping = LOSSES
-    top1: Mapping = TOP1
+    measures: Mapping = MEASURES
     views: Mapping = VIEWS
     sources: Mapping = data.SOURCES
 
@@ -64,6 +64,11 @@ class Run(NamedTuple):
         return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, whole))
 
 
+def epoch_examples(config: Any, source: data.Source) -> int:
+    """The rows of an epoch: the records, or with whole-set batches the batch itself, absent rows included."""
+    return config.data.batch_size if config.data.order == "whole" else source.num_examples
+
+
 def steps_of(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:
     """How many steps `train.steps` and `train.epochs` mean."""
     return steps or max(1, int(epochs * num_examples) // batch_size)
@@ -73,16 +78,23 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
     """Binds a checked config to data, mesh and parts; allocates nothing."""
     batch_size = config.data.batch_size
     meshes.check_batch(batch_size // config.train.accumulate, mesh)
-    steps = steps_of(config.train.steps, config.train.epochs, source.num_examples, batch_size)
+    steps = steps_of(config.train.steps, config.train.epochs, epoch_examples(config, source), batch_size)
     batch_sharding = sharding.batch_sharding(mesh)
-    specs = data.batch_specs(source, config.views, seed=config.seed, batch_size=batch_size, views=parts.views)
+    specs = data.batch_specs(
+        source,
+        config.views,
+        seed=config.seed,
+        batch_size=batch_size,
+        order=config.data.order,
+        views=parts.views,
+    )
     abstract_batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding), specs)
     bound = model.build(
         config,
         encoders=parts.encoders,
         heads=parts.heads,
         losses=parts.losses,
-        top1=parts.top1,
+        measures=parts.measures,
         engine=dense(),
         steps=steps,
     )
@@ -92,7 +104,7 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
         towers.params,
         steps=steps,
         batch_size=batch_size,
-        steps_per_epoch=source.num_examples / batch_size,
+        steps_per_epoch=epoch_examples(config, source) / batch_size,
     )
     abstract = jax.eval_shape(functools.partial(model.init, bound, optimizer, abstract_batch), 0)
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
@@ -101,13 +113,17 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
 
 
 def _with_frozen(config: Any) -> Any:
-    """The optimizer's fields, with a rule that freezes what init_from brings in where the recipe asks for that."""
-    if not config.init_from.frozen:
+    """The optimizer's fields, with rules that freeze what init_from brings in where the recipe asks for that, and the
+    encoders of frozen towers."""
+    rules = [(f"^{name}/encoder/", 0.0) for name, spec in config.towers.items() if spec.frozen]
+    if config.init_from.frozen:
+        kept = "|".join(f"(?:{p})" for p in config.init_from.exclude)
+        guard = f"^(?!.*(?:{kept}))" if kept else "^"
+        rules += [(f"{guard}.*(?:{p})", 0.0) for p in config.init_from.include]
+    if not rules:
         return config.optimizer
     fields = config.optimizer.to_dict()
-    kept = "|".join(f"(?:{p})" for p in config.init_from.exclude)
-    guard = f"^(?!.*(?:{kept}))" if kept else "^"
-    fields["rules"] = (*((f"{guard}.*(?:{p})", 0.0) for p in config.init_from.include), *fields["rules"])
+    fields["rules"] = (*rules, *fields["rules"])
     return type(config.optimizer)(fields)
 
 
@@ -123,6 +139,7 @@ def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iter
         rows=rows,
         start=start,
         stop=stop,
+        order=config.data.order,
         views=run.parts.views,
     )
     for batch in local:

@@ -1,5 +1,6 @@
 """Towers: views -> outputs. An encoder, the heads on it, and optionally a moving-average target."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ class Tower(NamedTuple):
     memory: Mapping[str, Mapping[str, Any]]
     joint: bool
     bn_groups: int
+    frozen: bool
 
 
 def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Callable]) -> dict[str, Tower]:
@@ -42,6 +44,7 @@ def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Cal
             memory=spec.memory,
             joint=spec.batching == "joint",
             bn_groups=spec.bn_groups,
+            frozen=spec.frozen,
         )
     return towers
 
@@ -135,7 +138,7 @@ def apply(
       views: {view: pytree}, leading axis B; views of other towers are passed over.
       present: {view: bool [B]} for the views that may be absent.
       keys: {view: PRNG keys [B]} for dropout; None when nothing is dropped.
-      train: batch statistics and dropout, or running statistics.
+      train: batch statistics and dropout, or running statistics; the encoder of a frozen tower has the latter always.
       heads: which heads to run; None runs all.
 
     Returns:
@@ -156,7 +159,16 @@ def apply(
             train=train,
             bn_groups=tower.bn_groups,
         )
-        y, stats["encoder"] = _apply(tower.encoder, params["encoder"], stats["encoder"], x, rows)
+        if tower.frozen:
+            y, _ = _apply(
+                tower.encoder,
+                jax.lax.stop_gradient(params["encoder"]),
+                stats["encoder"],
+                x,
+                dataclasses.replace(rows, train=False, keys=None),
+            )
+        else:
+            y, stats["encoder"] = _apply(tower.encoder, params["encoder"], stats["encoder"], x, rows)
         made = dict(y) if isinstance(y, Mapping) else {"h": y}
         for head, module in tower.heads.items():
             if heads is None or head in heads:

@@ -17,10 +17,10 @@ from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluation import check as evaluation_check
 from hcl_jax.init_from import init_from
 from hcl_jax.log import Log
-from hcl_jax.losses import LOSSES, TOP1
+from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, evaluated_params, global_batches, steps_of
+from hcl_jax.run import Parts, Run, build, epoch_examples, evaluated_params, global_batches, steps_of
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
 
@@ -32,7 +32,7 @@ def train_and_evaluate(
     encoders: Mapping = ENCODERS,
     heads: Mapping = HEADS,
     losses: Mapping = LOSSES,
-    top1: Mapping = TOP1,
+    measures: Mapping = MEASURES,
     views: Mapping = VIEWS,
     sources: Mapping = data.SOURCES,
     try_steps: int | None = None,
@@ -44,7 +44,7 @@ def train_and_evaluate(
     Args:
       config: what a recipe's get_config gives.
       workdir_path: the run's folder.
-      encoders, heads, losses, top1, views, sources: tables of parts; `{**ENCODERS, "mine": Mine}` adds one.
+      encoders, heads, losses, measures, views, sources: tables of parts; `{**ENCODERS, "mine": Mine}` adds one.
       try_steps: this many steps on random input of the right shape, no evaluation.
       profile: write a trace of ten steps.
       bar: show a progress bar; None asks the terminal.
@@ -56,7 +56,7 @@ def train_and_evaluate(
       InputError: bad input; nothing has been written.
     """
     began = time.monotonic()
-    parts = Parts(encoders, heads, losses, top1, views, sources)
+    parts = Parts(encoders, heads, losses, measures, views, sources)
     config = configs.complete(config)
     validate.check(config, encoders=encoders, heads=heads, losses=losses, views=views)
     if try_steps is not None:
@@ -200,7 +200,7 @@ class _Meter:
 def _check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any, Any]]) -> None:
     """A run that goes on may grow, never shrink, also where steps and epochs change places."""
     steps, epochs = (changed.get(f"train.{f}", (run.config.train[f],))[0] for f in ("steps", "epochs"))
-    old = steps_of(steps, epochs, source.num_examples, run.config.data.batch_size)
+    old = steps_of(steps, epochs, epoch_examples(run.config, source), run.config.data.batch_size)
     if run.steps < old:
         raise InputError("config.train.steps", run.steps, f"at least {old}, as the frozen config has it")
 

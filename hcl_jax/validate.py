@@ -17,7 +17,13 @@ from hcl_jax.errors import InputError, nearest
 from hcl_jax.towers import head_order, with_read
 
 KINDS = ("image", "series", "text", "graph", "features")
-POSITIVE = ("temperature", "scale", "base_temperature")  # a loss divides by these or scales logits with them
+POSITIVE = (
+    "temperature",
+    "scale",
+    "base_temperature",
+    "student_temperature",
+    "teacher_temperature",
+)  # a loss divides by these or scales logits with them
 SPEC_FIELDS = {
     "view": ("kind", "field", "ops", "draws", "missing"),
     "evaluation view": ("kind", "field", "ops", "draws", "missing", "tower", "output"),
@@ -170,8 +176,16 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _one_of("config.optimizer.name", optimizer["name"], ("sgd", "adamw", "lars", "lamb"))
     _one_of("config.optimizer.scaling", optimizer["scaling"], ("none", "linear", "sqrt"))
     _one_of("config.optimizer.schedule", optimizer["schedule"], ("constant", "cosine"))
-    for field in ("momentum", "b1", "b2", "average"):
+    for field in ("momentum", "b1", "b2"):
         _range(f"config.optimizer.{field}", optimizer[field], 0 <= optimizer[field] < 1, "0 <= x < 1")
+    _range("config.optimizer.average", optimizer["average"], 0 <= optimizer["average"] <= 1, "0 <= x <= 1")
+    _one_of("config.data.order", data["order"], ("shuffled", "whole"))
+    _range("config.data.labelled", data["labelled"], 0 < data["labelled"] <= 1, "0 < x <= 1")
+    if data["order"] == "whole" and train["accumulate"] > 1:
+        raise InputError("config.train.accumulate", train["accumulate"], "1, for data.order is whole")
+    _range("config.train.seeds", train["seeds"], train["seeds"] >= 1, ">= 1")
+    folds = c["evaluate"]["folds"]
+    _range("config.evaluate.folds", folds, folds == 0 or folds >= 2, "0, or 2 and more")
     for field in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps", "trust_coefficient"):
         _range(f"config.optimizer.{field}", optimizer[field], optimizer[field] >= 0, ">= 0")
     for field in ("every", "keep"):
@@ -183,6 +197,7 @@ def _numbers(c: Mapping[str, Any]) -> None:
         _number("config.data.shape", size, lambda x: x >= 1, "whole numbers >= 1", whole=True)
     for where, patterns in (
         ("config.optimizer.exclude", optimizer["exclude"]),
+        ("config.optimizer.unit_norm", optimizer["unit_norm"]),
         ("config.optimizer.rules", [r[0] for r in _pairs("config.optimizer.rules", optimizer["rules"])]),
         ("config.mesh.rules", [r[0] for r in _pairs("config.mesh.rules", c["mesh"]["rules"])]),
         ("config.init_from.include", c["init_from"]["include"]),
@@ -219,7 +234,8 @@ def _call(where: str, make: Callable, given: Mapping[str, Any], hidden: tuple[st
         if parameters[name].default is inspect.Parameter.empty and name not in given:
             raise InputError(f"{where}.{name}", "nothing", "this argument is needed")
         kind = parameters[name].annotation
-        if name in given and not objectives.is_learned(given[name]) and not _fits(given[name], kind):
+        moving = name in given and (objectives.is_learned(given[name]) or objectives.is_scheduled(given[name]))
+        if name in given and not moving and not _fits(given[name], kind):
             text = re.sub(r"[\w.]+\.(?=[A-Z])", "", inspect.formatannotation(kind)).replace(" | Array", "")
             raise InputError(f"{where}.{name}", repr(given[name]), text)
 
@@ -357,20 +373,33 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
     _call(where, loss, given, (*arrays, *objectives.GIVEN))
     for name, value in {**given, "weight": spec["weight"]}.items():
         if isinstance(value, Mapping):
-            _learned(f"{where}.{name}", value, name)
+            (_scheduled if objectives.is_scheduled(value) else _learned)(f"{where}.{name}", value, name)
         elif name in POSITIVE and value is not None:
             _number(f"{where}.{name}", value, lambda x: x > 0, "a number > 0")
     if not isinstance(spec["weight"], Mapping) and not _is_number(spec["weight"]):
-        raise InputError(f"{where}.weight", repr(spec["weight"]), "a number, or {learn: linear, init: 0}")
+        allowed = "a number, {learn: linear, init: 0}, or {schedule: linear, start: 0, end: 1, steps: 100}"
+        raise InputError(f"{where}.weight", repr(spec["weight"]), allowed)
 
 
 def _learned(where: str, value: Mapping[str, Any], name: str) -> None:
     _same_fields(where, value, ("learn", "init", "max"), ("learn", "init"))
-    _one_of(f"{where}.learn", value["learn"], ("exp", "linear"))
+    _one_of(f"{where}.learn", value["learn"], ("exp", "linear", "simplex"))
+    if value["learn"] == "simplex":
+        _number(f"{where}.init", value["init"], lambda n: n >= 2, "how many probabilities, 2 or more", whole=True)
+        return
     positive = value["learn"] == "exp" or name in POSITIVE
     for field in ("init", *(("max",) if "max" in value else ())):
         allowed = "a number > 0" if positive else "a number"
         _number(f"{where}.{field}", value[field], lambda x: x > 0 or not positive, allowed)
+
+
+def _scheduled(where: str, value: Mapping[str, Any], name: str) -> None:
+    _same_fields(where, value, ("schedule", "start", "end", "steps"))
+    _one_of(f"{where}.schedule", value["schedule"], ("linear", "cosine"))
+    for field in ("start", "end"):
+        allowed = "a number > 0" if name in POSITIVE else "a number"
+        _number(f"{where}.{field}", value[field], lambda x: x > 0 or name not in POSITIVE, allowed)
+    _number(f"{where}.steps", value["steps"], lambda n: n >= 1, "a whole number >= 1", whole=True)
 
 
 def _memory(c: Mapping[str, Any], made: set[str]) -> None:
@@ -381,13 +410,16 @@ def _memory(c: Mapping[str, Any], made: set[str]) -> None:
             _mapping(where, s)
             _one_of(f"{where}.kind", s["kind"], fields)
             _same_fields(where, s, fields[s["kind"]])
-            _reference(f"{where}.reads", s["reads"], made, c)
-            reference = objectives.parse(s["reads"])
-            if reference is None or reference.kind not in ("output", "target"):
-                raise InputError(f"{where}.reads", repr(s["reads"]), "an output of a view")
+            names = (s["reads"],) if isinstance(s["reads"], str) else s["reads"]
+            _list(f"{where}.reads", names or None, "a name, or a list of names")
+            for name in names:
+                _reference(f"{where}.reads", name, made, c)
+                reference = objectives.parse(name)
+                if reference is None or reference.kind not in ("output", "target"):
+                    raise InputError(f"{where}.reads", repr(name), "an output of a view")
             if s["kind"] == "fifo":
-                batch = c["data"]["batch_size"]
-                multiple = f"a multiple of data.batch_size {batch}"
+                batch = c["data"]["batch_size"] * len(names)
+                multiple = f"a multiple of the {batch} rows that a step writes"
                 _number(f"{where}.size", s["size"], lambda x: x >= 1, multiple, whole=True)
                 _range(f"{where}.size", s["size"], s["size"] % batch == 0, multiple)
             else:

@@ -275,7 +275,7 @@ def test_default_exclude():
         ({"schedule": "step"}, "optimizer.schedule: found 'step'; allowed: cosine, constant"),
         ({"learning_rate": -0.1}, "optimizer.learning_rate: found -0.1"),
         ({"learning_rate": float("nan")}, "optimizer.learning_rate: found nan"),
-        ({"average": 1.0}, "optimizer.average: found 1.0; allowed: a number from 0, less than 1"),
+        ({"average": 1.5}, "optimizer.average: found 1.5; allowed: a number from 0 to 1"),
         ({"clip": -1}, "optimizer.clip: found -1"),
         ({"momentum": 1}, "optimizer.momentum: found 1"),
         ({"exclude": ("(",)}, r"optimizer.exclude\[0\]: found '\('"),

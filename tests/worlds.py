@@ -9,7 +9,7 @@ import optax
 from hcl_jax import config as configs
 from hcl_jax import model, validate
 from hcl_jax.encoders import ENCODERS, HEADS
-from hcl_jax.losses import LOSSES, TOP1
+from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.optim import make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
@@ -64,7 +64,13 @@ def bind(config):
     config = configs.complete(config)
     validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
     bound = model.build(
-        config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, top1=TOP1, engine=dense(), steps=config.train.steps
+        config,
+        encoders=ENCODERS,
+        heads=HEADS,
+        losses=LOSSES,
+        measures=MEASURES,
+        engine=dense(),
+        steps=config.train.steps,
     )
     return config, bound
 

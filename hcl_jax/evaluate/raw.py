@@ -25,10 +25,11 @@ def _flat(x: np.ndarray, axes: tuple[int, ...], limit: int) -> np.ndarray:
 def raw_features(view: Mapping[str, Any], *, limit: int = 4096, buckets: int = 4096) -> np.ndarray:
     """A view as plain features.
 
-    Images, series and features are flattened (missing values of a series are 0); above `limit` values a row they are first averaged over square blocks (images) or
-    runs of steps (series) of the smallest whole factor that fits, since a probe on 150,528 pixels is out of reach of
-    two cores. Tokens become counts: f[t] = #{l : token_l = t}, padding (0) not counted, ids from
-    `buckets` on folded by t mod `buckets`. Nodes stay, and those of many small graphs are summed graph by graph.
+    Images, series and features are flattened (missing values of a series are 0). Above `limit` values a row images are
+    first averaged over square blocks and series over runs of steps, of the smallest whole factor that fits, since a
+    probe on 150,528 pixels is out of reach of two cores. Tokens become counts: f[t] = #{l : token_l = t}, padding (0)
+    not counted, ids from `buckets` on folded by t mod `buckets`. Nodes stay; those of many small graphs are summed
+    graph by graph.
 
     Args:
       view: {"image": [n, H, W, C]}, {"series": [n, T, C]}, {"tokens": int [n, L]}, {"features": [n, D]},

@@ -9,12 +9,17 @@ from hcl_jax.losses.align_uniform import align_uniform
 from hcl_jax.losses.barlow_twins import barlow_twins
 from hcl_jax.losses.clip import clip, clip_top1
 from hcl_jax.losses.cosine import byol, negative_cosine
+from hcl_jax.losses.dino import dino
 from hcl_jax.losses.info_nce import info_nce, info_nce_top1
+from hcl_jax.losses.min_max import min_max
 from hcl_jax.losses.multi_view import multi_view, multi_view_top1
 from hcl_jax.losses.nt_xent import nt_xent, nt_xent_top1
+from hcl_jax.losses.preference import dpo, dpo_accuracy, dpo_margin, ipo, next_token
 from hcl_jax.losses.siglip import siglip, siglip_top1
 from hcl_jax.losses.sup_con import sup_con
-from hcl_jax.losses.supervised import cross_entropy, mean_squared_error
+from hcl_jax.losses.supervised import cross_entropy, cross_entropy_top1, mean_squared_error
+from hcl_jax.losses.swav import swav
+from hcl_jax.losses.ts2vec import ts2vec
 from hcl_jax.losses.vicreg import vicreg
 
 LOSSES = {
@@ -29,15 +34,24 @@ LOSSES = {
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
     "align_uniform": align_uniform,
+    "ts2vec": ts2vec,
     "cross_entropy": cross_entropy,
     "mean_squared_error": mean_squared_error,
+    "swav": swav,
+    "dino": dino,
+    "min_max": min_max,
+    "dpo": dpo,
+    "ipo": ipo,
+    "next_token": next_token,
 }
 
-# Share of rows whose nearest key is a positive; same call as the loss of that name.
-TOP1 = {
-    "nt_xent": nt_xent_top1,
-    "info_nce": info_nce_top1,
-    "clip": clip_top1,
-    "siglip": siglip_top1,
-    "multi_view": multi_view_top1,
+# What is logged beside a loss, from the same call: loss -> metric -> function.
+MEASURES = {
+    "nt_xent": {"contrastive_top1": nt_xent_top1},
+    "info_nce": {"contrastive_top1": info_nce_top1},
+    "clip": {"contrastive_top1": clip_top1},
+    "siglip": {"contrastive_top1": siglip_top1},
+    "multi_view": {"contrastive_top1": multi_view_top1},
+    "cross_entropy": {"top1": cross_entropy_top1},
+    "dpo": {"accuracy": dpo_accuracy, "margin": dpo_margin},
 }

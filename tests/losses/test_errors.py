@@ -6,7 +6,7 @@ import pytest
 
 from hcl_jax.losses import (
     LOSSES,
-    TOP1,
+    MEASURES,
     clip,
     cross_entropy,
     info_nce,
@@ -67,8 +67,8 @@ def test_refused(call, words):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_top1_names_are_losses():
-    assert set(TOP1) <= set(LOSSES)
+def test_measured_names_are_losses():
+    assert set(MEASURES) <= set(LOSSES)
 
 
 def test_unsigned_and_numpy_ids_are_taken():
