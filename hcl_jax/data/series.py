@@ -15,10 +15,13 @@ PACKAGED = tuple(
 
 
 def series(data: Any, split: str) -> Arrays:
-    """series float32 [N, T, C] and label; also length [N] where lengths differ (shorter ones end in zeros).
+    """series float32 [N, T, C] and label; also length [N] where lengths differ. Missing values and padding are NaN.
 
     `data.name` or `data.dir` names a packaged set; else `data.dir` is a folder with `<name>_TRAIN.ts` and
-    `<name>_TEST.ts`.
+    `<name>_TEST.ts`. With `data.standardise` each channel has mean 0 and deviation 1 over the training split.
+
+    Raises:
+      InputError: an unknown set or split, unreadable files, or a series without any value.
     """
     if split not in ("train", "test"):
         raise unknown_split(split, ("train", "test"), "series")
@@ -31,9 +34,15 @@ def series(data: Any, split: str) -> Arrays:
     number = {c: i for i, c in enumerate(known)}
     values, classes, _ = both[split]
     lengths = np.array([v.shape[-1] for v in values], np.int32)
-    padded = np.zeros((len(values), longest, values[0].shape[0]), np.float32)
+    if data.standardise:
+        mean, deviation = _moments(both["train"][0])
+        values = [(v - mean[:, None]) / deviation[:, None] for v in values]
+    padded = np.full((len(values), longest, values[0].shape[0]), np.nan, np.float32)
     for row, value in zip(padded, values, strict=True):
         row[: value.shape[-1]] = value.T
+    empty = np.flatnonzero(np.isnan(padded).all((1, 2)))
+    if len(empty):
+        raise InputError(f"{named} {split} record {empty[0]}", "no value", "at least one in each series")
     fields = {"series": padded} | ({"length": lengths} if lengths.min() < longest else {})
     return Arrays(
         fields=fields,
@@ -45,6 +54,20 @@ def series(data: Any, split: str) -> Arrays:
         else "",
         class_names={"label": tuple(known)},
     )
+
+
+def _moments(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [C] of the values that are there; a constant or empty channel is only centred.
+
+    Args:
+      values: series [C, T], of any lengths.
+    """
+    x = np.concatenate([np.asarray(v, np.float64) for v in values], axis=1)
+    there = ~np.isnan(x)
+    count = np.maximum(there.sum(1), 1)
+    mean = np.where(there, x, 0).sum(1) / count
+    deviation = np.sqrt((np.where(there, x - mean[:, None], 0) ** 2).sum(1) / count)
+    return mean, np.where(deviation > 10 * np.finfo(np.float64).eps * np.abs(mean), deviation, 1)
 
 
 def _aeon(wanted: str) -> Any:

@@ -16,7 +16,24 @@ from hcl_jax.encoders.rows import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Transformer, xavier
 from hcl_jax.errors import InputError
 
-POOLS = {"max": jnp.max, "mean": jnp.mean}
+
+def _max(x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+    """Maximum over steps, [n, T, D] -> [n, D]; over those inside, 0 where none is."""
+    if inside is None:
+        return jnp.max(x, axis=1)
+    most = jnp.max(jnp.where(inside, x, -jnp.inf), axis=1)
+    return jnp.where(inside.any(1), most, 0)
+
+
+def _mean(x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+    """Mean over steps, [n, T, D] -> [n, D]; over those inside, 0 where none is."""
+    if inside is None:
+        return jnp.mean(x, axis=1)
+    count = jnp.maximum(jnp.sum(inside, axis=1), 1).astype(x.dtype)
+    return jnp.sum(jnp.where(inside, x, 0), axis=1) / count
+
+
+POOLS = {"max": _max, "mean": _mean}
 
 
 class DilatedBlock(nn.Module):
@@ -31,14 +48,15 @@ class DilatedBlock(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [n, T, C] -> [n, T, features]."""
+    def __call__(self, x: jax.Array, inside: jax.Array | None) -> jax.Array:
+        """x [n, T, C], inside bool [n, T, 1] or None (all) -> [n, T, features], zeros outside."""
         reach = (self.kernel - 1) * self.dilation
         pad = (reach, 0) if self.causal else (reach // 2, reach - reach // 2)
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         y = x
         for name in ("conv1", "conv2"):
-            y = nn.gelu(y, approximate=False)
+            # What is outside a crop is 0 for every convolution, as the padding at the ends of a series is.
+            y = within(inside, nn.gelu(y, approximate=False))
             y = nn.Conv(
                 self.features,
                 (self.kernel,),
@@ -50,13 +68,19 @@ class DilatedBlock(nn.Module):
             )(y)
         if self.last or x.shape[-1] != self.features:
             x = nn.Dense(self.features, name="shortcut", **types)(x)
-        return x + y
+        return within(inside, x + y)
+
+
+def within(inside: jax.Array | None, x: jax.Array) -> jax.Array:
+    """x, with zeros outside."""
+    return x if inside is None else jnp.where(inside, x, 0)
 
 
 class TCN(nn.Module):
     """Linear map of each step, `depth` dilated blocks of `hidden` channels, one of `features`; dilations 1, 2, 4, ...
 
-    A step with a nan is missing: its latent is 0, as of a masked step.
+    A step with a nan is missing: its latent is 0, as of a masked step. A view with "inside" bool [n, T] (a crop in a
+    longer buffer) is encoded as if the steps inside were the whole series; tokens outside are 0 and h pools none.
 
     Args:
       features: width of the steps' outputs and of h.
@@ -86,15 +110,15 @@ class TCN(nn.Module):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The field that is read."""
-        return (self.field,)
+        """The fields that are read, the second where a view has it."""
+        return (self.field, "inside")
 
     @nn.compact
     def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
         """view["series"] [n, T, C] -> {"h": [n, features], "tokens": [n, T, features]}, one token a step.
 
         Raises:
-          InputError: unknown pool; mask outside [0, 1).
+          InputError: unknown pool; mask outside [0, 1); "inside" of another shape than the steps.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         pool = choose(POOLS, self.pool, "tcn.pool")
@@ -102,6 +126,12 @@ class TCN(nn.Module):
             raise InputError("tcn.mask", self.mask, "a probability in [0, 1)")
         x = read_field(view, self.field, (3,), "tcn").astype(self.dtype)
         there = ~jnp.isnan(x).any(-1, keepdims=True)
+        inside = None
+        if "inside" in view:
+            inside = read_field(view, "inside", (2,), "tcn").astype(bool)[:, :, None]
+            if inside.shape[:2] != x.shape[:2]:
+                raise InputError("tcn input 'inside'", f"shape {inside.shape[:2]}", f"{x.shape[:2]}, rows and steps")
+            there = there & inside
         x = nn.Dense(self.hidden, name="input", **types)(jnp.where(there, x, 0))
         if rows.train and self.mask:
             there = there & keep_mask(row_keys(rows, self.path), (*self.path, "mask"), (x.shape[1], 1), self.mask)
@@ -109,9 +139,9 @@ class TCN(nn.Module):
         for i in range(self.depth + 1):
             last = i == self.depth
             width = self.features if last else self.hidden
-            x = DilatedBlock(width, self.kernel, 2**i, self.causal, last, name=f"block{i}", **types)(x)
+            x = DilatedBlock(width, self.kernel, 2**i, self.causal, last, name=f"block{i}", **types)(x, inside)
         x = Dropout(self.dropout, name="dropout")(x, rows)
-        return {"h": pool(x, axis=1), "tokens": x}
+        return {"h": pool(x, inside), "tokens": x}
 
 
 class SeriesTransformer(nn.Module):
@@ -180,4 +210,4 @@ class SeriesTransformer(nn.Module):
             name="transformer",
             **types,
         )(x, None, rows)
-        return {"h": pool(x, axis=1), "tokens": x}
+        return {"h": pool(x), "tokens": x}

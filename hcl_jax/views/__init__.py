@@ -45,6 +45,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "magnitude_warp": series.magnitude_warp,
     "crop": series.crop,
     "crop_resize": series.crop_resize,
+    "overlapping_crops": series.overlapping_crops,
     "drop_channels": series.drop_channels,
     "shuffle_channels": series.shuffle_channels,
     "rotate_axes": series.rotate_axes,
@@ -90,6 +91,12 @@ def _start_graph(x: Any) -> Any:
     return {**x, "nodes": tf.cast(x["nodes"], tf.float32)}
 
 
+def _features(x: Any) -> Any:
+    if x.dtype in (tf.string, tf.bool) or x.shape.rank != 2 or None in x.shape[1:].as_list():
+        raise InputError("the features", f"{x.dtype.name} of shape {x.shape}", "numbers [n, D] of one known width")
+    return tf.cast(x, tf.float32)
+
+
 # kind -> (the key in the view, what is done to the field before the ops, and after them). Without a key the field is
 # several arrays, each under its own name.
 KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -97,6 +104,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "series": ("series", _start_series, _start_series),
     "text": ("tokens", lambda x: x, _finish_text),
     "graph": ("", _start_graph, lambda x: x),
+    "features": ("features", _features, _features),
 }
 
 
@@ -141,7 +149,7 @@ def make_view(
     share the numbers of the ops that both have.
 
     Args:
-      spec: {"kind": "image" | "series" | "text" | "graph", "ops": ({"op": name, ...}, ...)}.
+      spec: {"kind": "image" | "series" | "text" | "graph" | "features", "ops": ({"op": name, ...}, ...)}.
       record_field: [n, ...], or encoded pictures or text as strings [n].
       draws: the numbers; their record and targets grow.
       views: op name -> function.
@@ -149,7 +157,7 @@ def make_view(
 
     Returns:
       {"image": float32 [n, H, W, C]} | {"series": float32 [n, T, C]} | {"tokens": int32 [n, L]}
-      | the arrays of a graph, and the ops' targets.
+      | {"features": float32 [n, D]} | the arrays of a graph, and the ops' targets.
 
     Raises:
       InputError: an unknown kind, op or parameter, or one out of range.

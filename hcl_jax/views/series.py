@@ -225,6 +225,69 @@ def crop(x: Any, draws: Any, *, length: int, target: str = "") -> Any:
     return tf.gather(x, start[:, None] + tf.range(length), batch_dims=1)
 
 
+def overlapping_crops(
+    x: Any, draws: Any, *, side: str, min_length: int = 2, centre: bool = True, target: str = "overlap"
+) -> Any:
+    """One of two random crops that overlap: a holds the overlap and what comes before it, b and what comes after.
+
+    l ~ U{min_length..T},  s ~ U{0..T - l},  e = s + l,  s' ~ U{0..s},  e' ~ U{e..T},  o ~ U{-s'..T - e'} for each row
+    a = x[o + s' : o + e],  b = x[o + s : o + e'],  overlap x[o + s : o + e]
+
+    Both views need one salt (`draws`) and the same numbers here; only `side` differs. A crop lies at the front of a
+    buffer of T steps, so that shapes are known; behind it are zeros.
+
+    Args:
+      x: [n, T, C]; NaN stays.
+      draws: "length", "start", "before", "after" (0..1, one number for all rows of a step), "offset" [n] (0..1); makes
+        the targets "inside" bool [n, T], the steps of the crop, and `target` int32 [n, 2], where the overlap starts in
+        the buffer and how many steps it has.
+      side: "a" or "b".
+      min_length: fewest steps of the overlap; 2^(u + 1) for the temporal unit u.
+      centre: first share the missing steps at the two ends of a row evenly between them (series of unequal length).
+      target: name under which the view keeps the overlap.
+
+    Returns:
+      float32 [n, T, C].
+
+    Reference: Yue et al. 2022 (TS2Vec), section 3.2, with the draws of their code, where only o differs between rows.
+    """
+    x = steps(x, "overlapping_crops")
+    side = choice("overlapping_crops.side", side, ("a", "b"))
+    least, total = whole("overlapping_crops.min_length", min_length, 1), x.shape[1]
+    if least > total:
+        raise InputError("overlapping_crops.min_length", least, f"1 to {total}, the steps")
+
+    def among(drawn: Any, low: Any, high: Any) -> Any:
+        """The whole number low..high that a uniform number picks."""
+        count = high - low + 1
+        return low + tf.minimum(tf.cast(tf.floor(drawn * tf.cast(count, tf.float32)), tf.int32), count - 1)
+
+    length = among(draws.shared("length"), least, total)
+    start = among(draws.shared("start"), 0, total - length)
+    end = start + length
+    first = among(draws.shared("before"), 0, start)
+    last = among(draws.shared("after"), end, total)
+    offset = among(draws.uniform("offset"), -first, total - last)
+    begin, size = (first, end - first) if side == "a" else (start, last - start)
+    place = tf.range(total)
+    inside = place < size[:, None]
+    if centre:
+        offset = offset + _uncentred(x)
+    # Modulo: a centred row wraps, and what is not inside may point anywhere.
+    taken = tf.gather(x, tf.math.floormod((offset + begin)[:, None] + place, total), batch_dims=1)
+    draws.target("inside", inside)
+    draws.target(target, tf.stack([start - begin, length], axis=1))
+    return tf.where(inside[:, :, None], taken, 0.0)
+
+
+def _uncentred(x: Any) -> Any:
+    """Steps by which each row must move left for its values to lie in the middle: x [n, T, C] -> int32 [n]."""
+    there = tf.cast(tf.reduce_any(tf.math.is_finite(x), axis=2), tf.int32)
+    before = tf.argmax(there, axis=1, output_type=tf.int32)  # the first step with a value; 0 where there is none
+    after = tf.argmax(tf.reverse(there, [1]), axis=1, output_type=tf.int32)
+    return before - (before + after) // 2
+
+
 def crop_resize(x: Any, draws: Any, *, fraction: Sequence[float] = (0.5, 1.0), length: int = 0, p: float = 1.0) -> Any:
     """A random window of random length, stretched linearly to `length` steps.
 
