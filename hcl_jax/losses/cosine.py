@@ -8,13 +8,17 @@ from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
 
 
-def negative_cosine(*pairs: Array, ids: Array | None = None, row_weights: Array | None = None) -> Array:
+def negative_cosine(
+    *pairs: Array, stop_gradient: bool = True, ids: Array | None = None, row_weights: Array | None = None
+) -> Array:
     """Minus the cosine between predictions and targets, mean over the pairs.
 
     loss = -mean_i cos(p_i, stop_gradient(t_i));   with four inputs the mean of both pairs (SimSiam's symmetric loss)
 
     Args:
-      pairs: prediction, target, prediction, target, ...; [N, D] each. Targets take no gradient.
+      pairs: prediction, target, prediction, target, ...; [N, D] each.
+      stop_gradient: targets take no gradient. Without it a constant output is the easiest way to -1: the collapse
+        that the method avoids.
       ids: int [N]; -1 = ignored row. Other values change nothing.
       row_weights: [N], scale the loss of each row.
 
@@ -31,20 +35,24 @@ def negative_cosine(*pairs: Array, ids: Array | None = None, row_weights: Array 
     names = [f"{'target' if i % 2 else 'prediction'}[{i // 2}]" for i in range(len(pairs))]
     n, _ = rows.check_matrices(**dict(zip(names, pairs, strict=True)))
     valid = rows.valid_rows(ids, n)
+    target = jax.lax.stop_gradient if stop_gradient else jnp.asarray
     cosines = [
-        jnp.sum(rows.unit(p, valid) * jax.lax.stop_gradient(rows.unit(t, valid)), axis=1)
+        jnp.sum(rows.unit(p, valid) * target(rows.unit(t, valid)), axis=1)
         for p, t in zip(pairs[::2], pairs[1::2], strict=True)
     ]
     return rows.mean(-sum(cosines[1:], cosines[0]) / len(cosines), valid, row_weights)
 
 
-def byol(*pairs: Array, ids: Array | None = None, row_weights: Array | None = None) -> Array:
+def byol(
+    *pairs: Array, stop_gradient: bool = True, ids: Array | None = None, row_weights: Array | None = None
+) -> Array:
     """Squared distance between unit predictions and unit targets, summed over the pairs.
 
     loss = sum over pairs of mean_i (2 - 2 cos(p_i, stop_gradient(t_i)))
 
     Args:
       pairs: prediction of a, target of b, prediction of b, target of a (or one pair); [N, D] each.
+      stop_gradient: as in `negative_cosine`.
       ids: int [N]; -1 = ignored row. Other values change nothing.
       row_weights: [N], scale the loss of each row.
 
@@ -56,7 +64,7 @@ def byol(*pairs: Array, ids: Array | None = None, row_weights: Array | None = No
 
     Reference: Grill et al. 2020, arXiv 2006.07733, equation 2 and the symmetric loss below it.
     """
-    cosine = negative_cosine(*pairs, ids=ids, row_weights=row_weights)
+    cosine = negative_cosine(*pairs, stop_gradient=stop_gradient, ids=ids, row_weights=row_weights)
     n = pairs[0].shape[0]
     ones = rows.mean(jnp.ones((n,), cosine.dtype), rows.valid_rows(ids, n), row_weights)
     return (ones + cosine) * len(pairs)

@@ -5,7 +5,7 @@ from jax import Array
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
-from hcl_jax.parallel.similarity import DENSE, IGNORED, Engine
+from hcl_jax.parallel.similarity import DENSE, IGNORED, Engine, Over
 
 
 def info_nce(
@@ -18,6 +18,7 @@ def info_nce(
     row_weights: Array | None = None,
     convention: str = "mean",
     in_batch: bool | None = None,
+    decoupled: bool = False,
     engine: Engine = DENSE,
 ) -> Array:
     """Cross entropy of finding the key of each query among all keys.
@@ -38,6 +39,8 @@ def info_nce(
       convention: "mean", or "two_tau": 2 t times the mean (MoCo v3's code).
       in_batch: are the other keys of the batch negatives too? None: only where there are no `negatives`, as in the
         papers. When False, key i is the only positive of query i.
+      decoupled: the positives stay out of the sum over K(i) (GraphCL's code; Yeh et al. 2022, arXiv 2110.06848,
+        equation 6). The loss may be below 0; a query without a negative adds 0 and is counted.
       engine: makes the row sums.
 
     Returns:
@@ -56,14 +59,20 @@ def info_nce(
     q, k = rows.unit(query, valid), rows.unit(key, valid)
     q = q / jnp.asarray(temperature, q.dtype)
     if in_batch:
-        sums = engine.softmax_rows(q, k, query_ids=ids, key_ids=ids)
-        positive, lse = sums.positive_sum / jnp.maximum(sums.positive_count, 1), sums.lse
+        over: Over = "negatives" if decoupled else "all"
+        sums = engine.softmax_rows(q, k, query_ids=ids, key_ids=ids, over=over)
+        positive = sums.positive_sum / jnp.maximum(sums.positive_count, 1)
+        lse, key_count = sums.lse, sums.key_count
     else:
-        positive = lse = jnp.sum(q * k, axis=1)
+        positive = jnp.sum(q * k, axis=1)
+        lse = jnp.full_like(positive, jnp.finfo(q.dtype).min) if decoupled else positive
+        key_count = jnp.where(valid, 0 if decoupled else 1, jnp.zeros_like(positive))
     if negatives is not None:
         more, query_ids, key_ids = _negatives(negatives, valid)
-        lse = jnp.logaddexp(lse, engine.softmax_rows(q, more, query_ids=query_ids, key_ids=key_ids).lse)
-    loss = rows.mean(jnp.where(valid, lse - positive, 0), valid, row_weights)
+        extra = engine.softmax_rows(q, more, query_ids=query_ids, key_ids=key_ids)
+        lse, key_count = jnp.logaddexp(lse, extra.lse), key_count + extra.key_count
+    # Both parts are left out where a query has nothing to be compared with, and so is their gradient.
+    loss = rows.mean(jnp.where(valid & (key_count > 0), lse - positive, 0), valid, row_weights)
     return loss * (2 * jnp.asarray(temperature, loss.dtype)) if convention == "two_tau" else loss
 
 
@@ -77,6 +86,7 @@ def info_nce_top1(
     row_weights: Array | None = None,
     convention: str = "mean",
     in_batch: bool | None = None,
+    decoupled: bool = False,
     engine: Engine = DENSE,
 ) -> Array:
     """Share of queries whose nearest key is a positive (a tie with a negative is a miss).
@@ -87,7 +97,7 @@ def info_nce_top1(
     Returns:
       Scalar in 0..1.
     """
-    del temperature, row_weights, convention
+    del temperature, row_weights, convention, decoupled
     n, in_batch = _check(query, key, negatives, in_batch)
     ids = rows.row_ids(ids, n)
     valid = rows.valid_rows(ids, n)

@@ -34,19 +34,37 @@ def cross_entropy(
     Raises:
       InputError: labels that do not fit logits, or are not integers.
     """
-    logits, labels = rows.wide(logits), jnp.asarray(labels)
-    if logits.ndim < 2 or labels.shape != logits.shape[:-1]:
-        raise InputError("labels", f"shape {labels.shape}", f"logits {logits.shape} without the last axis")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise InputError("labels", labels.dtype, "an integer type")
     if not 0 <= smoothing <= 1:
         raise InputError("smoothing", smoothing, "0 to 1")
-    labels = labels.astype(jnp.int32)
-    counted = _entries(ids, labels.shape) & (labels != -1)
+    logits, labels, counted = _check(logits, labels, ids)
     logits = rows.clean(logits, counted)
     picked = jnp.take_along_axis(logits, jnp.where(counted, labels, 0)[..., None], axis=-1, mode="fill")[..., 0]
     target = picked if smoothing == 0 else (1 - smoothing) * picked + smoothing * jnp.mean(logits, axis=-1)
     return _mean_of_entries(jax.nn.logsumexp(logits, axis=-1) - target, counted, row_weights)
+
+
+def cross_entropy_top1(
+    logits: Array,
+    labels: Array,
+    *,
+    smoothing: float = 0.0,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Share of the counted entries whose class has the largest logit (a tie is a miss).
+
+    Args:
+      logits, labels, ids: as in `cross_entropy`; its other arguments are accepted and change nothing.
+
+    Returns:
+      Scalar in 0..1; 0 without a counted entry.
+    """
+    del smoothing, row_weights
+    logits, labels, counted = _check(logits, labels, ids)
+    logits = rows.clean(logits, counted)
+    own, lowest = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), jnp.finfo(logits.dtype).min
+    hits = jnp.max(jnp.where(own, logits, lowest), axis=-1) > jnp.max(jnp.where(own, lowest, logits), axis=-1)
+    return _mean_of_entries(hits.astype(logits.dtype), counted, None)
 
 
 def mean_squared_error(
@@ -86,6 +104,17 @@ def mean_squared_error(
         counted &= mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
     difference = jnp.where(counted, prediction, 0) - jnp.where(counted, target, 0)
     return _mean_of_entries(difference**2, counted, row_weights)
+
+
+def _check(logits: Array, labels: Array, ids: Array | None) -> tuple[Array, Array, Array]:
+    """Wide logits, int32 labels, and which entries count."""
+    logits, labels = rows.wide(logits), jnp.asarray(labels)
+    if logits.ndim < 2 or labels.shape != logits.shape[:-1]:
+        raise InputError("labels", f"shape {labels.shape}", f"logits {logits.shape} without the last axis")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError("labels", labels.dtype, "an integer type")
+    labels = labels.astype(jnp.int32)
+    return logits, labels, _entries(ids, labels.shape) & (labels != -1)
 
 
 def _entries(ids: Array | None, shape: tuple[int, ...]) -> Array:

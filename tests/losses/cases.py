@@ -20,7 +20,7 @@ class Case(NamedTuple):
 
     name: str
     arrays: tuple[np.ndarray, ...]
-    learned: dict[str, float]
+    learned: dict[str, float | tuple[float, ...]]
     fixed: dict
     stopped: tuple[int, ...] = ()  # inputs that the loss stops gradients to
 
@@ -51,6 +51,12 @@ PRESENT = (
 )
 LABELS = np.array([0, 2, -1, 1, 3, 3, 0, -1], np.int32)
 TOKENS = np.array([[0, 1], [2, -1], [-1, -1], [1, 1], [3, 0], [3, 2], [0, -1], [2, 2]], np.int32)
+DIVERSE = normal(10, 5, N, 8)  # outputs of eight features
+WORDS = np.random.default_rng(11).integers(1, 6, (2, N, 5)).astype(np.int32)
+WORDS[0, 2, 3:] = WORDS[1, 5, 4:] = 0  # padding
+ANSWER = np.broadcast_to(np.arange(5) >= 2, (2, N, 5)) & (WORDS != 0)
+ANSWER[1, 4] = False  # no loser
+LOGITS = normal(12, 4, N, 5, 6)
 MASK = np.array([[1, 0], [0, 0], [1, 1], [1, 0], [0, 1], [1, 1], [1, 0], [0, 1]], bool)
 
 PLAIN: dict = {}
@@ -68,6 +74,8 @@ CASES = {
     "info_nce, two tau": Case("info_nce", (A, B), T, {"convention": "two_tau"}),
     "info_nce, queue": Case("info_nce", (A, B, QUEUE), T, SPECIAL),
     "info_nce, batch and queue": Case("info_nce", (A, B, QUEUE), T, {"in_batch": True, **SPECIAL}),
+    "info_nce, decoupled": Case("info_nce", (A, B), T, {"decoupled": True, **SPECIAL}),
+    "info_nce, decoupled queue": Case("info_nce", (A, B, QUEUE), T, {"decoupled": True, **SPECIAL}),
     "clip": Case("clip", (A, B), S, PLAIN),
     "clip, ids": Case("clip", (A, B), S, SPECIAL),
     "siglip": Case("siglip", (A, B), {"scale": 5.0, "bias": -3.0}, PLAIN),
@@ -79,7 +87,19 @@ CASES = {
     "multi_view, core": Case("multi_view", (A, B, C), T, {"graph": "core", "convention": "sum", "present": PRESENT}),
     "negative_cosine": Case("negative_cosine", (A, B), {}, SPECIAL, stopped=(1,)),
     "negative_cosine, four": Case("negative_cosine", (A, B, C, E), {}, PLAIN, stopped=(1, 3)),
+    "negative_cosine, free": Case("negative_cosine", (A, B), {}, {"stop_gradient": False}),
     "byol": Case("byol", (A, B, C, E), {}, SPECIAL, stopped=(1, 3)),
+    "byol, free": Case("byol", (A, B), {}, {"stop_gradient": False, **SPECIAL}),
+    "dino": Case("dino", (normal(13, 8), *DIVERSE), {"student_temperature": 0.3}, SPECIAL, stopped=(0, 1, 2)),
+    "dino, one teacher": Case(
+        "dino", (normal(13, 8), *DIVERSE[:3]), {}, {"teachers": 1, "teacher_temperature": 0.5}, stopped=(0, 1, 2)
+    ),
+    "min_max": Case("min_max", (A, B, C), {**T, "distribution": (0.5, 0.2, 0.3)}, {"gamma": 0.7, **SPECIAL}),
+    "dpo": Case("dpo", (*LOGITS, *WORDS, *ANSWER), {"beta": 0.4}, {"smoothing": 0.1, **SPECIAL}, stopped=(2, 3)),
+    "dpo, plain": Case("dpo", (*LOGITS, *WORDS, *ANSWER), {}, PLAIN, stopped=(2, 3)),
+    "ipo": Case("ipo", (*LOGITS, *WORDS, *ANSWER), {"beta": 0.4}, SPECIAL, stopped=(2, 3)),
+    "next_token": Case("next_token", (LOGITS[0], WORDS[0], ANSWER[0].astype(np.int32)), {}, SPECIAL),
+    "next_token, all": Case("next_token", (LOGITS[0], WORDS[0]), {}, {"smoothing": 0.1}),
     "barlow_twins": Case("barlow_twins", (A, B), {}, PLAIN),
     "barlow_twins, ids": Case("barlow_twins", (A, B), {}, {"scale": 0.025, "ids": IDS, "row_weights": WHOLE}),
     "vicreg": Case("vicreg", (A, B), {}, PLAIN),
@@ -108,7 +128,31 @@ ONE_EACH = (
     "align_uniform, ids",
     "cross_entropy",
     "mean_squared_error, mask",
+    "dino",
+    "min_max",
+    "dpo",
+    "ipo",
+    "next_token",
 )
+
+# Losses of two matrices [N, D] (or logits and classes), for the properties that such losses share.
+PAIRED = (
+    "nt_xent",
+    "info_nce",
+    "clip",
+    "siglip",
+    "sup_con",
+    "multi_view",
+    "negative_cosine",
+    "byol",
+    "barlow_twins",
+    "vicreg",
+    "align_uniform",
+    "cross_entropy",
+    "mean_squared_error",
+    "swav",
+)
+ELSEWHERE = ("swav", "ts2vec")  # whose values have a test file of their own
 
 
 @functools.cache

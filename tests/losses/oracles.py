@@ -55,7 +55,18 @@ def nt_xent(za, zb, *, temperature, ids=None, row_weights=None, convention="mean
     return factor * sup_con(za, zb, temperature=temperature, ids=ids, row_weights=row_weights, denominator=denominator)
 
 
-def info_nce(query, key, negatives=None, *, temperature, ids=None, row_weights=None, convention="mean", in_batch=None):
+def info_nce(
+    query,
+    key,
+    negatives=None,
+    *,
+    temperature,
+    ids=None,
+    row_weights=None,
+    convention="mean",
+    in_batch=None,
+    decoupled=False,
+):
     n = len(query)
     ids, row_weights = _defaults(n, ids, row_weights)
     in_batch = negatives is None if in_batch is None else in_batch
@@ -68,11 +79,12 @@ def info_nce(query, key, negatives=None, *, temperature, ids=None, row_weights=N
             s = float(q[i] @ k[j]) / temperature
             if ids[i] == -1 or ids[j] == -1 or not (in_batch or i == j):
                 continue
-            logits.append(s)
             if ids[i] == ids[j]:
                 positives.append(s)
+            if ids[i] != ids[j] or not decoupled:
+                logits.append(s)
         logits += [float(q[i] @ m) / temperature for m in extra]
-        values.append(_log_sum_exp(logits) - sum(positives) / len(positives) if positives else 0.0)
+        values.append(_log_sum_exp(logits) - sum(positives) / len(positives) if positives and logits else 0.0)
     factor = 2 * temperature if convention == "two_tau" else 1.0
     return factor * _mean_rows(values, ids, row_weights)
 
@@ -114,7 +126,8 @@ def multi_view(*views, temperature, graph="full", present=None, ids=None, row_we
     return 2 * sum(losses) if convention == "sum" else sum(losses) / len(losses)
 
 
-def negative_cosine(*pairs, ids=None, row_weights=None):
+def negative_cosine(*pairs, stop_gradient=True, ids=None, row_weights=None):
+    del stop_gradient
     ids, row_weights = _defaults(len(pairs[0]), ids, row_weights)
     total = 0.0
     for p, t in zip(pairs[::2], pairs[1::2], strict=True):
@@ -122,7 +135,8 @@ def negative_cosine(*pairs, ids=None, row_weights=None):
     return total / (len(pairs) // 2)
 
 
-def byol(*pairs, ids=None, row_weights=None):
+def byol(*pairs, stop_gradient=True, ids=None, row_weights=None):
+    del stop_gradient
     ids, row_weights = _defaults(len(pairs[0]), ids, row_weights)
     total = 0.0
     for p, t in zip(pairs[::2], pairs[1::2], strict=True):
@@ -229,3 +243,122 @@ def nearest_is_positive(queries, keys, query_ids, key_ids, same=False):
                 best[positive] = max(best[positive], float(q @ k))
         hits.append(best[True] > best[False])
     return hits
+
+
+def softmax(x, temperature=1.0):
+    top = max(x)
+    powers = [math.exp((float(v) - top) / temperature) for v in x]
+    return [p / sum(powers) for p in powers]
+
+
+def log_softmax(x, temperature=1.0):
+    return [float(v) / temperature - _log_sum_exp([float(w) / temperature for w in x]) for v in x]
+
+
+def sinkhorn(scores, *, epsilon=0.05, iterations=3, ids=None):
+    """The listing of SwAV's appendix, on the plain exponentials."""
+    n, k = scores.shape
+    ids, _ = _defaults(n, ids, None)
+    keep = [i for i in range(n) if ids[i] != -1]
+    q = [[math.exp(float(scores[i, j]) / epsilon) for j in range(k)] for i in keep]
+    total = sum(map(sum, q))
+    q = [[v / total for v in row] for row in q]
+    for _ in range(iterations):
+        columns = [sum(row[j] for row in q) for j in range(k)]
+        q = [[v / columns[j] / k for j, v in enumerate(row)] for row in q]
+        q = [[v / sum(row) / len(keep) for v in row] for row in q]
+    made = np.zeros((n, k))
+    for i, row in zip(keep, q, strict=True):
+        made[i] = [v / sum(row) for v in row]
+    return made
+
+
+def swav(*scores, temperature=0.1, epsilon=0.05, iterations=3, crops=2, ids=None, row_weights=None, assigned_by=None):
+    """With `assigned_by`, the assignments come from these scores in place of the first ones."""
+    ids, row_weights = _defaults(len(scores[0]), ids, row_weights)
+    loss = 0.0
+    for c in range(crops):
+        q = sinkhorn((assigned_by or scores)[c], epsilon=epsilon, iterations=iterations, ids=ids)
+        others = [s for v, s in enumerate(scores) if v != c]
+        for s in others:
+            values = [
+                -sum(a * b for a, b in zip(x, log_softmax(y, temperature), strict=True))
+                for x, y in zip(q, s, strict=True)
+            ]
+            loss += _mean_rows(values, ids, row_weights) / len(others) / crops
+    return loss
+
+
+def dino(
+    centre,
+    *outputs,
+    teachers=2,
+    student_temperature=0.1,
+    teacher_temperature=0.04,
+    ids=None,
+    row_weights=None,
+):
+    ids, row_weights = _defaults(len(outputs[0]), ids, row_weights)
+    terms = []
+    for t in range(teachers):
+        for s, student in enumerate(outputs[teachers:]):
+            if s == t:
+                continue
+            values = []
+            for g, x in zip(outputs[t], student, strict=True):
+                p = softmax(g - centre, teacher_temperature)
+                values.append(-sum(a * b for a, b in zip(p, log_softmax(x, student_temperature), strict=True)))
+            terms.append(_mean_rows(values, ids, row_weights))
+    return sum(terms) / len(terms)
+
+
+def min_max(*views, distribution, temperature=0.2, gamma=0.1, denominator="all", ids=None, row_weights=None):
+    settings = {"temperature": temperature, "denominator": denominator, "ids": ids, "row_weights": row_weights}
+    pairs = [(i, j) for i in range(len(views)) for j in range(i + 1, len(views))]
+    total = 0.0
+    for p, (i, j) in zip(distribution, pairs, strict=True):
+        total += p * nt_xent(views[i], views[j], **settings) - gamma / 2 * (p - 1 / len(pairs)) ** 2
+    return total
+
+
+def _log_probability(logits, tokens, response):
+    places = [t for t in range(1, len(tokens)) if response[t] and tokens[t] != 0]
+    return sum(log_softmax(logits[t - 1])[tokens[t]] for t in places) if places else None
+
+
+def margins(wl, ll, wr, lr, wt, lt, wm, lm):
+    """h of each pair, None for a pair of which a response is empty."""
+    found = []
+    for i in range(len(wl)):
+        w, w_ref = _log_probability(wl[i], wt[i], wm[i]), _log_probability(wr[i], wt[i], wm[i])
+        lose, lose_ref = _log_probability(ll[i], lt[i], lm[i]), _log_probability(lr[i], lt[i], lm[i])
+        found.append(None if w is None or lose is None else (w - lose) - (w_ref - lose_ref))
+    return found
+
+
+def _mean_pairs(loss, arrays, ids, row_weights):
+    ids, row_weights = _defaults(len(arrays[0]), ids, row_weights)
+    h = margins(*arrays)
+    ids = [-1 if x is None else i for x, i in zip(h, ids, strict=True)]
+    return _mean_rows([0.0 if x is None else loss(x) for x in h], ids, row_weights)
+
+
+def dpo(*arrays, beta=0.1, smoothing=0.0, ids=None, row_weights=None):
+    def loss(h):
+        return (1 - smoothing) * math.log1p(math.exp(-beta * h)) + smoothing * math.log1p(math.exp(beta * h))
+
+    return _mean_pairs(loss, arrays, ids, row_weights)
+
+
+def ipo(*arrays, beta=0.1, ids=None, row_weights=None):
+    return _mean_pairs(lambda h: (h - 1 / (2 * beta)) ** 2, arrays, ids, row_weights)
+
+
+def next_token(logits, tokens, response=None, *, smoothing=0.0, ids=None, row_weights=None):
+    n, t, _ = logits.shape
+    labels = np.full((n, t), -1)
+    for i in range(n):
+        for place in range(1, t):
+            if tokens[i, place] != 0 and (response is None or response[i, place]):
+                labels[i, place - 1] = tokens[i, place]
+    return cross_entropy(logits, labels, smoothing=smoothing, ids=ids, row_weights=row_weights)

@@ -25,7 +25,7 @@ from hcl_jax.losses import (
 )
 from hcl_jax.parallel.similarity import Dense, dense
 from tests.losses import cases
-from tests.losses.cases import CASES, N, normal
+from tests.losses.cases import CASES, PAIRED, N, normal
 
 # Copies of its own: everything here runs in float64, and jax may keep a NumPy array as it first took it.
 A, B, C = (x.copy() for x in (cases.A, cases.B, cases.C))
@@ -147,7 +147,7 @@ def test_optax_ntxent_agrees():
     assert value(nt_xent, A, B, temperature=0.2) == pytest.approx(float(expected), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", PAIRED)
 def test_ignored_rows_are_absent_rows(name):
     """A row with id -1 may hold anything, NaN too: the loss and its gradient are those of the batch without it."""
     keep, ids = ~LEFT_OUT, np.where(LEFT_OUT, -1, OWN)
@@ -160,7 +160,7 @@ def test_ignored_rows_are_absent_rows(name):
     assert not gradient[LEFT_OUT].any()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", PAIRED)
 def test_padded_batch_is_the_short_batch(name):
     weights = np.linspace(1, 2, N)
     pad = np.arange(N) >= SHORT
@@ -169,7 +169,7 @@ def test_padded_batch_is_the_short_batch(name):
     assert padded == pytest.approx(call(name, A[:SHORT], B[:SHORT], weights=weights), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", PAIRED)
 def test_order_of_rows_does_not_matter(name):
     order = np.random.default_rng(0).permutation(N)
     weights = np.linspace(0.5, 1.5, N)
@@ -182,7 +182,7 @@ def test_length_of_vectors_does_not_matter(name):
     assert call(name, 7.0 * A, 0.01 * B) == pytest.approx(call(name), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"barlow_twins", "vicreg", "align_uniform"}))
+@pytest.mark.parametrize("name", sorted(set(PAIRED) - {"barlow_twins", "vicreg", "align_uniform"}))
 def test_weights_are_factors_of_rows(name):
     """Not renormalised: half the weights, half the loss; and the rows' parts sum to the whole."""
     assert call(name, weights=np.full(N, 0.5)) == pytest.approx(0.5 * call(name), rel=1e-12)

@@ -1,0 +1,65 @@
+"""JOAO's game: the encoder descends a mean of pair losses, the weights of the pairs ascend it."""
+
+import itertools
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import rows
+from hcl_jax.losses.nt_xent import nt_xent
+from hcl_jax.parallel.similarity import DENSE, Engine, Over
+
+
+def min_max(
+    *views: Array,
+    distribution: Array,
+    temperature: float | Array = 0.2,
+    gamma: float | Array = 0.1,
+    denominator: Over = "all",
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+    engine: Engine = DENSE,
+) -> Array:
+    """Loss of n augmentations under a distribution over their pairs, which the other player moves.
+
+    loss = sum_{i < j} p_ij L(v_i, v_j) - gamma / 2 sum_{i < j} (p_ij - 1 / m)^2,   L = nt_xent
+
+    The encoder minimises it over its parameters, and p maximises it: give the parameter of p a negative multiplier in
+    `optimizer.rules`. A step sees all n views, so the weights replace the sampling of a pair by it (JOAO draws one pair
+    a step and moves p once an epoch).
+
+    Args:
+      views: n >= 2 arrays [N, D], one a kind of augmentation; row i of each is the same example.
+      distribution: p, [m] with m = n (n - 1) / 2, in the order (0, 1), (0, 2), ..., (1, 2), ...; above 0 with sum 1.
+        JOAO has n^2 ordered pairs, the same kind twice among them. NT-Xent is symmetric, so an order is nothing here,
+        and one view with itself would be two equal views: for a kind twice, give a second view of that kind.
+      temperature: t > 0, a number or a traced scalar.
+      gamma: >= 0, how strongly p is held at the uniform distribution.
+      denominator: as in `nt_xent`.
+      ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
+      row_weights: [N], scale the loss of each row, and not the term with gamma.
+      engine: makes the row sums.
+
+    Returns:
+      Scalar; each L is the mean over valid rows. Without a valid row only the term with gamma is left.
+
+    Raises:
+      InputError: fewer than two views, shapes that differ, a distribution of another length, gamma below 0.
+
+    Reference: You et al. 2021, "Graph contrastive learning automated" (JOAO), arXiv 2106.07594, equations 4 and 5.
+    """
+    if len(views) < 2:
+        raise InputError("views", len(views), "two or more arrays [N, D]")
+    rows.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
+    pairs = list(itertools.combinations(range(len(views)), 2))
+    if jnp.shape(distribution) != (len(pairs),):
+        found = f"shape {jnp.shape(distribution)}"
+        raise InputError("distribution", found, f"shape {(len(pairs),)}, one a pair of {len(views)} views")
+    if jnp.ndim(gamma) != 0 or (isinstance(gamma, int | float) and not gamma >= 0):
+        raise InputError("gamma", repr(gamma), "a number of at least 0")
+    settings = {"temperature": temperature, "denominator": denominator, "engine": engine}
+    losses = [nt_xent(views[i], views[j], ids=ids, row_weights=row_weights, **settings) for i, j in pairs]
+    each = jnp.stack(losses)
+    p = jnp.asarray(distribution).astype(each.dtype)
+    return jnp.sum(p * each) - jnp.asarray(gamma, each.dtype) / 2 * jnp.sum((p - 1 / len(pairs)) ** 2)

@@ -1,0 +1,57 @@
+"""SwAV: the prototypes of one view are predicted from another; no negatives."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import rows
+from hcl_jax.losses.sinkhorn import sinkhorn
+
+
+def swav(
+    *scores: Array,
+    temperature: float | Array = 0.1,
+    epsilon: float | Array = 0.05,
+    iterations: int = 3,
+    crops: int = 2,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Swapped prediction of balanced assignments.
+
+    loss = 1 / (C (V - 1)) sum_{c < C} sum_{v != c} mean_i -sum_k q_ik^c log softmax_k(s_i^v / t)
+    q^c = sinkhorn(s^c), no gradient
+
+    Args:
+      scores: V >= 2 arrays [N, K], the scores of each view against K prototypes; the full-size views come first.
+      temperature: t > 0 of the prediction, a number or a traced scalar.
+      epsilon, iterations: of the assignments, see `sinkhorn`.
+      crops: C, the first so many views give assignments; every view is predicted from.
+      ids: int [N]; -1 = ignored row. Other values change nothing.
+      row_weights: [N], scale the loss of each row; the assignments count every valid row once.
+
+    Returns:
+      Scalar; mean over valid rows, weights not renormalised.
+
+    Raises:
+      InputError: fewer than two views, shapes that differ, crops not in 1..V, a temperature or epsilon not above 0.
+
+    Reference: Caron et al. 2020, arXiv 2006.09882, equations 1 to 3 and section 3.2; the mean over pairs of views is
+    the authors' code's.
+    """
+    if len(scores) < 2:
+        raise InputError("scores", len(scores), "two or more arrays [N, K]")
+    n, _ = rows.check_matrices(**{f"scores[{i}]": s for i, s in enumerate(scores)})
+    rows.check_positive("temperature", temperature)
+    if isinstance(crops, bool) or not isinstance(crops, int) or not 1 <= crops <= len(scores):
+        raise InputError("crops", repr(crops), f"1 to {len(scores)}, the number of views")
+    valid = rows.valid_rows(ids, n)
+    clean = [rows.clean(s, valid) for s in scores]
+    log_p = [jax.nn.log_softmax(s / jnp.asarray(temperature, s.dtype), axis=1) for s in clean]
+    values = jnp.zeros((n,), clean[0].dtype)
+    for c in range(crops):
+        q = sinkhorn(clean[c], epsilon=epsilon, iterations=iterations, ids=ids)
+        # Linear in log p: one product with the sum over the other views.
+        values -= jnp.sum(q * sum((p for v, p in enumerate(log_p) if v != c), jnp.zeros_like(q)), axis=1)
+    return rows.mean(values / (crops * (len(scores) - 1)), valid, row_weights)
