@@ -26,7 +26,7 @@ FASHION_CLASSES = (
     "Ankle boot",
 )
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-NPZ_FIELDS = ("image", "series", "text", "tokens")
+NPZ_FIELDS = ("image", "series", "text", "tokens", "features")
 
 
 def digits(data: Any, split: str) -> Arrays:
@@ -123,9 +123,12 @@ def _idx_file(path: str) -> np.ndarray:
 
 
 def npz(data: Any, split: str) -> Arrays:
-    """`<data.dir>/<split>.npz` with plain arrays: keys that begin with image, series, text or tokens, and labels.
+    """`<data.dir>/<split>.npz` with plain arrays: keys that begin with image, series, text, tokens or features, and
+    labels.
 
-    image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C]; text [N] of str; label [N, ...].
+    image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C]; text [N] of str; features [N, D];
+    label [N, ...]. A file with the key features is one that `python -m hcl_jax.embed` wrote, or like it: any other key
+    is a label, and `index`, the examples' numbers, is passed over.
     """
     folder = folder_of(data, "<split>.npz")
     path = _split_file(folder, split, (".npz",))
@@ -143,13 +146,18 @@ def npz(data: Any, split: str) -> Arrays:
         raise InputError(path, f"an unreadable file ({error})", "an .npz as np.savez writes it") from None
     named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
     fields, labels = {}, {}
+    embedded = "features" in arrays
     for key, value in arrays.items():
+        if embedded and key == "index":
+            continue
         if value.ndim == 0:
             raise InputError(f"{path}: {key}", "a single value", "an array with one record a row")
         if key in named or key.startswith("label"):
             labels[key] = value
         elif key.startswith(NPZ_FIELDS) or key in columns_of(data.text):
             fields[key] = _npz_field(f"{path}: {key}", key, value)
+        elif embedded:
+            labels[key] = value
         else:
             raise InputError(
                 path,
@@ -173,7 +181,7 @@ def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
         return np.array([as_text(v) for v in value], object)
     if value.dtype.kind not in "uifb":
         raise InputError(where, f"dtype {value.dtype}", "numbers or text")
-    ranks = {"image": (3, 4), "series": (2, 3), "tokens": (2,)}.get(
+    ranks = {"image": (3, 4), "series": (2, 3), "tokens": (2,), "features": (2,)}.get(
         next((k for k in NPZ_FIELDS if key.startswith(k)), ""), ()
     )
     if not ranks:
@@ -182,6 +190,8 @@ def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
         raise InputError(where, f"shape {value.shape}", f"{' or '.join(map(str, ranks))} axes, records first")
     if key.startswith("tokens"):
         return value.astype(np.int32)
+    if key.startswith("features"):
+        return value.astype(np.float32)
     value = value[..., None] if value.ndim == ranks[0] else value
     return value if value.dtype == np.uint8 and key.startswith("image") else value.astype(np.float32)
 

@@ -3,8 +3,10 @@
 from functools import partial
 
 from hcl_jax.encoders.convnet import ConvNet
+from hcl_jax.encoders.graph import GCN, GIN
 from hcl_jax.encoders.heads import Identity, Linear, Projector, Prototypes
 from hcl_jax.encoders.mlp import MLP
+from hcl_jax.encoders.passthrough import Passthrough
 from hcl_jax.encoders.resnet import ResNet
 from hcl_jax.encoders.rows import Rows
 from hcl_jax.encoders.series import TCN, SeriesTransformer
@@ -23,6 +25,9 @@ ENCODERS = {
     "tcn": TCN,
     "series_transformer": SeriesTransformer,
     "mlp": MLP,
+    "gcn": GCN,
+    "gin": GIN,
+    "identity": Passthrough,
 }
 
 # BYOL's and SimSiam's predictor: a norm inside, a plain dense layer with a bias last, as wide as its input.

@@ -1,0 +1,215 @@
+"""Writes what a trained run makes of its data: features and labels as .npz files, for a second stage or other tools.
+
+python -m hcl_jax.embed --workdir=DIR --output=DIR2
+python -m hcl_jax.embed --workdir=DIR --output=DIR2 --view=image --output-name=z --step=1000 --split=test
+
+DIR2/train.npz and DIR2/test.npz hold features float32 [N, D], each label by its name, and index int32 [N], the numbers
+of the examples; DIR2/settings.json says what they were made from. A recipe reads them with data.name=npz data.dir=DIR2.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcl_jax import backend, card, data, validate, workdir
+from hcl_jax import config as configs
+from hcl_jax.checkpoint import Checkpoints
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.evaluation import Evaluation, Features
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.run import Parts, build, evaluated_params
+
+SPLITS = ("train", "test")
+KEYS = ("features", "index")  # of the files; a label may not have these names
+
+
+def embed(
+    folder: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    view: str | None = None,
+    output_name: str = "h",
+    step: int | None = None,
+    splits: Sequence[str] = SPLITS,
+    parts: Parts | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, tuple[int, int]]:
+    """Writes the features of a run's examples; reads config.json and runs no recipe.
+
+    Args:
+      folder: the run's workdir.
+      output: a new or empty folder; it is there whole at the end, or not at all.
+      view: one of the run's evaluation views; None: its only one.
+      output_name: what of the view's tower is written, h or a head.
+      step: which checkpoint; None: the newest.
+      splits: some of train and test.
+      parts: the tables of parts, where the run had some of its own.
+      say: where a line of progress goes.
+
+    Returns:
+      {split: (N, D)}. Examples that lack the view are left out; `index` tells which are there.
+
+    Raises:
+      InputError: no such run, view, output, checkpoint or split; a folder that holds something; features that are no
+        vectors or not finite.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise InputError("--split", repr(split), "train, test or train,test")
+    if not splits:
+        raise InputError("--split", "nothing", "train, test or train,test")
+    if step is not None and step < 0:
+        raise InputError("--step", step, "the step of a checkpoint")
+    check_empty(output)
+    frozen = workdir.resume_config(folder)
+    name, config = _only(frozen, view, output_name)
+    parts = parts or Parts()
+    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
+    for label in config.data.labels:
+        if label in KEYS:
+            raise InputError("config.data.labels", repr(label), f"other names than {' and '.join(KEYS)}")
+    sources = {
+        s: data.open_source(config.data, config.data[f"{s}_split"], parts.sources)
+        for s in dict.fromkeys(("train", *splits))
+    }
+    train = sources["train"]
+    run = build(config, parts, train, meshes.make_mesh(config.mesh))
+    # Read-only: the run may be training, and the checkpoint that it is writing must stay.
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train), read_only=True)
+    state = checkpoints.restore(run.abstract, run.shardings, step)
+    evaluation = Evaluation(run, train, sources.get("test", train), say=say)
+    made = {}
+    for split in splits:
+        say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
+        features = evaluation.features(split, evaluated_params(state), state.model_state)
+        made[split] = _columns(features, name, output_name, f"{folder} {split}")
+        lost = sources[split].num_examples - len(made[split]["index"])
+        if lost:
+            say(f"embed: {lost} examples have no {name} and are left out, {split}")
+    settings = {
+        "workdir": str(folder),
+        "config_sha256": hashlib.sha256(configs.to_json(frozen).encode()).hexdigest(),
+        "step": int(state.step),
+        "view": name,
+        "output": output_name,
+        "source": train.name,
+        "classes": dict(train.labels),
+        "splits": {
+            s: {"examples": len(c["index"]), "width": c["features"].shape[1], "fingerprint": sources[s].fingerprint}
+            for s, c in made.items()
+        },
+        "versions": card.versions(),
+    }
+    if jax.process_index() == 0:
+        with new_folder(output) as part:
+            for split, columns in made.items():
+                np.savez(part / f"{split}.npz", **columns)  # type: ignore[arg-type]
+            (part / "settings.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return {s: c["features"].shape for s, c in made.items()}
+
+
+def _only(frozen: Any, view: str | None, output_name: str) -> tuple[str, Any]:
+    """The view's name, and the config with this view and output as its only evaluation."""
+    known = frozen.evaluate.views
+    if view is None and len(known) == 1:
+        view = next(iter(known))
+    if view is None or view not in known:
+        allowed = f"an evaluation view of the run: {nearest(view or '', known)}"
+        raise InputError("--view", "nothing" if view is None else repr(view), allowed)
+    tower = known[view]["tower"]
+    outputs = ("h", *frozen.towers[tower]["heads"])
+    if output_name not in outputs:
+        raise InputError(
+            "--output-name", repr(output_name), f"outputs of tower {tower}: {nearest(output_name, outputs)}"
+        )
+    plain = frozen.to_dict()
+    plain["evaluate"] |= {"views": {view: {**plain["evaluate"]["views"][view], "output": output_name}}, "retrieval": ()}
+    return view, configs.complete(configs.ConfigDict(plain))
+
+
+def _columns(made: Features, view: str, output: str, where: str) -> dict[str, np.ndarray]:
+    """The arrays of one file: rows that have the view."""
+    there = made.present[view]
+    features = np.asarray(made.outputs[view][output], np.float32)[there]
+    if features.ndim != 2:
+        raise InputError("--output-name", f"{output!r} of shape {features.shape}", "one vector [N, D] for each example")
+    if not np.isfinite(features).all():
+        raise InputError(where, f"features {view}.{output} that are not finite", "a checkpoint of a run that learnt")
+    labels = {k: v[there] for k, v in made.labels.items()}
+    return {"features": features, **labels, "index": made.rows[there].astype(np.int32)}
+
+
+def check_empty(output: str | os.PathLike) -> None:
+    """Raises InputError unless `output` is an empty folder or a name for a new one; writes nothing."""
+    path = pathlib.Path(output)
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise InputError(f"--output={output}", "a folder that is not empty", "a new or empty folder")
+    elif path.exists():
+        raise InputError(f"--output={output}", "a file", "a new or empty folder")
+    elif not path.absolute().parent.is_dir():
+        raise InputError(f"--output={output}", f"no folder {path.absolute().parent}", "a new folder in one that exists")
+
+
+@contextlib.contextmanager
+def new_folder(output: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A folder beside `output` that becomes it when the block ends well, and goes away when it does not."""
+    path = pathlib.Path(output).absolute()
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        part.mkdir()
+        yield part
+        os.replace(part, path)  # onto an empty folder, or nothing
+    except OSError as error:
+        raise InputError(f"--output={output}", str(error), "a folder that this user may write, with room") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m hcl_jax.embed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", type=os.path.expanduser)
+    parser.add_argument(
+        "--output", required=True, metavar="DIR2", type=os.path.expanduser, help="a new or empty folder"
+    )
+    parser.add_argument("--view", metavar="NAME", help="an evaluation view of the run; its only one when left out")
+    parser.add_argument("--output-name", default="h", metavar="NAME", help="h, or a head of the view's tower")
+    parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
+    parser.add_argument("--split", default=",".join(SPLITS), help="train, test or train,test")
+    known = parser.parse_args(arguments)
+    backend.prepare()
+    try:
+        made = embed(
+            known.workdir,
+            known.output,
+            view=known.view,
+            output_name=known.output_name,
+            step=known.step,
+            splits=tuple(dict.fromkeys(s.strip() for s in known.split.split(",") if s.strip())),
+            say=lambda text: print(text, file=sys.stderr),
+        )
+    except InputError as error:
+        print(f"hcl_jax: {error}", file=sys.stderr)
+        return 2
+    print(f"{known.output}: " + ", ".join(f"{s}.npz {n} x {d}" for s, (n, d) in made.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

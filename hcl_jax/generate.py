@@ -1,0 +1,306 @@
+"""Makes views offline: one view of a recipe over every example of a split, kept as arrays for other runs to read.
+
+python -m hcl_jax.generate --config=simclr:digits --view=a --output=DIR
+python -m hcl_jax.generate --config=simclr:digits --view=a --output=DIR --seed=1 --count=4
+
+A stage of its own, so that whatever makes the views (here a view's ops) may be slow: it runs once. DIR gets
+views.npy [N, count, ...] (images uint8, series float32), rows.npy [N], the numbers of the examples, hashes.npy
+[N, 32], the sha256 of what each view was made from, and settings.json. Run again, a stopped command goes on. A recipe
+reads DIR with data.generated=DIR as the fields generated, generated_1, ...
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from hcl_jax import config as configs
+from hcl_jax.data.generated import ARRAYS, DTYPES, SETTINGS, hashes_of, read_settings
+from hcl_jax.data.source import Source
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.main import read_config
+from hcl_jax.views import VIEWS, make_view
+from hcl_jax.views.draws import Draws
+from hcl_jax.views.lazy import tf
+
+# Rows made at once. Part of the stream: draws go by (block, row in it), and arithmetic may round otherwise at another
+# length, so that neither the size of a chunk nor a stop between two changes a byte.
+BLOCK = 64
+CHUNK = 1024  # examples in a file that is kept whole when the command is stopped
+LAYOUT = 1
+MAKERS = ("hcl_jax", "tensorflow", "tensorflow-cpu")  # packages whose version may change a view
+
+
+def generate(
+    source: Source,
+    view: Mapping[str, Any],
+    folder: str | os.PathLike,
+    *,
+    seed: int = 0,
+    count: int = 1,
+    chunk: int = CHUNK,
+    views: Mapping[str, Callable[..., Any]] = VIEWS,
+    say: Callable[[str], None] = print,
+    where: str = "view",
+) -> int:
+    """Makes the views of every example that has the field.
+
+        view(copy c, record r) = ops(record r; draws of (seed, salt/generated/c, r // 64, r mod 64))
+
+    Args:
+      source: the examples.
+      view: {"kind", "field", "ops", "draws"} of the view, kind image or series; `missing` is not read.
+      folder: new, empty, or of this command with the same settings.
+      seed: of the draws.
+      count: views of each example.
+      chunk: examples in a file that a stop leaves whole, rounded up to whole blocks of 64.
+      views: op name -> function.
+      say: where a line of progress goes.
+      where: the config field of the view, for messages.
+
+    Returns:
+      The number of examples that have views now.
+
+    Raises:
+      InputError: a field or kind that cannot be kept, pictures outside 0 to 1, a folder of other settings.
+    """
+    folder = pathlib.Path(folder)
+    if view["field"] not in source.fields:
+        allowed = f"fields of {source.name}: {nearest(view['field'], source.fields)}"
+        raise InputError(f"{where}.field", repr(view["field"]), allowed)
+    if view["kind"] not in DTYPES:
+        raise InputError(f"{where}.kind", repr(view["kind"]), " or ".join(DTYPES))
+    if view["kind"] == "image" and any(op["op"] == "normalise" for op in view["ops"]):
+        raise InputError(f"{where}.ops", "normalise", "pictures from 0 to 1; the view that reads them normalises")
+    if count < 1:
+        raise InputError("--count", count, ">= 1")
+    if not 0 <= seed < 2**32:
+        raise InputError("--seed", seed, "0 to 2**32 - 1")
+    chunk = -(-max(chunk, 1) // BLOCK) * BLOCK
+    make = _maker(source, view, seed, count, views, where)
+    _chunk(make, source, view, 0, BLOCK, where)  # a fault of the ops or the first records shows before a folder is made
+    settings = _settings(source, view, seed, count)
+    done = _open(folder, settings)
+    if done is not None:
+        say(f"generate: {folder} is finished, {done} of {source.num_examples} examples")
+        return done
+    starts = range(0, source.num_examples, chunk)
+    parts = [folder / "parts" / f"{s:09d}-{min(s + chunk, source.num_examples):09d}.npz" for s in starts]
+    kept = {p for p in parts if _whole(p)}
+    if kept:
+        say(f"generate: {len(kept)} of {len(parts)} chunks are there already")
+    for start, part in zip(starts, parts, strict=True):
+        if part not in kept:
+            stop = min(start + chunk, source.num_examples)
+            _write(part, lambda file, a=start, b=stop: np.savez(file, **_chunk(make, source, view, a, b, where)))
+            say(f"generate: {stop} of {source.num_examples} examples")
+    return _join(folder, parts)
+
+
+def _settings(source: Source, view: Mapping[str, Any], seed: int, count: int) -> dict[str, Any]:
+    """All that the bytes follow from, as it reads back from JSON."""
+    from hcl_jax.card import versions  # here, for it imports JAX: --help need not wait
+
+    made = {
+        "layout": LAYOUT,
+        "source": source.name,
+        "fingerprint": source.fingerprint,
+        "examples": int(source.num_examples),
+        "kind": view["kind"],
+        "field": view["field"],
+        "ops": view["ops"],
+        "draws": view["draws"],
+        "seed": seed,
+        "count": count,
+        "versions": {k: v for k, v in versions().items() if k in MAKERS},
+    }
+    return json.loads(json.dumps(made))
+
+
+def _open(folder: pathlib.Path, settings: dict[str, Any]) -> int | None:
+    """Makes the folder, or sees that it is one of the same settings: its number of examples where it is finished."""
+    where = f"--output={folder}"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(where, "a file", "a folder, or a name for a new one")
+    if folder.is_dir() and any(folder.iterdir()):
+        found = read_settings(folder, where)
+        for name in settings | found:
+            if settings.get(name) != found.get(name):
+                allowed = f"{settings.get(name)!r}; another --output for other settings"
+                raise InputError(f"{folder / SETTINGS} {name}", repr(found.get(name)), allowed)
+    try:
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        _write(folder / SETTINGS, lambda file: file.write(text.encode()))
+        if all((folder / f"{name}.npy").is_file() for name in ARRAYS):
+            shutil.rmtree(folder / "parts")
+            return len(np.load(folder / "rows.npy", allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise InputError(where, str(error), "a folder that this user may write") from None
+    return None
+
+
+def _write(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            write(file)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(str(path), str(error), "a folder that this user may write, with room") from None
+
+
+def _whole(path: pathlib.Path) -> bool:
+    """Whether a chunk of an earlier run is there and can be read."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None and {f"{name}.npy" for name in ARRAYS} == set(file.namelist())
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def _maker(source: Source, view: Mapping[str, Any], seed: int, count: int, views: Any, where: str) -> Callable:
+    """Block number -> (values of the field [64, ...], bool [64] of the rows that have it, views [64, count, ...])."""
+    local = np.arange(BLOCK)
+
+    @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
+    def make(block: Any) -> tuple[Any, Any, Any]:
+        place = block * BLOCK + tf.constant(local, tf.int64)
+        record = source.fetch(tf.minimum(place, source.num_examples - 1))
+        there = place < source.num_examples
+        if source.present is not None:
+            there &= record[source.present][:, list(source.fields).index(view["field"])]
+        made = []
+        for copy in range(count):
+            # A salt of its own: a generated view must not be the view that training draws itself.
+            draws = Draws(seed, block, BLOCK, local, f"{view['draws']}/generated/{copy}")
+            made.append(make_view(view, record[view["field"]], draws, views=views, where=where)[view["kind"]])
+        made = tf.stack(made, 1)
+        if not made.shape.is_fully_defined():
+            allowed = "ops that give one shape: a crop or a resize"
+            raise InputError(f"{where}.ops", f"records of shape {made.shape[2:]}", allowed)
+        return record[view["field"]], there, made
+
+    # Traced here, so that a fault is found before a folder is made.
+    return tf.function(make, input_signature=[tf.TensorSpec([], tf.int64)]).get_concrete_function()
+
+
+def _chunk(make: Callable, source: Source, view: Mapping[str, Any], start: int, stop: int, where: str) -> dict:
+    """The arrays of the examples start..stop-1."""
+    hashes, rows, made = [], [], []
+    for block, (values, there, images) in _blocks(make, start // BLOCK, -(-stop // BLOCK), source):
+        hashes.append(hashes_of(values[there]))
+        rows.append(block * BLOCK + np.flatnonzero(there))
+        made.append(_stored(images[there], view["kind"], where))
+    return {"views": np.concatenate(made), "rows": np.concatenate(rows), "hashes": np.concatenate(hashes)}
+
+
+def _blocks(make: Callable, start: int, stop: int, source: Source) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    options = tf.data.Options()
+    options.deterministic = True
+    stream = tf.data.Dataset.range(start, stop).map(make, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    stream = stream.with_options(options).as_numpy_iterator()
+    for block in range(start, stop):
+        try:
+            yield block, next(stream)
+        except tf.errors.OpError as error:
+            last = min((block + 1) * BLOCK, source.num_examples) - 1
+            some = f"{source.describe(block * BLOCK)} to {source.describe(last)}"
+            raise InputError(some, f"unreadable ones ({str(error).splitlines()[0]})", "whole records") from None
+
+
+def _stored(made: np.ndarray, kind: str, where: str) -> np.ndarray:
+    """Pictures as uint8, series as they are."""
+    if kind != "image":
+        return made.astype(np.float32)
+    # A little beyond is rounding, and what noise adds; far beyond is another scale. Not finite is no number at all.
+    if made.size and not (made.min() >= -1 and made.max() <= 2):
+        found = f"pictures from {made.min():.3g} to {made.max():.3g}"
+        raise InputError(f"{where}.ops", found, "ops that give 0 to 1")
+    return np.rint(np.clip(made, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _join(folder: pathlib.Path, parts: list[pathlib.Path]) -> int:
+    """Puts the chunks together, views.npy last: where it is, the folder is finished."""
+    rows, hashes = [], []
+    for part in parts:
+        with np.load(part, allow_pickle=False) as file:
+            rows.append(file["rows"])
+            hashes.append(file["hashes"])
+    total = sum(map(len, rows))
+
+    def views(file: Any) -> None:
+        for i, part in enumerate(parts):
+            with np.load(part, allow_pickle=False) as chunk:
+                made = chunk["views"]
+            if i == 0:
+                shape = (total, *made.shape[1:])
+                header = {"descr": np.lib.format.dtype_to_descr(made.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(made.tobytes())
+
+    _write(folder / "rows.npy", lambda file: np.save(file, np.concatenate(rows)))
+    _write(folder / "hashes.npy", lambda file: np.save(file, np.concatenate(hashes)))
+    _write(folder / "views.npy", views)
+    shutil.rmtree(folder / "parts")
+    return total
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
+    parser = argparse.ArgumentParser("python -m hcl_jax.generate", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--config", metavar="RECIPE[:ARG]", required=True)
+    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
+    parser.add_argument("--view", metavar="NAME", required=True, help="the view of the recipe whose ops are run")
+    parser.add_argument("--output", metavar="DIR", required=True, type=os.path.expanduser)
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--count", type=int, default=1, help="views of each example")
+    known, rest = parser.parse_known_args(arguments)
+    overrides = []
+    for text in rest:
+        field, equals, value = text.partition("=")
+        if not field.startswith("--config.") or not equals:
+            parser.error(f"unknown argument {text}; overrides are --config.FIELD=VALUE")
+        overrides.append((field.removeprefix("--config."), value))
+    known.workdir = None
+    return known, overrides
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        config = configs.complete(read_config(known, overrides))
+        from hcl_jax import data, validate
+        from hcl_jax.encoders import ENCODERS, HEADS
+        from hcl_jax.losses import LOSSES
+
+        validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
+        if known.view not in config.views:
+            raise InputError("--view", repr(known.view), f"a view of the recipe: {nearest(known.view, config.views)}")
+        view = config.views[known.view].to_dict()
+        # The plain examples: what else a run lays over them is not what the views are made from.
+        plain = configs.ConfigDict(config.data.to_dict() | {"generated": "", "labelled": 1.0})
+        source = data.open_source(plain, plain[f"{known.split}_split"])
+        more = {"seed": known.seed, "count": known.count, "where": f"config.views.{known.view}"}
+        done = generate(source, view, known.output, **more)
+    except (InputError, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        print(f"hcl_jax: {'stopped; the same command goes on' if stopped else error}", file=sys.stderr)
+        return 130 if stopped else 2
+    print(f"{known.output}: {known.count} views of each of {done} examples of {source.name}, {known.split}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
