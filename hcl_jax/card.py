@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,7 @@ def write(
             "host_cores": os.cpu_count(),
         },
         "seed": config.seed,
+        "seeds": config.train.seeds,
         "steps": steps,
         "parameters": {k: int(sum(np.prod(x.shape) for x in jax.tree.leaves(v))) for k, v in params.items()},
         "minutes": round(minutes, 2),
@@ -97,6 +99,8 @@ def table(results: Mapping[str, float]) -> str:
     """
     cells: dict[str, dict[str, str]] = {}
     for name, value in results.items():
+        if re.match(r"seed\d+/", name):  # each run's own numbers are on the card; here stand means over seeds
+            continue
         parts = name.removeprefix("eval/").split("/")
         if name.endswith("_se") or parts[-1] in SETTINGS:
             continue

@@ -25,6 +25,8 @@ from hcl_jax.evaluate.retrieval import recall_at_k
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, evaluated_params
+from hcl_jax.seeds import summary
+from hcl_jax.state import TrainState
 
 
 class Features(NamedTuple):
@@ -45,8 +47,9 @@ class Features(NamedTuple):
     rows: np.ndarray
 
 
-def check(run: Run, train: data.Source, test: data.Source) -> None:
+def check(several: Run, train: data.Source, test: data.Source) -> None:
     """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
+    run = several.one
     spec = run.config.evaluate
     made: dict[str, tuple[int, ...]] = {}
     if spec.views and spec.labels and not train.labels[spec.labels]:
@@ -82,7 +85,7 @@ class Evaluation:
     """
 
     def __init__(self, run: Run, train: data.Source, test: data.Source, *, say: Callable[[str], None] = print):
-        self.run, self.splits, self.say = run, {"train": train, "test": test}, say
+        self.several, self.run, self.splits, self.say = run, run.one, {"train": train, "test": test}, say
         self.spec = run.config.evaluate
         self._encoders = {
             view: jax.jit(
@@ -91,6 +94,8 @@ class Evaluation:
             )
             for view, spec in self.spec.views.items()
         }
+        whole = jax.NamedSharding(run.mesh, jax.P())
+        self._objectives = jax.jit(functools.partial(model.evaluate, self.run.model), out_shardings=whole)
 
     def features(self, split: str, params: Any, model_state: Any, *, raw: bool = False) -> Features:
         """Runs every example of a split through its towers, in evaluation mode."""
@@ -130,23 +135,54 @@ class Evaluation:
             rows=np.concatenate(index),
         )
 
-    def online(self, params: Any, model_state: Any) -> dict[str, float]:
+    def online(self, state: TrainState) -> dict[str, float]:
         """The numbers of these weights alone: what a run logs while it trains."""
-        return self._evaluate({"": (params, model_state)})
+        found = [self._evaluate({"": one}) for _, one in self.several.states(state)]
+        return summary(found, self.several.seeds)
 
-    def full(self, params: Any, model_state: Any) -> dict[str, float]:
+    def full(self, state: TrainState) -> dict[str, float]:
         """The numbers beside those of the untrained encoder (the same architecture and seed) and of the raw input."""
         if not self.spec.baselines:
-            return self.online(params, model_state)
-        state = self.run.init()
-        return self._evaluate({"": (params, model_state), "untrained": (state.params, state.model_state)}, raw=True)
+            return self.online(state)
+        found = []
+        for seed, one in self.several.states(state):
+            if self.several.single:
+                self.say(f"evaluation: seed {seed}")
+            found.append(self._evaluate({"": one, "untrained": self.run.init(seed)}, raw=True))
+        return summary(found, self.several.seeds)
 
-    def _evaluate(self, weights: Mapping[str, tuple[Any, Any]], *, raw: bool = False) -> dict[str, float]:
+    def objectives(self, state: TrainState) -> dict[str, float]:
+        """The losses and their measures over the test split in evaluation mode, batches weighted by their rows."""
+        spec, data_spec = self.run.config.views, self.run.config.data
+        shards, size = self.run.batch_sharding, data_spec.batch_size
+        rows = sharding.local_rows(shards, size)
+        total: dict[str, float] = {}
+        count = 0.0
+        for local in data.evaluation_batches(
+            self.splits["test"], spec, seed=self.run.config.seed, batch_size=size, rows=rows, views=self.run.parts.views
+        ):
+            batch = sharding.to_global(local, shards, rows, size)
+            metrics, real = jax.device_get(self._objectives(state, evaluated_params(state), batch))
+            count += float(real)
+            for name, value in metrics.items():
+                total[name] = total.get(name, 0.0) + float(value) * float(real)
+        return {name: value / count for name, value in total.items()}
+
+    def _evaluate(self, states: Mapping[str, TrainState], *, raw: bool = False) -> dict[str, float]:
         made: dict[str, dict[str, Features]] = {}
-        for i, (name, (params, stats)) in enumerate(weights.items()):
-            self.say(f"evaluation: features of the {name or 'trained'} encoder")
-            made[name] = {s: self.features(s, params, stats, raw=raw and i == 0) for s in self.splits}
         results: dict[str, float] = {}
+        for i, (name, state) in enumerate(states.items()):
+            part = f"{name}/" if name else ""
+            if self.spec.objectives:
+                self.say(f"evaluation: objectives of the {name or 'trained'} model")
+                results |= {f"eval/{part}{k}": v for k, v in self.objectives(state).items()}
+            if not self.spec.views:
+                continue
+            self.say(f"evaluation: features of the {name or 'trained'} encoder")
+            params = evaluated_params(state)
+            made[name] = {s: self.features(s, params, state.model_state, raw=raw and i == 0) for s in self.splits}
+        if not made:
+            return results
         first = made[next(iter(made))]
         for view, spec in self.spec.views.items():
             there = {s: first[s].present[view] for s in self.splits}
@@ -211,7 +247,7 @@ def evaluate_workdir(
     # Read-only: the run may be training, and the checkpoint that it is writing must stay.
     checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train), read_only=True)
     state = checkpoints.restore(run.abstract, run.shardings, step)
-    return Evaluation(run, train, test, say=say).full(evaluated_params(state), state.model_state)
+    return Evaluation(run, train, test, say=say).full(state)
 
 
 def main(arguments: list[str] | None = None) -> int:

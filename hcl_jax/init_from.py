@@ -19,13 +19,14 @@ def names(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
-def init_from(spec: Any, state: TrainState) -> TrainState:
+def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
     """Replaces the parameters and running statistics that `include` matches and `exclude` does not.
 
     Args:
       spec: {"path", "include", "exclude", "frozen"}; an empty path changes nothing. Names are "/"-joined paths such as
         "image/encoder/...". Frozen weights are the optimizer's business (rules with multiplier 0).
       state: a fresh state.
+      seeds: with more than one the state has a leading axis of seeds, and each run starts from the same weights.
 
     Raises:
       InputError: nothing at the path, nothing that matches, or a leaf of another shape.
@@ -43,8 +44,11 @@ def init_from(spec: Any, state: TrainState) -> TrainState:
             if not wanted or key not in saved:
                 return old
             new = saved[key]
-            if new.shape != old.shape:
-                raise InputError(f"{WHERE}.path", f"{name} of shape {new.shape}", f"{old.shape}, or {WHERE}.exclude")
+            wanted_shape = old.shape if seeds == 1 else old.shape[1:]
+            if new.shape != wanted_shape:
+                found = f"{name} of shape {new.shape}"
+                raise InputError(f"{WHERE}.path", found, f"{wanted_shape}, or {WHERE}.exclude")
+            new = new if seeds == 1 else np.broadcast_to(new, old.shape)
             chosen.add(key)
             return jax.device_put(new.astype(old.dtype), old.sharding)
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hcl_jax import data, model
@@ -13,6 +15,7 @@ from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.optim import average_of, make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
+from hcl_jax.parallel.seeds import over_seeds, seeds_sharding
 from hcl_jax.parallel.similarity import dense
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
@@ -42,11 +45,35 @@ class Run(NamedTuple):
     shardings: TrainState
     batch_sharding: jax.sharding.NamedSharding
     abstract_batch: Any
+    single: "Run | None" = None  # with several seeds: the same run with one, whose arrays have no axis of seeds
 
-    def init(self) -> TrainState:
-        """The state before the first step, made in place on the mesh."""
-        make = functools.partial(model.init, self.model, self.optimizer, self.abstract_batch)
-        return jax.jit(make, static_argnums=0, out_shardings=self.shardings)(self.config.seed)
+    @property
+    def one(self) -> "Run":
+        """This run with one seed."""
+        return self.single or self
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs in this program."""
+        return tuple(self.config.seed + i for i in range(self.config.train.seeds))
+
+    def init(self, seed: int | None = None) -> TrainState:
+        """The state before the first step, made in place on the mesh; with several seeds, of all of them."""
+        make = functools.partial(model.init, self.model, self.optimizer, self.one.abstract_batch)
+        if self.single:
+            every = jnp.asarray(np.array(self.seeds, np.uint32))
+            return jax.jit(jax.vmap(make), out_shardings=self.shardings)(every)
+        seed = self.config.seed if seed is None else seed
+        return jax.jit(make, static_argnums=0, out_shardings=self.shardings)(seed)
+
+    def states(self, state: TrainState) -> Iterator[tuple[int, TrainState]]:
+        """(seed, its state) of each run in a state, laid out as a run with one seed has it."""
+        if not self.single:
+            yield self.config.seed, state
+            return
+        take = jax.jit(lambda s, i: jax.tree.map(lambda x: x[i], s), out_shardings=self.single.shardings)
+        for i, seed in enumerate(self.seeds):
+            yield seed, take(state, i)
 
     def meta(self, source: data.Source) -> dict[str, Any]:
         """What a checkpoint of this run says of its data; a resume must agree with it."""
@@ -59,7 +86,8 @@ class Run(NamedTuple):
 
     def step(self) -> Any:
         """The jitted step (state, batch) -> (state, metrics); the old state is donated."""
-        step = functools.partial(model.train_step, self.model, self.optimizer)
+        step: Any = functools.partial(model.train_step, self.model, self.optimizer)
+        step = over_seeds(step, self.mesh) if self.single else step
         whole = jax.NamedSharding(self.mesh, jax.P())
         return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, whole))
 
@@ -76,8 +104,27 @@ def steps_of(steps: int, epochs: float, num_examples: int, batch_size: int) -> i
 
 def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
     """Binds a checked config to data, mesh and parts; allocates nothing."""
+    if config.train.seeds == 1:
+        meshes.check_batch(config.data.batch_size // config.train.accumulate, mesh)
+        return _one(config, parts, source, mesh)
+    shard = seeds_sharding(mesh, config.train.seeds)
+    one = _one(config, parts, source, mesh)
+
+    def stacked(tree: Any) -> Any:
+        shape = (config.train.seeds,)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape + x.shape, x.dtype, sharding=shard), tree)
+
+    return one._replace(
+        abstract=stacked(one.abstract),
+        shardings=jax.tree.map(lambda _: shard, one.shardings),
+        batch_sharding=shard,
+        abstract_batch=stacked(one.abstract_batch),
+        single=one,
+    )
+
+
+def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
     batch_size = config.data.batch_size
-    meshes.check_batch(batch_size // config.train.accumulate, mesh)
     steps = steps_of(config.train.steps, config.train.epochs, epoch_examples(config, source), batch_size)
     batch_sharding = sharding.batch_sharding(mesh)
     specs = data.batch_specs(
@@ -130,20 +177,27 @@ def _with_frozen(config: Any) -> Any:
 def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iterator[Any]:
     """Batches of steps start..stop-1 as global arrays; this process makes the rows that its devices hold."""
     config = run.config
-    rows = sharding.local_rows(run.batch_sharding, config.data.batch_size)
-    local = data.batches(
-        source,
-        config.views,
-        seed=config.seed,
-        batch_size=config.data.batch_size,
-        rows=rows,
-        start=start,
-        stop=stop,
-        order=config.data.order,
-        views=run.parts.views,
-    )
-    for batch in local:
-        yield sharding.to_global(batch, run.batch_sharding, rows, config.data.batch_size)
+    batch_size = config.data.batch_size
+    # With several seeds the leading axis is theirs, and a process makes whole batches for those of its devices.
+    leading = config.train.seeds if run.single else batch_size
+    rows = sharding.local_rows(run.batch_sharding, leading)
+    local = [
+        data.batches(
+            source,
+            config.views,
+            seed=seed,
+            batch_size=batch_size,
+            rows=np.arange(batch_size) if run.single else rows,
+            start=start,
+            stop=stop,
+            order=config.data.order,
+            views=run.parts.views,
+        )
+        for seed in ([run.seeds[i] for i in rows] if run.single else run.seeds)
+    ]
+    for made in zip(*local, strict=True):
+        batch = jax.tree.map(lambda *x: np.stack(x), *made) if run.single else made[0]
+        yield sharding.to_global(batch, run.batch_sharding, rows, leading)
 
 
 def evaluated_params(state: TrainState) -> Any:

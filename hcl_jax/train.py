@@ -20,7 +20,8 @@ from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, epoch_examples, evaluated_params, global_batches, steps_of
+from hcl_jax.run import Parts, Run, build, epoch_examples, global_batches, steps_of
+from hcl_jax.seeds import by_seed
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
 
@@ -66,7 +67,11 @@ def train_and_evaluate(
         source, test = data.random_like(config.data, config.views, sources=sources), None
     else:
         source = data.open_source(config.data, config.data.train_split, sources)
-        test = data.open_source(config.data, config.data.test_split, sources) if config.evaluate.views else None
+        test = (
+            data.open_source(config.data, config.data.test_split, sources)
+            if config.evaluate.views or config.evaluate.objectives
+            else None
+        )
     mesh = meshes.make_mesh(config.mesh)
     run = build(config, parts, source, mesh)
     _check_length(run, source, changed)
@@ -79,10 +84,10 @@ def train_and_evaluate(
     apart = try_steps is not None and jax.process_count() > 1
     checkpoints = Checkpoints(workdir_path, keep=config.checkpoint.keep, meta=run.meta(source), read_only=apart)
     if fresh:
-        state = init_from(config.init_from, run.init())
+        state = init_from(config.init_from, run.init(), config.train.seeds)
     else:
         state = checkpoints.restore(run.abstract, run.shardings)
-    start = int(state.step)
+    start = 0 if fresh else checkpoints.latest() or 0
     if start > run.steps:
         raise InputError("config.train.steps", run.steps, f"at least {start}, the steps that {workdir_path} has done")
 
@@ -104,7 +109,7 @@ def train_and_evaluate(
         stack.callback(log.close)
         stack.callback(checkpoints.close)
         if fresh:
-            log.say(sharding.table(state.params, run.shardings.params))
+            log.say(sharding.table(run.abstract.params, run.shardings.params))
         else:
             log.say(f"{folder}: resumed at step {start} of {run.steps}")
         for field, (old, new) in changed.items():
@@ -118,12 +123,12 @@ def train_and_evaluate(
             batches = global_batches(run, source, start, run.steps)
             state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began)
         if evaluation is not None:
-            results = evaluation.full(evaluated_params(state), state.model_state)
+            results = evaluation.full(state)
             log.write(run.steps, results)
             if first:
                 minutes = log.minutes_before + (time.monotonic() - began) / 60
                 card.write(folder, config, sources={"train": source, "test": test}, mesh=mesh, steps=run.steps,
-                           params=run.abstract.params, minutes=minutes, results=results)  # fmt: skip
+                           params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
                 log.say(card.table(results))
     return state
 
@@ -142,7 +147,7 @@ def loop(
 ) -> TrainState:
     """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations."""
     config = run.config
-    meter = _Meter(log, config, start, began)
+    meter = _Meter(log, run, start, began)
     for step in range(start, run.steps):
         asked = time.monotonic()
         batch = next(batches)
@@ -160,7 +165,7 @@ def loop(
         if evaluation is not None and config.evaluate.every and done % config.evaluate.every == 0 and not last:
             meter.fetch()
             paused = time.monotonic()
-            log.write(done, evaluation.online(evaluated_params(state), state.model_state))
+            log.write(done, evaluation.online(state))
             meter.since += time.monotonic() - paused
         if done % config.checkpoint.every == 0 or last:
             meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
@@ -171,8 +176,8 @@ def loop(
 class _Meter:
     """Numbers of a step on their way to the log, fetched while the device is busy with the next step: nothing waits."""
 
-    def __init__(self, log: Log, config: Any, start: int, began: float | None):
-        self.log, self.config, self.logged = log, config, start
+    def __init__(self, log: Log, run: Run, start: int, began: float | None):
+        self.log, self.run, self.logged = log, run, start
         self.pending: tuple[int, Any] | None = None
         self.since, self.waited = time.monotonic(), 0.0
         self.began = self.since if began is None else began
@@ -182,16 +187,17 @@ class _Meter:
         if self.pending is None:
             return
         step, metrics = self.pending
-        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        values = by_seed(jax.device_get(metrics), self.run.seeds)
         now = time.monotonic()
         seconds = max(now - self.since, 1e-9)
-        values["examples_per_second"] = (step - self.logged) * self.config.data.batch_size / seconds
+        rows = self.run.config.data.batch_size * len(self.run.seeds)
+        values["examples_per_second"] = (step - self.logged) * rows / seconds
         values["input_wait_fraction"] = min(self.waited / seconds, 1.0)
         values["minutes"] = self.log.minutes_before + (now - self.began) / 60
         self.pending, self.since, self.waited, self.logged = None, now, 0.0, step
         self.log.write(step, values)
         self.log.progress(step, values["loss"], values["examples_per_second"])
-        if values["skipped"] >= self.config.train.max_skipped:
+        if values["skipped"] >= self.run.config.train.max_skipped:
             raise FloatingPointError(
                 f"{values['skipped']:.0f} non-finite steps in a row up to step {step}; the state is the last finite one"
             )

@@ -58,7 +58,7 @@ class Arrays(NamedTuple):
       names: a name for each record, or None.
     """
 
-    fields: dict[str, np.ndarray | dict[str, np.ndarray]]
+    fields: Mapping[str, Any]
     labels: dict[str, np.ndarray]
     classes: dict[str, int]
     licence: str
