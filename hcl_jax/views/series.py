@@ -238,9 +238,9 @@ def overlapping_crops(
 
     Args:
       x: [n, T, C]; NaN stays.
-      draws: "length", "start", "before", "after" (0..1, one number for all rows of a step), "offset" [n] (0..1); makes
-        the targets "inside" bool [n, T], the steps of the crop, and `target` int32 [n, 2], where the overlap starts in
-        the buffer and how many steps it has.
+      draws: "length", "start", "before", "after" (0..1, one number shared by all rows of a step), "offset" [n] (0..1).
+        Makes two targets: "inside" bool [n, T], the steps of the crop, and `target` int32 [n, 2], where the overlap
+        starts in the buffer and how many steps it has.
       side: "a" or "b".
       min_length: fewest steps of the overlap; 2^(u + 1) for the temporal unit u.
       centre: first share the missing steps at the two ends of a row evenly between them (series of unequal length).
@@ -270,14 +270,16 @@ def overlapping_crops(
     offset = among(draws.uniform("offset"), -first, total - last)
     begin, size = (first, end - first) if side == "a" else (start, last - start)
     place = tf.range(total)
-    inside = place < size[:, None]
+    inside = place < size
     if centre:
         offset = offset + _uncentred(x)
     # Modulo: a centred row wraps, and what is not inside may point anywhere.
     taken = tf.gather(x, tf.math.floormod((offset + begin)[:, None] + place, total), batch_dims=1)
-    draws.target("inside", inside)
-    draws.target(target, tf.stack([start - begin, length], axis=1))
-    return tf.where(inside[:, :, None], taken, 0.0)
+    overlap = tf.stack([start - begin, length])
+    rows = tf.shape(x)[0]
+    draws.target("inside", tf.ensure_shape(tf.repeat(inside[None], rows, axis=0), x.shape[:2]))
+    draws.target(target, tf.ensure_shape(tf.repeat(overlap[None], rows, axis=0), [x.shape[0], 2]))
+    return tf.where(inside[:, None], taken, 0.0)
 
 
 def _uncentred(x: Any) -> Any:

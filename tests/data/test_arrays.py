@@ -257,7 +257,7 @@ def test_packaged_series(config, name, sizes, shape, classes):
     if name == "JapaneseVowels":
         got = everything(read)
         first = got["length"][0]
-        assert (got["series"][0, first:] == 0).all() and (got["series"][0, :first] != 0).any()
+        assert first < 29 and np.isnan(got["series"][0, first:]).all() and np.isfinite(got["series"][0, :first]).all()
 
 
 def test_bad_series(config, tmp_path, monkeypatch):
@@ -274,11 +274,51 @@ def test_bad_series(config, tmp_path, monkeypatch):
     refused("aeon is not installed; allowed: pip install", config(name="ArrowHead"))
 
 
+def write_series(folder, **splits):
+    head = "@problemName x\n@timeStamps false\n@missing true\n@univariate true\n@equalLength false\n"
+    for split, lines in splits.items():
+        body = "\n".join(lines)
+        (folder / f"x_{split.upper()}.ts").write_text(f"{head}@classLabel true a b\n@data\n{body}\n")
+
+
 def test_series_in_a_folder(config, tmp_path):
     pytest.importorskip("aeon", reason="aeon is not installed")
-    head = "@problemName x\n@timeStamps false\n@missing false\n@univariate true\n@equalLength true\n@seriesLength 3\n"
-    for split, body in (("TRAIN", "1,2,3:a\n4,5,6:b\n"), ("TEST", "7,8,9:b\n")):
-        (tmp_path / f"x_{split}.ts").write_text(f"{head}@classLabel true a b\n@data\n{body}")
+    write_series(tmp_path, train=["1,2,3:a", "4,5,6:b"], test=["7,8,9:b"])
     got = everything(data.open_source(config(name="series", dir=str(tmp_path)), "test"))
     np.testing.assert_array_equal(got["series"], [[[7], [8], [9]]])
     assert list(got["label"]) == [1]
+
+
+def test_missing_values_and_unequal_lengths_are_nan(config, tmp_path):
+    pytest.importorskip("aeon", reason="aeon is not installed")
+    write_series(tmp_path, train=["1,?,3:a", "4,5:b"], test=["7,8,9,10:b"])
+    got = everything(data.open_source(config(name="series", dir=str(tmp_path)), "train"))
+    nan = np.nan
+    np.testing.assert_array_equal(got["series"][:, :, 0], [[1, nan, 3, nan], [4, 5, nan, nan]])
+    assert list(got["length"]) == [3, 2]
+    write_series(tmp_path, train=["1,2:a", "?,?:b"], test=["7,8:b"])
+    asked = config(name="series", dir=str(tmp_path))
+    refused("train record 1: found no value; allowed: at least one in each series", asked)
+
+
+def test_standardised_series(config, tmp_path):
+    """By the values of the training split that are there; a constant channel is only centred."""
+    pytest.importorskip("aeon", reason="aeon is not installed")
+    write_series(tmp_path, train=["1,?,3:a", "4,5:b"], test=["7,8,9:b"])
+    asked = config(name="series", dir=str(tmp_path), standardise=True)
+    values = np.array([1.0, 3, 4, 5])
+    train, test = (everything(data.open_source(asked, s))["series"][:, :, 0] for s in ("train", "test"))
+    wanted = (np.array([[1, np.nan, 3], [4, 5, np.nan]]) - values.mean()) / values.std()
+    np.testing.assert_allclose(train, wanted, rtol=1e-6)
+    np.testing.assert_allclose(test, [(np.array([7, 8, 9]) - values.mean()) / values.std()], rtol=1e-6)
+    write_series(tmp_path, train=["0.1,0.1:a", "0.1,0.1:b"], test=["0.1,2:b"])
+    train, test = (everything(data.open_source(asked, s))["series"][:, :, 0] for s in ("train", "test"))
+    np.testing.assert_allclose([*train, *test], [[0, 0], [0, 0], [0, 1.9]], atol=1e-6)
+
+
+def test_packaged_sets_are_standardised_by_channel(config):
+    pytest.importorskip("aeon", reason="aeon is not installed")
+    for name in ("BasicMotions", "JapaneseVowels"):
+        got = everything(data.open_source(config(name=name, standardise=True), "train"))["series"]
+        np.testing.assert_allclose(np.nanmean(got, (0, 1)), 0, atol=1e-5)
+        np.testing.assert_allclose(np.nanstd(got, (0, 1)), 1, rtol=1e-5)

@@ -9,6 +9,7 @@ from hcl_jax.encoders import ENCODERS, Rows
 from hcl_jax.encoders.text import POOLS
 from hcl_jax.encoders.transformer import Attention
 from hcl_jax.encoders.vit import patches, sincos2d
+from hcl_jax.errors import InputError
 
 EVAL = Rows()
 
@@ -174,6 +175,49 @@ def test_tcn_mask_is_row_keyed_and_off_in_evaluation(weights):
     np.testing.assert_allclose(run(SERIES[1:], keys[1:]), whole[1:], rtol=1e-5, atol=1e-6)
     clear = jax.jit(module.apply)(variables, {"series": SERIES}, EVAL)["tokens"]
     assert np.abs(np.asarray(whole) - np.asarray(clear)).max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, {"causal": True}, {"pool": "mean"}, {"depth": 4}], ids=str)
+def test_tcn_encodes_a_crop_as_if_it_were_alone(settings, weights):
+    """The steps inside give what the cut series gives, in values and gradients; what lies outside gives nothing."""
+    with jax.enable_x64(True):
+        module = tcn(**settings, dtype="float64", param_dtype="float64")
+        series = np.random.default_rng(0).normal(size=(3, 12, 2))
+        series[1, 3, 0] = np.nan
+        variables = jax.tree.map(lambda w: w.astype("float64"), weights(module, {"series": SERIES}))
+
+        def run(variables, view):
+            y = module.apply(variables, view, EVAL)
+            return (y["h"] ** 2).sum() + (y["tokens"] ** 3).sum(), y
+
+        gradient = jax.jit(jax.grad(run, has_aux=True))
+        for length in (1, 2, 5, 12):
+            inside = np.tile(np.arange(12) < length, (3, 1))
+            alone, expected = gradient(variables, {"series": series[:, :length]})
+            for rest in (0.0, 1e3, np.nan):
+                buffer = np.where(inside[:, :, None], series, rest)
+                found, y = gradient(variables, {"series": buffer, "inside": inside})
+                np.testing.assert_allclose(y["tokens"][:, :length], expected["tokens"], rtol=1e-12, atol=1e-14)
+                assert not y["tokens"][:, length:].any()
+                np.testing.assert_allclose(y["h"], expected["h"], rtol=1e-12, atol=1e-14)
+                jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, alone)
+
+
+def test_tcn_row_without_a_step_inside(weights):
+    variables = weights(tcn(), {"series": SERIES})
+    view = {"series": SERIES, "inside": jnp.zeros((3, 12), bool).at[1:].set(True)}
+    for pool in ("max", "mean"):
+        module = tcn(pool=pool)
+
+        def run(variables, module=module):
+            y = module.apply(variables, view, EVAL)
+            return y["h"].sum(), y
+
+        gradient, y = jax.jit(jax.grad(run, has_aux=True))(variables)
+        assert not y["h"][0].any() and not y["tokens"][0].any() and y["h"][1:].all()
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    with pytest.raises(InputError, match=r"tcn input 'inside': found shape \(3, 11\); allowed: \(3, 12\)"):
+        tcn().apply(variables, {"series": SERIES, "inside": view["inside"][:, 1:]}, EVAL)
 
 
 def test_series_transformer_continues_the_last_step(weights):
