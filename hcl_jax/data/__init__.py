@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hcl_jax.data import arrays, emoji, folder, random, series, tfds
+from hcl_jax.data import arrays, emoji, folder, graphs, random, series, tfds
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
 from hcl_jax.data.random import random_like
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
@@ -35,6 +35,10 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "folder": folder.folder,
     "series": partial(in_memory, series.series),
     **{name: partial(in_memory, series.series) for name in series.PACKAGED},
+    "planetoid": partial(in_memory, graphs.planetoid),
+    "tu": partial(in_memory, graphs.tu),
+    "blocks": partial(in_memory, graphs.stochastic_blocks),
+    "motifs": partial(in_memory, graphs.motifs),
     "random": random.random,
 }
 

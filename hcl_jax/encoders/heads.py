@@ -6,6 +6,7 @@ Biases: a dense layer before a norm has none (the norm would remove it); a hidde
 one without a norm has one only with `last_bias`.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 from hcl_jax.encoders.batch_norm import BatchNorm
 from hcl_jax.encoders.rows import Rows, choose
 
+ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu, "gelu": partial(nn.gelu, approximate=False)}
 # use_scale, use_bias
 AFFINE = {"scale": (True, False), True: (True, True), False: (False, False)}
 
 
 class Projector(nn.Module):
-    """z = norm(W_k relu(norm(... relu(norm(W_1 x))))).
+    """z = norm(W_k f(norm(... f(norm(W_1 x))))), f = relu.
 
     Args:
       features: width of z; 0 is that of x.
@@ -30,6 +32,7 @@ class Projector(nn.Module):
       last_batch_norm: a norm after the last.
       last_affine: what the last norm learns: "scale" (SimCLR), True (scale and bias) or False (SimSiam, MoCo v3).
       last_bias: a bias in the last dense layer where no norm follows it.
+      activation: f, "relu", "elu" (GRACE) or "gelu".
 
     Reference: Chen et al. 2020, "A simple framework for contrastive learning" (SimCLR), section 2.1.
     """
@@ -41,6 +44,7 @@ class Projector(nn.Module):
     last_batch_norm: bool = True
     last_affine: bool | str = "scale"
     last_bias: bool = False
+    activation: str = "relu"
     dtype: Any = "float32"
     param_dtype: Any = "float32"
 
@@ -49,16 +53,17 @@ class Projector(nn.Module):
         """x [n, D] -> [n, features].
 
         Raises:
-          InputError: unknown last_affine.
+          InputError: unknown last_affine or activation.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         scale, bias = choose(AFFINE, self.last_affine, "head.last_affine")
+        activation = choose(ACTIVATIONS, self.activation, "head.activation")
         width = x.shape[-1]
         for i in range(1, self.layers):
             x = nn.Dense(self.hidden or width, use_bias=not self.batch_norm, name=f"dense{i}", **types)(x)
             if self.batch_norm:
                 x = BatchNorm(name=f"norm{i}", **types)(x, rows)
-            x = nn.relu(x)
+            x = activation(x)
         use_bias = self.last_bias and not self.last_batch_norm
         x = nn.Dense(self.features or width, use_bias=use_bias, name=f"dense{self.layers}", **types)(x)
         if self.last_batch_norm:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.views import colours, crops, frequency, image, series, text
+from hcl_jax.views import colours, crops, frequency, graph, image, series, text
 from hcl_jax.views.draws import Draws, Replay
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.resample import unit
@@ -61,6 +61,13 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "drop_tokens": text.drop_tokens,
     "crop_tokens": text.crop_tokens,
     "mask_tokens": text.mask_tokens,
+    "drop_edges": graph.drop_edges,
+    "mask_features": graph.mask_features,
+    "mask_nodes": graph.mask_nodes,
+    "drop_nodes": graph.drop_nodes,
+    "perturb_edges": graph.perturb_edges,
+    "subgraph": graph.subgraph,
+    "augment_graph": graph.augment_graph,
 }
 
 

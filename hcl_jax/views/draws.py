@@ -64,6 +64,17 @@ class Draws:
         """True with probability p: bool [n]; p = 0 is never, p = 1 always."""
         return self._keep(name, self._draw(name, (), "uniform") < p)
 
+    def shared(self, name: str, shape: Sequence[int] = ()) -> Any:
+        """Uniform numbers in [0, 1), drawn once for the global batch, the same on every host: float32 [*shape].
+
+        Recorded as [n, *shape], like all others.
+        """
+        word = zlib.crc32(f"{self._seed}/{self.salt}/{self._prefix}{name}".encode())
+        seed = tf.stack([tf.constant(word, tf.int64), tf.cast(self._step, tf.int64)])
+        value = tf.random.stateless_uniform([int(s) for s in shape], seed, alg="philox")
+        self._keep(name, tf.repeat(value[None], tf.size(self.rows), axis=0))
+        return value
+
     def target(self, name: str, value: Any) -> None:
         """Hands what an op made for a head, [n, ...], to the view."""
         if name in self.targets:
@@ -124,6 +135,10 @@ class Replay:
         """The recorded coins, bool [n]."""
         del p
         return self._find(name, ())
+
+    def shared(self, name: str, shape: Sequence[int] = ()) -> Any:
+        """The recorded numbers of the first row, [*shape]: they are those of every row."""
+        return self._find(name, shape)[0]
 
     def _find(self, name: str, shape: Sequence[int]) -> Any:
         name = self._prefix + name
