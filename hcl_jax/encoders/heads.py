@@ -92,11 +92,12 @@ class Linear(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Scores of a normalised row against learned prototypes: s_k = c_k . x / |x|, no bias.
+    """Scores of a normalised row against learned prototypes: s_k = c_k . x / |x|, no bias; c_k starts at unit length.
 
     Args:
       features: number of prototypes.
-      normalise: c_k / |c_k| in place of c_k, so that scores are cosines. SwAV instead rescales them after each step.
+      normalise: c_k / |c_k| in place of c_k, so that scores are cosines. SwAV instead rescales them after each step
+        (optimizer.unit_norm).
       epsilon: |x|^2 is at least this.
 
     Reference: Caron et al. 2020, "Unsupervised learning of visual features" (SwAV), section 3.1.
@@ -112,8 +113,7 @@ class Prototypes(nn.Module):
     def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
         """x [n, D] -> scores [n, features]."""
         del rows
-        init = nn.initializers.lecun_normal()
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), self.param_dtype)
+        kernel = self.param("kernel", _unit_columns, (x.shape[-1], self.features), self.param_dtype)
         if self.normalise:
             kernel = _normalised(kernel, 0, self.epsilon)
         return _normalised(x, -1, self.epsilon).astype(self.dtype) @ kernel.astype(self.dtype)
@@ -127,6 +127,11 @@ class Identity(nn.Module):
         """x [n, D] -> x."""
         del rows
         return x
+
+
+def _unit_columns(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Columns even over the sphere."""
+    return _normalised(jax.random.normal(key, shape, dtype), 0, 0.0).astype(dtype)
 
 
 def _normalised(x: jax.Array, axis: int, epsilon: float) -> jax.Array:

@@ -281,3 +281,21 @@ def mask_tokens(
     if target:
         draws.target(target, tf.where(chosen, x, -1))
     return tf.where(chosen & (how < 0.8), mask, tf.where(chosen & (how < 0.9), tf.minimum(other, last), x))
+
+
+def after(x: Any, draws: Any, *, token: int, target: str = "response") -> Any:
+    """Marks the tokens behind the first `token` (a separator) that are not padding: the response to a prompt.
+
+    Args:
+      x: token ids [n, L].
+      draws: not used, but makes the target, bool [n, L].
+      token: id of the separator, at least 1. In a row without it nothing is marked.
+      target: name of the target.
+
+    Returns:
+      int32 [n, L], unchanged.
+    """
+    x = _ids(x, "after")
+    found = tf.cast(x == whole("after.token", token, 1), tf.int32)
+    draws.target(target, (tf.cumsum(found, axis=1, exclusive=True) > 0) & (x != PADDING))
+    return x

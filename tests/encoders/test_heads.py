@@ -83,6 +83,16 @@ def test_linear_identity_and_prototypes():
         np.testing.assert_allclose(found, unit @ columns, rtol=1e-4, atol=1e-5)
 
 
+def test_prototypes_start_at_unit_length():
+    for dtype in ("float32", "bfloat16"):
+        module = HEADS["prototypes"](features=50, param_dtype=dtype)
+        kernel = module.init(jax.random.key(0), X, TRAIN)["params"]["kernel"]
+        assert kernel.dtype == dtype
+        kernel = np.asarray(kernel, "float64")
+        np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, atol=1e-6 if dtype == "float32" else 1e-2)
+        assert np.abs(kernel.mean(1)).max() < 0.2  # to all sides
+
+
 def test_prototypes_of_a_zero_row_have_a_finite_gradient(weights):
     module = HEADS["prototypes"](features=3)
     params = weights(module, X)

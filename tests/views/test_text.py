@@ -163,6 +163,16 @@ def test_mask_tokens():
     np.testing.assert_array_equal(run(text.mask_tokens, x, p=0.0)[0], x)
 
 
+def test_after():
+    x = [[5, 4, 1, 7, 1, 0], [5, 1, 0, 0, 0, 0], [1, 2, 2, 2, 2, 2], [5, 5, 5, 5, 0, 0]]
+    made, drawn = run(text.after, x, n=4, token=1)
+    np.testing.assert_array_equal(made, x)
+    want = [[0, 0, 0, 1, 1, 0], [0] * 6, [0, 1, 1, 1, 1, 1], [0] * 6]
+    np.testing.assert_array_equal(drawn["response"], np.array(want, bool))
+    assert drawn["response"].dtype == bool
+    assert set(run(text.after, x, n=4, token=5, target="answer")[1]) == {"answer"}
+
+
 @pytest.mark.parametrize(
     "op, x, params, match",
     [
@@ -173,6 +183,8 @@ def test_mask_tokens():
         (text.drop_words, [[1, 2]], {}, "drop_words"),
         (text.drop_words, ["a"], {"p": 2.0}, r"drop_words\.p"),
         (text.mask_tokens, [[1, 2]], {"vocabulary": 3}, r"mask_tokens\.vocabulary"),
+        (text.after, ["a"], {"token": 1}, "after"),
+        (text.after, [[1, 2]], {"token": 0}, r"after\.token"),
         (text.crop_tokens, [[1, 2]], {"fraction": (1.0, 0.0)}, r"crop_tokens\.fraction"),
     ],
 )
