@@ -127,7 +127,7 @@ def changed(**fields):
         (
             {"towers__image__memory": {"q": {"reads": "a.z", "size": 300}}},
             "towers.image.memory.q.size",
-            "multiple of data.batch_size 256",
+            "multiple of the 256 rows",
         ),
         ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flup"},)}}, "views.a.ops.0.op", "flip"),
         ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flip", "q": 1},)}}, "views.a.ops.0.q", "p"),
