@@ -102,7 +102,7 @@ def test_evaluators_can_be_switched_off(sets):
     assert set(evaluate_features({"": features[""]}, train_labels, test_labels, spec)) == {"spread", "n", "train/n"}
     one = evaluate_features(features, train_labels, test_labels, {**spec, "per_class": (4,), "draws": 1})
     assert "labels_4/accuracy" in one and not any("_se" in key or "gain" in key for key in one)
-    assert set(SPEC) == {"knn", "linear", "l2", "per_class", "draws", "nearest_neighbour", "seed"}
+    assert set(SPEC) == {"knn", "linear", "svm", "folds", "l2", "per_class", "draws", "nearest_neighbour", "seed"}
 
 
 def test_unlabelled_rows_are_left_out(sets):
@@ -188,5 +188,5 @@ def test_raw_tokens_are_counts():
         for t in row:
             expected[n, t % 8] += t != 0
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(InputError, match="raw features: found a view of nodes; allowed: image, series or tokens"):
-        raw_features({"nodes": tokens})
+    with pytest.raises(InputError, match="raw features: found a view of sound; allowed: image, series, tokens, feat"):
+        raw_features({"sound": tokens})
