@@ -34,12 +34,13 @@ KEYS = ("features", "index")  # of the files; a label may not have these names
 
 
 def embed(
-    folder: str | os.PathLike,
-    output: str | os.PathLike,
+    folder: str | pathlib.Path,
+    output: str | pathlib.Path,
     *,
     view: str | None = None,
     output_name: str = "h",
     step: int | None = None,
+    seed: int | None = None,
     splits: Sequence[str] = SPLITS,
     parts: Parts | None = None,
     say: Callable[[str], None] = print,
@@ -52,6 +53,7 @@ def embed(
       view: one of the run's evaluation views; None: its only one.
       output_name: what of the view's tower is written, h or a head.
       step: which checkpoint; None: the newest.
+      seed: whose model, where the run trained several; None: its only one.
       splits: some of train and test.
       parts: the tables of parts, where the run had some of its own.
       say: where a line of progress goes.
@@ -73,6 +75,11 @@ def embed(
     check_empty(output)
     frozen = workdir.resume_config(folder)
     name, config = _only(frozen, view, output_name)
+    seeds = tuple(frozen.seed + i for i in range(frozen.train.seeds))
+    seed = seeds[0] if seed is None and len(seeds) == 1 else seed
+    if seed not in seeds:
+        found = "nothing" if seed is None else str(seed)
+        raise InputError("--seed", found, f"a seed of the run: {', '.join(map(str, seeds))}")
     parts = parts or Parts()
     validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
     for label in config.data.labels:
@@ -87,6 +94,7 @@ def embed(
     # Read-only: the run may be training, and the checkpoint that it is writing must stay.
     checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train), read_only=True)
     state = checkpoints.restore(run.abstract, run.shardings, step)
+    state = next(one for s, one in run.states(state) if s == seed)
     evaluation = Evaluation(run, train, sources.get("test", train), say=say)
     made = {}
     for split in splits:
@@ -100,6 +108,7 @@ def embed(
         "workdir": str(folder),
         "config_sha256": hashlib.sha256(configs.to_json(frozen).encode()).hexdigest(),
         "step": int(state.step),
+        "seed": seed,
         "view": name,
         "output": output_name,
         "source": train.name,
@@ -149,7 +158,7 @@ def _columns(made: Features, view: str, output: str, where: str) -> dict[str, np
     return {"features": features, **labels, "index": made.rows[there].astype(np.int32)}
 
 
-def check_empty(output: str | os.PathLike) -> None:
+def check_empty(output: str | pathlib.Path) -> None:
     """Raises InputError unless `output` is an empty folder or a name for a new one; writes nothing."""
     path = pathlib.Path(output)
     if path.is_dir():
@@ -162,7 +171,7 @@ def check_empty(output: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(output: str | os.PathLike) -> Iterator[pathlib.Path]:
+def new_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder beside `output` that becomes it when the block ends well, and goes away when it does not."""
     path = pathlib.Path(output).absolute()
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
@@ -191,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--view", metavar="NAME", help="an evaluation view of the run; its only one when left out")
     parser.add_argument("--output-name", default="h", metavar="NAME", help="h, or a head of the view's tower")
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
+    parser.add_argument("--seed", type=int, metavar="S", help="whose model, where the run trained several")
     parser.add_argument("--split", default=",".join(SPLITS), help="train, test or train,test")
     known = parser.parse_args(arguments)
     backend.prepare()
@@ -201,6 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
             view=known.view,
             output_name=known.output_name,
             step=known.step,
+            seed=known.seed,
             splits=tuple(dict.fromkeys(s.strip() for s in known.split.split(",") if s.strip())),
             say=lambda text: print(text, file=sys.stderr),
         )

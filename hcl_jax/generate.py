@@ -10,6 +10,7 @@ reads DIR with data.generated=DIR as the fields generated, generated_1, ...
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -99,7 +100,8 @@ def generate(
     for start, part in zip(starts, parts, strict=True):
         if part not in kept:
             stop = min(start + chunk, source.num_examples)
-            _write(part, lambda file, a=start, b=stop: np.savez(file, **_chunk(make, source, view, a, b, where)))
+            made = _chunk(make, source, view, start, stop, where)
+            _write(part, functools.partial(_savez, made))
             say(f"generate: {stop} of {source.num_examples} examples")
     return _join(folder, parts)
 
@@ -156,6 +158,10 @@ def _write(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
         os.replace(part, path)
     except OSError as error:
         raise InputError(str(path), str(error), "a folder that this user may write, with room") from None
+
+
+def _savez(columns: Mapping[str, Any], file: Any) -> None:
+    np.savez(file, **columns)
 
 
 def _whole(path: pathlib.Path) -> bool:
