@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hcl_jax.data import arrays, emoji, folder, graphs, random, series, tfds
+from hcl_jax.data import arrays, emoji, folder, graphs, preferences, random, series, tfds
+from hcl_jax.data.generated import with_generated
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
 from hcl_jax.data.random import random_like
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
@@ -39,6 +40,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "tu": partial(in_memory, graphs.tu),
     "blocks": partial(in_memory, graphs.stochastic_blocks),
     "motifs": partial(in_memory, graphs.motifs),
+    "preferences": partial(in_memory, preferences.preferences),
     "random": random.random,
 }
 
@@ -60,7 +62,10 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
     if data.num_examples < 0:
         raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
     source = sources[data.name](data, split) if data.name in sources else tfds.open_tfds(data, split, sources)
-    return with_labelled(source, data.labelled) if split == data.train_split else source
+    if split != data.train_split:
+        return source
+    source = with_generated(source, data.generated) if data.generated else source
+    return with_labelled(source, data.labelled)
 
 
 __all__ = [

@@ -61,6 +61,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "drop_tokens": text.drop_tokens,
     "crop_tokens": text.crop_tokens,
     "mask_tokens": text.mask_tokens,
+    "after": text.after,
     "drop_edges": graph.drop_edges,
     "mask_features": graph.mask_features,
     "mask_nodes": graph.mask_nodes,
