@@ -92,6 +92,7 @@ def with_generated(source: Source, folder: str | os.PathLike) -> Source:
         return made
 
     def fetch(index: Any) -> dict[str, Any]:
+        index = tf.convert_to_tensor(index, tf.int64)
         record = source.fetch(index)
         # Not tensors: the views may be larger than memory.
         made = tf.numpy_function(read, [index], tf.as_dtype(views.dtype), stateful=False)
