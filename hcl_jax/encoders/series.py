@@ -4,6 +4,8 @@ Names, TCN: `input/kernel|bias`, `block{0..}/conv1|conv2/kernel|bias`, and `bloc
 Names, transformer: `patch/kernel|bias`, `position` [1, T, D], `transformer/...` (see transformer.py).
 """
 
+from collections.abc import Callable
+from math import prod, sqrt
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.dropout import Dropout, keep_mask, row_keys
-from hcl_jax.encoders.initial import normal, scaled_normal
+from hcl_jax.encoders.initial import Initializer, normal, scaled_normal
 from hcl_jax.encoders.rows import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Transformer, xavier
 from hcl_jax.errors import InputError
@@ -36,6 +38,24 @@ def _mean(x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
 POOLS = {"max": _max, "mean": _mean}
 
 
+def _uniform(fan: int) -> Initializer:
+    """U(-b, b) with b = 1 / sqrt(fan): variance 1 / (3 fan)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = "float32") -> jax.Array:
+        # Drawn in one axis: quicker to compile.
+        return jax.random.uniform(key, (prod(shape),), dtype, -1, 1).reshape(shape) / sqrt(fan)
+
+    return init
+
+
+# Name -> the initialisers of a layer, given the inputs of an output and the layer's own kernel_init.
+INITIAL: dict[str, Callable[[int, Initializer], dict[str, Initializer]]] = {
+    "normal": lambda fan, own: {"kernel_init": own},
+    "uniform": lambda fan, own: {"kernel_init": _uniform(fan), "bias_init": _uniform(fan)},
+}
+convolution, linear = scaled_normal(1.0, "in"), nn.initializers.lecun_normal()
+
+
 class DilatedBlock(nn.Module):
     """y = x' + conv(gelu(conv(gelu(x)))); x' is x, or a 1x1 convolution of x where the width changes or `last`."""
 
@@ -44,6 +64,7 @@ class DilatedBlock(nn.Module):
     dilation: int
     causal: bool
     last: bool
+    initial: str
     dtype: Any
     param_dtype: Any
 
@@ -62,12 +83,13 @@ class DilatedBlock(nn.Module):
                 (self.kernel,),
                 padding=(pad,),
                 kernel_dilation=(self.dilation,),
-                kernel_init=scaled_normal(1.0, "in"),
                 name=name,
+                **INITIAL[self.initial](self.kernel * y.shape[-1], convolution),
                 **types,
             )(y)
         if self.last or x.shape[-1] != self.features:
-            x = nn.Dense(self.features, name="shortcut", **types)(x)
+            start = INITIAL[self.initial](x.shape[-1], linear)
+            x = nn.Dense(self.features, name="shortcut", **start, **types)(x)
         return within(inside, x + y)
 
 
@@ -91,6 +113,8 @@ class TCN(nn.Module):
       mask: probability that a step's latent is zeroed in a training pass, without rescaling (TS2Vec 0.5).
       dropout: on the output (TS2Vec 0.1).
       pool: h is the "max" or the "mean" over steps.
+      initial: "normal" (kernels N(0, 1 / fan), biases 0) or "uniform" (both U(-1 / sqrt(fan), 1 / sqrt(fan)), which is
+        PyTorch's default and so TS2Vec's), fan = inputs of an output.
       field: which field of the view is read.
 
     Reference: Yue et al. 2022, "TS2Vec", section 3.1 and appendix (10 blocks, 64 channels, 320 features).
@@ -104,6 +128,7 @@ class TCN(nn.Module):
     mask: float = 0.0
     dropout: float = 0.1
     pool: str = "max"
+    initial: str = "normal"
     field: str = "series"
     dtype: Any = "float32"
     param_dtype: Any = "float32"
@@ -118,10 +143,11 @@ class TCN(nn.Module):
         """view["series"] [n, T, C] -> {"h": [n, features], "tokens": [n, T, features]}, one token a step.
 
         Raises:
-          InputError: unknown pool; mask outside [0, 1); "inside" of another shape than the steps.
+          InputError: unknown pool or initial; mask outside [0, 1); "inside" of another shape than the steps.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         pool = choose(POOLS, self.pool, "tcn.pool")
+        initial = choose(INITIAL, self.initial, "tcn.initial")
         if not 0 <= self.mask < 1:
             raise InputError("tcn.mask", self.mask, "a probability in [0, 1)")
         x = read_field(view, self.field, (3,), "tcn").astype(self.dtype)
@@ -132,14 +158,16 @@ class TCN(nn.Module):
             if inside.shape[:2] != x.shape[:2]:
                 raise InputError("tcn input 'inside'", f"shape {inside.shape[:2]}", f"{x.shape[:2]}, rows and steps")
             there = there & inside
-        x = nn.Dense(self.hidden, name="input", **types)(jnp.where(there, x, 0))
+        start = initial(x.shape[-1], linear)
+        x = nn.Dense(self.hidden, name="input", **start, **types)(jnp.where(there, x, 0))
         if rows.train and self.mask:
             there = there & keep_mask(row_keys(rows, self.path), (*self.path, "mask"), (x.shape[1], 1), self.mask)
         x = jnp.where(there, x, 0)
         for i in range(self.depth + 1):
             last = i == self.depth
             width = self.features if last else self.hidden
-            x = DilatedBlock(width, self.kernel, 2**i, self.causal, last, name=f"block{i}", **types)(x, inside)
+            shape = (width, self.kernel, 2**i, self.causal, last, self.initial)
+            x = DilatedBlock(*shape, name=f"block{i}", **types)(x, inside)
         x = Dropout(self.dropout, name="dropout")(x, rows)
         return {"h": pool(x, inside), "tokens": x}
 

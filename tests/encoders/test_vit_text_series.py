@@ -220,6 +220,22 @@ def test_tcn_row_without_a_step_inside(weights):
         tcn().apply(variables, {"series": SERIES, "inside": view["inside"][:, 1:]}, EVAL)
 
 
+def test_tcn_initial_values():
+    """ "uniform" is PyTorch's default: kernels and biases in +-1 / sqrt(inputs), variance a third of the square."""
+    module = tcn(hidden=48, depth=1, features=64, initial="uniform")
+    params = jax.jit(module.init)(jax.random.key(0), {"series": SERIES}, EVAL)["params"]
+    fans = {("input",): 2, ("block0", "conv2"): 3 * 48, ("block1", "conv1"): 3 * 48, ("block1", "shortcut"): 48}
+    for path, fan in fans.items():
+        layer = params
+        for name in path:
+            layer = layer[name]
+        for x in map(np.asarray, layer.values()):
+            assert np.abs(x).max() < fan**-0.5 < 1.2 * np.abs(x).max()
+            np.testing.assert_allclose(x.var() * 3 * fan, 1, rtol=5 * x.size**-0.5)
+    with pytest.raises(InputError, match="tcn.initial: found 'zero'; allowed: normal, uniform"):
+        tcn(initial="zero").init(jax.random.key(0), {"series": SERIES}, EVAL)
+
+
 def test_series_transformer_continues_the_last_step(weights):
     module = ENCODERS["series_transformer"](width=8, depth=1, heads=2, patch=5)
     variables = weights(module, {"series": SERIES})
