@@ -38,6 +38,7 @@ def recipe(nodes, hidden, features):
     c.train.epochs = 200.0
     c.evaluate.views = {"graph": {"kind": "graph", "field": "graph", "ops": (), "tower": "graph"}}
     c.evaluate.batch_size, c.evaluate.knn, c.evaluate.per_class = nodes, None, ()
+    c.evaluate.scaling = "rows"
     return c
 
 
@@ -52,7 +53,6 @@ def blocks():
     """A generated graph of 300 nodes in 5 communities: seconds."""
     c = recipe(304, 64, 32)
     c.data.name = "blocks"
-    c.optimizer.learning_rate = 5e-3
     return c
 
 

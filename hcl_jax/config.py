@@ -103,6 +103,7 @@ def defaults() -> ConfigDict:
                 "labels": "label",
                 "knn": {"k": 20, "temperature": 0.07},
                 "linear": True,
+                "scaling": "columns",  # before the linear probe: each column by its deviation, or "rows": unit rows
                 "svm": False,  # RBF support vector machine, its C chosen on the training rows
                 "folds": 0,  # of cross-validation over the training split, in place of a test split; 0 = off
                 "objectives": False,  # the objectives on the test split, in evaluation mode

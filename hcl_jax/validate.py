@@ -184,6 +184,7 @@ def _numbers(c: Mapping[str, Any]) -> None:
     if data["order"] == "whole" and train["accumulate"] > 1:
         raise InputError("config.train.accumulate", train["accumulate"], "1, for data.order is whole")
     _range("config.train.seeds", train["seeds"], train["seeds"] >= 1, ">= 1")
+    _one_of("config.evaluate.scaling", c["evaluate"]["scaling"], ("columns", "rows"))
     folds = c["evaluate"]["folds"]
     _range("config.evaluate.folds", folds, folds == 0 or folds >= 2, "0, or 2 and more")
     for field in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps", "trust_coefficient"):

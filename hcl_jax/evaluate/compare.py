@@ -21,6 +21,7 @@ SPEC = {
     "knn": {"k": 20, "temperature": 0.07},  # None = off
     "linear": True,
     "l2": None,  # None = chosen on held-out training rows
+    "scaling": "columns",  # before the linear probe: each column by its deviation, or "rows": each row to unit length
     "per_class": (1, 10, 100),
     "draws": 5,
     "svm": False,  # RBF support vector machine
@@ -43,7 +44,7 @@ def _one(
         found = knn_accuracy(*sets, k=spec["knn"]["k"], temperature=spec["knn"]["temperature"])
         out |= {"knn_accuracy": found.value, "knn_accuracy_se": found.standard_error}
     if spec["linear"]:
-        probe = linear_probe(*sets, l2=spec["l2"], seed=spec["seed"])
+        probe = linear_probe(*sets, l2=spec["l2"], seed=spec["seed"], scaling=spec["scaling"])
         out |= {"linear_accuracy": probe.accuracy.value, "linear_accuracy_se": probe.accuracy.standard_error}
         out["linear_l2"] = probe.l2
         paired["linear_accuracy"] = probe.correct

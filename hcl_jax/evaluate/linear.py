@@ -8,6 +8,7 @@ import numpy as np
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluate.accuracy import Accuracy, accuracy
+from hcl_jax.evaluate.neighbours import unit_rows
 from hcl_jax.evaluate.rows import labelled, train_and_test
 from hcl_jax.evaluate.softmax import MAX_ITERATIONS, TOLERANCE, gram, row_space, solve, standardiser
 
@@ -69,11 +70,15 @@ class _Problem(NamedTuple):
     scale: np.ndarray
 
 
-def _problem(features: np.ndarray, labels: np.ndarray, where: str = "train labels") -> _Problem:
+def _problem(
+    features: np.ndarray, labels: np.ndarray, where: str = "train labels", scaling: str = "columns"
+) -> _Problem:
     classes, y = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(where, f"only class {classes[0]} in {len(labels)} rows", "at least two classes")
     mean, scale = standardiser(features)
+    if scaling == "rows":  # one scale for all columns: the rare words of a sparse input stay small
+        scale = np.full_like(scale, max(float(np.sqrt(np.mean((features - mean[None, :]) ** 2))), 1e-12))
     x, basis = jax.device_put((features - mean[None, :]) / scale[None, :]), None
     if x.shape[0] < x.shape[1]:
         x, basis = row_space(x)
@@ -217,6 +222,7 @@ def linear_probe(
     l2: float | None = None,
     *,
     seed: int = 0,
+    scaling: str = "columns",
     tolerance: float = TOLERANCE,
     max_iterations: int = MAX_ITERATIONS,
 ) -> LinearProbe:
@@ -233,11 +239,13 @@ def linear_probe(
       test_labels: [m] int, -1 = left out.
       l2: the penalty as in `fit`, or None to choose it.
       seed: of the held-out rows.
+      scaling: "columns" as in `fit`; "rows": each row at unit length, s_i = (x_i / |x_i| - mean) / one deviation for all
+        columns (the protocol of graph papers, whose inputs are sparse).
       tolerance: as in `fit`.
       max_iterations: as in `fit`.
 
     Returns:
-      `LinearProbe`.
+      `LinearProbe`. With scaling "rows" its probe is one of rows at unit length.
 
     Raises:
       InputError: shapes or values that do not fit, fewer than two training classes, l2 < 0.
@@ -245,8 +253,12 @@ def linear_probe(
     Reference: Chen et al. 2020, arXiv 2002.05709, section 2.3 (linear evaluation); Radford et al. 2021, arXiv
     2103.00020, appendix A.3 (L-BFGS, strength chosen on held-out rows).
     """
+    if scaling not in ("columns", "rows"):
+        raise InputError("evaluate.scaling", repr(scaling), "columns, rows")
     train, test = train_and_test(train_features, train_labels, test_features, test_labels)
-    problem = _problem(*train)
+    if scaling == "rows":
+        train, test = (split._replace(features=unit_rows(split.features)) for split in (train, test))
+    problem = _problem(*train, scaling=scaling)
     start, held_out = _start(problem), {}
     y = np.searchsorted(problem.classes, train.labels)
     if l2 is not None:

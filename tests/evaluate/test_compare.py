@@ -102,7 +102,18 @@ def test_evaluators_can_be_switched_off(sets):
     assert set(evaluate_features({"": features[""]}, train_labels, test_labels, spec)) == {"spread", "n", "train/n"}
     one = evaluate_features(features, train_labels, test_labels, {**spec, "per_class": (4,), "draws": 1})
     assert "labels_4/accuracy" in one and not any("_se" in key or "gain" in key for key in one)
-    assert set(SPEC) == {"knn", "linear", "svm", "folds", "l2", "per_class", "draws", "nearest_neighbour", "seed"}
+    assert set(SPEC) == {
+        "knn",
+        "linear",
+        "svm",
+        "folds",
+        "l2",
+        "per_class",
+        "draws",
+        "nearest_neighbour",
+        "seed",
+        "scaling",
+    }
 
 
 def test_unlabelled_rows_are_left_out(sets):

@@ -11,7 +11,6 @@ from hcl_jax.losses import LOSSES, MEASURES
 from tests.losses.cases import CASES, IDS, PRESENT, QUEUE, A, C, N, normal
 from tests.losses.oracles import nearest_is_positive
 
-
 TOP1 = {name: by["contrastive_top1"] for name, by in MEASURES.items() if "contrastive_top1" in by}
 
 
