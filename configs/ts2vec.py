@@ -30,7 +30,15 @@ def get_config(argument="BasicMotions"):
         }
         for side in ("a", "b")
     }
-    encoder = {"name": "tcn", "features": 320, "hidden": 64, "depth": 10, "mask": 0.5, "dropout": 0.1}
+    encoder = {
+        "name": "tcn",
+        "features": 320,
+        "hidden": 64,
+        "depth": 10,
+        "mask": 0.5,
+        "dropout": 0.1,
+        "initial": "uniform",
+    }
     c.towers = {"series": {"views": ("a", "b"), "encoder": encoder}}
     c.objectives = {
         "contrast": {
