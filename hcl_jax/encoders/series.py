@@ -49,7 +49,7 @@ def _uniform(fan: int) -> Initializer:
 
 
 # Name -> the initialisers of a layer, given the inputs of an output and the layer's own kernel_init.
-INITIAL: dict[str, Callable[[int, Initializer], dict[str, Initializer]]] = {
+INITIAL: dict[str, Callable[[int, Initializer], dict[str, Any]]] = {
     "normal": lambda fan, own: {"kernel_init": own},
     "uniform": lambda fan, own: {"kernel_init": _uniform(fan), "bias_init": _uniform(fan)},
 }

@@ -4,6 +4,8 @@ Rows are compared step by step with each other and steps with the other steps of
 to unit length and there is no temperature.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,7 +75,7 @@ def ts2vec(
     return rows.mean(total / jnp.maximum(levels, 1), valid, row_weights)
 
 
-def _check(za: Array, zb: Array, overlap_a: Array, overlap_b: Array, alpha: object, unit: object) -> tuple[int, int]:
+def _check(za: Array, zb: Array, overlap_a: Array, overlap_b: Array, alpha: Any, unit: Any) -> tuple[int, int]:
     if jnp.ndim(za) != 3 or 0 in jnp.shape(za):
         raise InputError("za", f"shape {jnp.shape(za)}", "[rows, steps, features], at least one of each")
     if jnp.shape(zb) != jnp.shape(za):
@@ -84,7 +86,7 @@ def _check(za: Array, zb: Array, overlap_a: Array, overlap_b: Array, alpha: obje
             raise InputError(name, f"shape {jnp.shape(overlap)}", f"shape {(n, 2)}, start and steps of each row")
         if not jnp.issubdtype(jnp.asarray(overlap).dtype, jnp.integer):
             raise InputError(name, jnp.asarray(overlap).dtype, "an integer type")
-    if jnp.ndim(alpha) or not isinstance(alpha, jax.Array) and not 0 <= alpha <= 1:  # type: ignore[operator]
+    if jnp.ndim(alpha) or not isinstance(alpha, jax.Array) and not 0 <= alpha <= 1:
         raise InputError("alpha", alpha, "a number from 0 to 1")
     if isinstance(unit, bool) or not isinstance(unit, int | np.integer) or unit < 0:
         raise InputError("temporal_unit", unit, "a whole number of at least 0")
