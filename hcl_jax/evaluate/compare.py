@@ -90,7 +90,7 @@ def _folded(name: str, features: Any, labels: Any, spec: Mapping[str, Any]) -> t
         k, temperature = spec["knn"]["k"], spec["knn"]["temperature"]
         keep("knn_accuracy", mean(each(functools.partial(knn_accuracy, k=k, temperature=temperature))))
     if spec["linear"]:
-        probes = each(functools.partial(linear_probe, l2=spec["l2"], seed=spec["seed"]))
+        probes = each(functools.partial(linear_probe, l2=spec["l2"], seed=spec["seed"], scaling=spec["scaling"]))
         correct = np.zeros(len(fold), bool)
         for f, probe in enumerate(probes):
             correct[fold == f] = probe.correct

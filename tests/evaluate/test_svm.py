@@ -164,6 +164,10 @@ def test_compare_cross_validates():
     parts = [(x[fold != f], y[fold != f], x[fold == f], y[fold == f]) for f in range(3)]
     lines = [linear_probe(*part, seed=5).accuracy.value for part in parts]
     assert found["linear_accuracy"] == pytest.approx(np.mean(lines))
+    rows = evaluate_features({"": (x, None)}, y, None, {**spec, "svm": False, "scaling": "rows"})
+    assert rows["linear_accuracy"] == pytest.approx(
+        np.mean([linear_probe(*part, seed=5, scaling="rows").accuracy.value for part in parts])
+    )
     near = [knn_accuracy(*part, k=5, temperature=0.1).value for part in parts]
     assert found["knn_accuracy"] == pytest.approx(np.mean(near))
     assert found["knn_accuracy_se"] == pytest.approx(np.std(near, ddof=1) / np.sqrt(3))
