@@ -38,7 +38,7 @@ def recipe(nodes, hidden, features):
     c.train.epochs = 200.0
     c.evaluate.views = {"graph": {"kind": "graph", "field": "graph", "ops": (), "tower": "graph"}}
     c.evaluate.batch_size, c.evaluate.knn, c.evaluate.per_class = nodes, None, ()
-    c.evaluate.scaling = "rows"
+    c.evaluate.scaling = "rows"  # its code puts the rows of h to unit length before the probe
     return c
 
 

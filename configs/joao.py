@@ -12,7 +12,13 @@ Source:   You et al. 2021, "Graph contrastive learning automated", arXiv 2106.07
 from hcl_jax.config import choose, defaults
 
 # The view "same" is the graph as it is.
-AUGMENTATIONS = {"same": None, "nodes": "drop_nodes", "edges": "perturb_edges", "masked": "mask_nodes", "part": "subgraph"}
+AUGMENTATIONS = {
+    "same": None,
+    "nodes": "drop_nodes",
+    "edges": "perturb_edges",
+    "masked": "mask_nodes",
+    "part": "subgraph",
+}
 
 
 def recipe(name):

@@ -222,7 +222,7 @@ def target_momentum(spec: Mapping[str, Any], step: jax.Array, steps: int) -> jax
 
     Reference: Grill et al. 2020, "Bootstrap your own latent", section 3.3.
     """
-    base = jnp.asarray(spec["momentum"], jnp.float32)
+    base = jnp.asarray(spec["momentum"], jnp.result_type(float))
     if spec["schedule"] == "constant":
         return base
     return 1 - (1 - base) * (jnp.cos(jnp.pi * jnp.minimum(step / max(steps, 1), 1.0)) + 1) / 2

@@ -15,7 +15,13 @@ from hcl_jax.views import VIEWS
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RECIPES = [
     "simclr:digits", "simclr:fashion_mnist", "simclr:cifar10", "simclr:cifar10_paper", "simclr:imagenet", "clip:emoji",
-    "clip:pairs", "clip:vit_b", "three_views:emoji", "simclr_series:BasicMotions",
+    "clip:pairs", "clip:vit_b", "three_views:emoji", "simclr_series:BasicMotions", "byol:digits",
+    "byol:digits_no_predictor", "byol:digits_no_stop_gradient", "byol:fashion_mnist", "byol:imagenet", "moco:digits",
+    "moco:fashion_mnist", "moco:imagenet_v2", "swav:digits", "swav:fashion_mnist", "swav:imagenet", "dino:digits",
+    "dino:imagenet", "grace:cora", "grace:blocks", "graphcl:mutag", "graphcl:motifs", "joao:mutag", "joao:motifs",
+    "ts2vec:BasicMotions", "second_stage:linear", "second_stage:mlp", "second_stage:contrast",
+    "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:fixed", "multi_task:uncertainty",
+    "generated_views:digits", "generated_views:fashion_mnist",
 ]  # fmt: skip
 
 

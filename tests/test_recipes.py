@@ -12,6 +12,9 @@ from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build
 
+SMALL = ("byol:digits", "byol:fashion", "moco:digits", "moco:fashion", "swav:digits", "swav:fashion", "dino:digits",
+         "multi_task", "generated_views")  # fmt: skip
+RESNET = ["towers.image.encoder.width=0.125", "data.shape=(48,48,3)"]
 SHRINK = {
     "simclr:digits": ["towers.image.encoder.widths=(8,)"],
     "simclr:fashion_mnist": ["towers.image.encoder.widths=(8,)"],
@@ -28,6 +31,20 @@ SHRINK = {
     ],
     "three_views:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
     "simclr_series:BasicMotions": ["towers.series.encoder.depth=1"],
+    "byol:imagenet": [*RESNET, "towers.image.heads.z.hidden=16", "towers.image.heads.p.hidden=16"],
+    "moco:imagenet_v2": [*RESNET, "towers.image.heads.z.hidden=16"],
+    "swav:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
+    "dino:imagenet": [
+        "towers.image.encoder={'name': 'vit', 'variant': 'ti/16', 'depth': 1}",
+        "towers.image.heads.z.hidden=16",
+        "towers.image.heads.prototypes.features=64",
+        "data.shape=(48,48,3)",
+    ],
+    "ts2vec:BasicMotions": ["towers.series.encoder.depth=2"],
+    "grace:cora": ["data.batch_size=64"],
+    "grace:blocks": ["data.batch_size=304"],
+    "second_stage:frozen_tower": ["init_from.path="],
+    **{name: ["towers.image.encoder.widths=(8,)"] for name in RECIPES if name.startswith(SMALL)},
 }
 PARAMETERS = {  # millions, as published for the encoders, projector of the paper added
     "simclr:imagenet": 23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6,
@@ -51,7 +68,7 @@ def test_full_size_has_the_published_shape(recipe):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_two_steps_of_every_recipe(recipe, tmp_path):
-    flags = [f"--config.{f}" for f in ["data.batch_size=8", "mesh.data=2", *SHRINK[recipe]]]
+    flags = [f"--config.{f}" for f in ["data.batch_size=8", "mesh.data=2", *SHRINK.get(recipe, [])]]
     assert main([f"--config={recipe}", "--steps=2", f"--workdir={tmp_path / 'w'}", *flags]) == 0
     lines = [json.loads(x) for x in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [1, 2]

@@ -1,14 +1,15 @@
 """Records of the right shape without data: for `--steps=2` and for timing."""
 
+import types
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from hcl_jax.data import tfds
+from hcl_jax.data import graphs, tfds
 from hcl_jax.data.series import PACKAGED
-from hcl_jax.data.source import Source, fingerprint_arrays, gather
+from hcl_jax.data.source import Source, fingerprint_arrays, from_arrays, gather
 from hcl_jax.errors import InputError
 
 RECORDS = 1024  # when data.num_examples is 0
@@ -20,7 +21,9 @@ KNOWN: dict[str, dict[str, tuple[int, ...]]] = {
     "fashion_mnist": {"image": (28, 28, 1)},
     "emoji": {"google": (64, 64, 4), "twitter": (64, 64, 4)},
 }
-SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "series": (128, 1), "text": ()}
+SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "series": (128, 1), "text": (), "features": (64,)}
+RANKS = {"image": 3, "series": 2, "features": 1}
+MADE = ("blocks", "motifs", "preferences")  # sources that need no files
 
 
 def random_like(
@@ -37,11 +40,15 @@ def random_like(
       sources: the names that `data.name` may have besides TFDS's; None skips that check.
 
     Returns:
-      A Source: uint8 images, float32 series, text of random words, labels 0..num_classes-1.
+      A Source: uint8 images, float32 series and features, text of random words, graphs, labels 0..num_classes-1.
 
     Raises:
       InputError: an unknown name.
     """
+    if data.name in MADE and not data.dir and data.name in (sources or {}):
+        return (sources or {})[data.name](data, split)
+    if any(v["kind"] == "graph" for v in views.values()):
+        return _graphs(data, {v["field"] for v in views.values()}, split)
     known = {}
     if not data.shape:
         known = (
@@ -65,8 +72,29 @@ def _known(data: Any, split: str, sources: Mapping[str, Any]) -> dict[str, tuple
 
 
 def random(data: Any, split: str) -> Source:
-    """A source with the fields image, series and text, as random_like makes them."""
+    """A source with the fields image, series, text and features, as random_like makes them."""
     return _make(data, {k: (k, tuple(data.shape)) for k in SHAPES}, split)
+
+
+def _graphs(data: Any, fields: set[str], split: str) -> Source:
+    """One graph of a batch's size, or many; data.shape's last number is the width of the nodes' features."""
+    whole = data.order == "whole"
+    size = data.num_examples or (data.batch_size if whole else RECORDS)
+    read = graphs.stochastic_blocks if whole else graphs.motifs
+    made = read(types.SimpleNamespace(num_examples=size), split)
+    parts = dict(made.fields["graph"])
+    if data.shape:
+        parts["nodes"] = np.resize(parts["nodes"], (*parts["nodes"].shape[:-1], data.shape[-1]))
+    names = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
+    made = made._replace(
+        fields=dict.fromkeys(sorted(fields), parts),
+        labels=dict.fromkeys(names, made.labels["label"]),
+        classes=dict.fromkeys(names, made.classes["label"]),
+        licence="none",
+        citation="",
+        class_names={},
+    )
+    return from_arrays("random", made, data, split)
 
 
 def _make(data: Any, kinds: Mapping[str, tuple[str, tuple[int, ...]]], split: str) -> Source:
@@ -93,9 +121,9 @@ def _make(data: Any, kinds: Mapping[str, tuple[str, tuple[int, ...]]], split: st
 def _column(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     if kind == "text":
         return np.array([" ".join(rng.choice(WORDS, 12)) for _ in range(POOL)], object)
-    rank = {"image": 3, "series": 2}.get(kind)
+    rank = RANKS.get(kind)
     if rank is None:
-        raise InputError("config.views kind", repr(kind), "image, series or text")
+        raise InputError("config.views kind", repr(kind), "image, series, text, features or graph")
     # The shape is that of the first kind it fits; a second kind in the same recipe takes its default.
     shape = shape if len(shape) == rank else SHAPES[kind]
     if kind == "image":

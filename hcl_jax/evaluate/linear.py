@@ -239,8 +239,8 @@ def linear_probe(
       test_labels: [m] int, -1 = left out.
       l2: the penalty as in `fit`, or None to choose it.
       seed: of the held-out rows.
-      scaling: "columns" as in `fit`; "rows": each row at unit length, s_i = (x_i / |x_i| - mean) / one deviation for all
-        columns (the protocol of graph papers, whose inputs are sparse).
+      scaling: "columns" as in `fit`; "rows": each row at unit length, s_i = (x_i / |x_i| - mean) / one deviation for
+        all columns (the protocol of graph papers, whose inputs are sparse).
       tolerance: as in `fit`.
       max_iterations: as in `fit`.
 

@@ -115,7 +115,7 @@ def test_kinds_finish_their_fields():
     assert made["tokens"].shape == (12, 8) and made["tokens"].dtype == np.int32
     bare, _ = view({"kind": "image"}, np.full((12, 4, 4), 255, np.uint8))
     np.testing.assert_array_equal(bare["image"], np.ones((12, 4, 4, 1), np.float32))
-    assert set(KINDS) == {"image", "series", "text"}
+    assert set(KINDS) == {"image", "series", "text", "graph", "features"}
 
 
 def test_a_spec_may_be_a_config_dict():
