@@ -3,8 +3,8 @@
 Command:  python -m hcl_jax.main --config=grace:cora --config.data.dir=DIR --workdir=runs/grace
 Arguments: cora (DIR holds cora.npz), blocks (a generated graph, no files)
 Hardware: 2 CPU cores.
-Expected: see README.md. The paper's numbers are of random splits with 10 % of the nodes labelled; those here are of
-          the public split with 140 labelled nodes.
+Expected: cora 79.9 % +- 1.3 on the public split (140 labelled nodes, 1,000 test nodes; seed 0; untrained encoder
+          60.8 %, raw features 60.0 %), some minutes. The paper's numbers are of random splits with 10 % labelled.
 Source:   Zhu et al. 2020, "Deep graph contrastive representation learning", arXiv 2006.04131; its code's settings. Its
           loss is NT-Xent over both views. Adam's weight decay is decoupled here, in the code it is in the gradient.
 """

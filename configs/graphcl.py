@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=graphcl:mutag --config.data.dir=DIR --workdir=runs/graphcl
 Arguments: mutag (DIR holds MUTAG_A.txt and so on; any set in the TU format), motifs (generated graphs, no files)
 Hardware: 2 CPU cores.
-Expected: see README.md.
+Expected: mutag 86.7 % +- 1.8 and 88.8 % +- 1.3 (seeds 0 and 1; SVM, 10 folds; untrained encoder 81.8 % and 87.2 %).
 Source:   You et al. 2020, "Graph contrastive learning with augmentations", arXiv 2010.13902. Its code augments one of
           the two views, by 0.1, and leaves the positive out of the denominator; here both views are augmented by 0.2,
           as the paper says, and the loss is NT-Xent.
@@ -28,7 +28,7 @@ def recipe(name):
         }
     }
     c.objectives = {"contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": 0.2}}
-    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = 1e-3, 0.0, "constant"
+    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = 1e-2, 0.0, "constant"
     c.train.epochs = 20.0
     c.evaluate.views = {"graph": {"kind": "graph", "field": "graph", "ops": (), "tower": "graph"}}
     c.evaluate.knn, c.evaluate.per_class = None, ()
