@@ -7,7 +7,7 @@ A graph is a dict in one of two forms, by the rank of `nodes`:
                                     numbers are places 0..V-1 in the row
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hcl_jax.errors import InputError
@@ -207,7 +207,7 @@ def augment_graph(
     return made
 
 
-CHOICES = {
+CHOICES: dict[str, Callable[..., Any]] = {
     "drop_nodes": drop_nodes,
     "subgraph": subgraph,
     "perturb_edges": perturb_edges,
