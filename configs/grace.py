@@ -30,7 +30,6 @@ def recipe(nodes, hidden, features):
             "views": ("a", "b"),
             "encoder": {"name": "gcn", "widths": (hidden, features), "activation": "relu"},
             "heads": {"z": {**projector, **plain}},
-            "batching": "per_view",  # side by side, the nodes of two views would be numbered anew
         }
     }
     c.objectives = {"contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": 0.4}}

@@ -49,9 +49,9 @@ def recipe(name):
             "gamma": 0.1,
         }
     }
-    # The other player: its parameters go up the same gradient, and faster.
-    c.optimizer.rules = (("objectives/game/distribution", -10.0),)
-    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = 1e-3, 0.0, "constant"
+    # The other player: its parameters go up the same gradient.
+    c.optimizer.rules = (("objectives/game/distribution", -1.0),)
+    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = 1e-2, 0.0, "constant"
     c.train.epochs = 20.0
     c.evaluate.views = {"graph": {"kind": "graph", "field": "graph", "ops": (), "tower": "graph"}}
     c.evaluate.knn, c.evaluate.per_class = None, ()

@@ -9,7 +9,7 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -56,9 +56,12 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
         raise InputError("config.evaluate.labels", f"{spec.labels!r}, which holds no classes", "'' or classes")
     for view, of in spec.views.items():
         for source in (train, test):
+            if source.whole and spec.batch_size < source.num_examples:
+                allowed = f"at least {source.num_examples}: records of {source.name} refer to each other"
+                raise InputError("config.evaluate.batch_size", spec.batch_size, allowed)
             specs = data.batch_specs(
                 source, {view: of}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
-                where="config.evaluate.views",
+                order=run.config.data.order, where="config.evaluate.views",
             )  # fmt: skip
             outputs = _outputs(spec, view)
             encode = functools.partial(model.encode, run.model, of["tower"], outputs)
@@ -73,6 +76,12 @@ def _outputs(spec: Any, view: str) -> tuple[str, ...]:
     wanted = {spec.views[view]["output"]}
     wanted |= {name.partition(".")[2] for pair in spec.retrieval for name in pair if name.startswith(f"{view}.")}
     return tuple(sorted(wanted))
+
+
+def _pair(values: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """(train, test); test is None where there is only the first."""
+    train, *test = values
+    return train, test[0] if test else None
 
 
 class Evaluation:
@@ -168,6 +177,10 @@ class Evaluation:
                 total[name] = total.get(name, 0.0) + float(value) * float(real)
         return {name: value / count for name, value in total.items()}
 
+    def _read(self) -> tuple[str, ...]:
+        """The splits whose features the evaluators read."""
+        return ("train",) if self.spec.folds else ("train", "test")
+
     def _evaluate(self, states: Mapping[str, TrainState], *, raw: bool = False) -> dict[str, float]:
         made: dict[str, dict[str, Features]] = {}
         results: dict[str, float] = {}
@@ -180,22 +193,22 @@ class Evaluation:
                 continue
             self.say(f"evaluation: features of the {name or 'trained'} encoder")
             params = evaluated_params(state)
-            made[name] = {s: self.features(s, params, state.model_state, raw=raw and i == 0) for s in self.splits}
+            made[name] = {s: self.features(s, params, state.model_state, raw=raw and i == 0) for s in self._read()}
         if not made:
             return results
         first = made[next(iter(made))]
         for view, spec in self.spec.views.items():
-            there = {s: first[s].present[view] for s in self.splits}
+            # Cross-validation has no test rows.
+            there = {s: first[s].present[view] for s in self._read()}
             sets = {
-                name: tuple(by[s].outputs[view][spec["output"]][there[s]] for s in ("train", "test"))
-                for name, by in made.items()
+                name: _pair(by[s].outputs[view][spec["output"]][there[s]] for s in there) for name, by in made.items()
             }
             if raw:
-                sets["raw"] = tuple(first[s].raw[view][there[s]] for s in ("train", "test"))
+                sets["raw"] = _pair(first[s].raw[view][there[s]] for s in there)
             if self.spec.labels:
                 self.say(f"evaluation: {view}, {', '.join(n or 'trained' for n in sets)}")
                 label = self.spec.labels
-                train, test = (first[s].labels[label][there[s]] for s in ("train", "test"))
+                train, test = _pair(first[s].labels[label][there[s]] for s in there)
                 numbers = evaluate_features(sets, train, test, self.spec)
                 results |= {f"eval/{view}/{k}": v for k, v in numbers.items()}
         for a, b in self.spec.retrieval:

@@ -135,7 +135,7 @@ def _forward(
             )
             target |= made
             target_stats[name] = stats
-    made = {"batch": batch, "outputs": outputs, "target": target}
+    made: dict[str, Any] = {"batch": batch, "outputs": outputs, "target": target}
     written = {
         name: {slot: _rows_to_write(spec, **made) for slot, spec in tower.memory.items()}
         for name, tower in model.towers.items()

@@ -99,12 +99,13 @@ def _inputs(tower: Tower, views: Mapping[str, Any]) -> dict[str, Any]:
 def _groups(tower: Tower, inputs: Mapping[str, Any]) -> list[list[str]]:
     """Views that go through the encoder together: with joint batching those of one shape, else each alone.
 
-    An encoder whose rows refer to rows (the nodes of one graph) says `apart`: side by side they would be renumbered.
+    An encoder may say of a view that it goes `apart`: where rows refer to rows (the nodes of one graph), side by side
+    they would be renumbered.
     """
-    joint = tower.joint and not getattr(tower.encoder, "apart", False)
+    apart = getattr(tower.encoder, "apart", lambda view: False)
     groups: dict[Any, list[str]] = {}
     for name, view in inputs.items():
-        kind = str(jax.tree.map(lambda x: (x.shape, x.dtype), view)) if joint else name
+        kind = str(jax.tree.map(lambda x: (x.shape, x.dtype), view)) if tower.joint and not apart(view) else name
         groups.setdefault(kind, []).append(name)
     return list(groups.values())
 

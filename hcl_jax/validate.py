@@ -187,6 +187,8 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _one_of("config.evaluate.scaling", c["evaluate"]["scaling"], ("columns", "rows"))
     folds = c["evaluate"]["folds"]
     _range("config.evaluate.folds", folds, folds == 0 or folds >= 2, "0, or 2 and more")
+    if folds and c["evaluate"]["retrieval"]:
+        raise InputError("config.evaluate.folds", folds, "0, for evaluate.retrieval is read on a test split")
     for field in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "eps", "trust_coefficient"):
         _range(f"config.optimizer.{field}", optimizer[field], optimizer[field] >= 0, ">= 0")
     for field in ("every", "keep"):

@@ -106,6 +106,7 @@ def planetoid(data: Any, split: str) -> Arrays:
         classes={"label": int(labels.max(initial=0)) + 1},
         licence="research use",
         citation="Sen et al. 2008, Collective classification in network data; split of Yang et al. 2016 (Planetoid)",
+        whole=True,
     )
 
 
@@ -173,6 +174,7 @@ def stochastic_blocks(data: Any, split: str) -> Arrays:
         classes={"label": 5},
         licence="none",
         citation="",
+        whole=True,
     )
 
 

@@ -60,7 +60,7 @@ def batches(
     """
 
     local = _checked(source, views_config, rows, batch_size)
-    positions = _positions(source.num_examples, seed, batch_size, local, order)
+    positions = _positions(source, seed, batch_size, local, order)
     stream = _stream(source, views_config, positions, seed, batch_size, local, (start, stop), views, keep_draws)
     return _numpy(stream.as_numpy_iterator(), source, views_config, positions, start)
 
@@ -89,7 +89,7 @@ def batch_specs(
       InputError: a view whose shape differs from record to record.
     """
     local = _checked(source, views_config, np.arange(batch_size), batch_size, where)
-    positions = _positions(source.num_examples, seed, batch_size, local, order)
+    positions = _positions(source, seed, batch_size, local, order)
     stream = _stream(source, views_config, positions, seed, batch_size, local, (0, 1), views, keep_draws, where)
     for name, view in stream.element_spec["views"].items():
         for leaf in tf.nest.flatten(view):
@@ -132,6 +132,9 @@ def evaluation_batches(
       InputError: as `batches`.
     """
     local = _checked(source, views_config, rows, batch_size)
+    if source.whole and batch_size < source.num_examples:
+        allowed = f"at least {source.num_examples}: records of {source.name} refer to each other"
+        raise InputError("config.evaluate.batch_size", batch_size, allowed)
     positions = _in_order(source.num_examples, batch_size, local)
     steps = (0, -(-source.num_examples // batch_size))
     stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws)
@@ -146,7 +149,10 @@ def _in_order(num_examples: int, batch_size: int, local: np.ndarray) -> Position
     return positions
 
 
-def _positions(num_examples: int, seed: int, batch_size: int, local: np.ndarray, order: str) -> Positions:
+def _positions(source: Source, seed: int, batch_size: int, local: np.ndarray, order: str) -> Positions:
+    num_examples = source.num_examples
+    if source.whole and order != "whole":
+        raise InputError("config.data.order", repr(order), f"'whole': records of {source.name} refer to each other")
     if order == "whole":
         if batch_size < num_examples:
             raise InputError(

@@ -31,6 +31,7 @@ class Source(NamedTuple):
       licence, citation: of the data.
       describe: record number -> its file or name, for messages.
       class_names: label -> its class names, where there are any.
+      whole: records refer to records by number (the nodes of one graph), so that every batch must hold all, in order.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source(NamedTuple):
     citation: str
     describe: Callable[[int], str] = "record {}".format
     class_names: Mapping[str, tuple[str, ...]] = {}
+    whole: bool = False
 
 
 class Arrays(NamedTuple):
@@ -56,6 +58,7 @@ class Arrays(NamedTuple):
       classes: label -> number of classes, 0 for values.
       present: field -> bool [N] for the fields that some records lack.
       names: a name for each record, or None.
+      whole: as in Source.
     """
 
     fields: Mapping[str, Any]
@@ -66,6 +69,7 @@ class Arrays(NamedTuple):
     present: Mapping[str, np.ndarray] = {}
     class_names: Mapping[str, tuple[str, ...]] = {}
     names: Sequence[str] | None = None
+    whole: bool = False
 
 
 def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
@@ -163,12 +167,13 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         citation=arrays.citation,
         describe=arrays.names.__getitem__ if arrays.names is not None else "record {}".format,
         class_names={k: v for k, v in arrays.class_names.items() if k in labels},
+        whole=arrays.whole,
     )
 
 
 def _parts(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Every array of the fields; a part of a field of several is named `field/part`."""
-    flat = {}
+    flat: dict[str, np.ndarray] = {}
     for name, value in fields.items():
         flat |= {f"{name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
     return flat

@@ -3,14 +3,14 @@
 A view holds one graph, whose nodes are the rows (nodes [n, F], edges [n, k, 2], edge_mask [n, k]), or a graph in each
 row (nodes [n, V, F], node_mask [n, V], edges [n, E, 2], edge_mask [n, E]). One graph is one row of the second form.
 Shapes are static: masked edges are dropped in the sum, so a step compiles once for any graph.
-An edge from a node that is not in the batch gives nan, not a wrong number: one graph needs data.order="whole", and
-batching="per_view" in its tower, since views put side by side would number their nodes anew.
+An edge from a node that is not in the batch gives nan, not a wrong number: one graph needs data.order="whole". Its
+views do not go through side by side, which would number their nodes anew: `apart`.
 
 Names, GCN: `conv{1..}/kernel|bias`, and `slope` with prelu.
 Names, GIN: `layer{1..}_dense1|layer{1..}_dense2/kernel|bias`, `norm{1..}/scale|bias`, and `epsilon{1..}` if learned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -22,6 +22,11 @@ from hcl_jax.encoders.rows import Rows, choose, read_field
 from hcl_jax.errors import InputError
 
 FIELDS = ("nodes", "node_mask", "edges", "edge_mask")
+
+
+def one_graph(view: Mapping[str, Any]) -> bool:
+    """Whether the rows of a view are the nodes of one graph."""
+    return view["nodes"].ndim == 2
 
 
 class Graphs(NamedTuple):
@@ -52,7 +57,7 @@ def read_graphs(view: Mapping[str, Any], rows: Rows, where: str, dtype: Any) -> 
     nodes = read_field(view, "nodes", (2, 3), where)
     edges, linked = read_field(view, "edges", (3,), where), read_field(view, "edge_mask", (2,), where)
     present = jnp.ones(nodes.shape[0], bool) if rows.present is None else rows.present
-    whole = nodes.ndim == 2
+    whole = one_graph(view)
     if whole:
         nodes, there, edges, linked = nodes[None], present[None], edges.reshape(1, -1, 2), linked.reshape(1, -1)
     else:
@@ -125,6 +130,7 @@ class GCN(nn.Module):
     param_dtype: Any = "float32"
 
     reads: ClassVar[tuple[str, ...]] = FIELDS
+    apart: ClassVar[Callable[[Mapping[str, Any]], bool]] = staticmethod(one_graph)
 
     @nn.compact
     def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
@@ -191,6 +197,7 @@ class GIN(nn.Module):
     param_dtype: Any = "float32"
 
     reads: ClassVar[tuple[str, ...]] = FIELDS
+    apart: ClassVar[Callable[[Mapping[str, Any]], bool]] = staticmethod(one_graph)
 
     @nn.compact
     def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
