@@ -42,7 +42,7 @@ def reference():
     inputs = ("chosen.logits", "views.chosen.tokens", "views.chosen.response")
     c.objectives = {"answer": {"loss": "next_token", "inputs": inputs}}
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 3e-3, 1.0
-    c.train.epochs = 30.0
+    c.train.epochs = 15.0
     return c
 
 
