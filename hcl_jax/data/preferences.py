@@ -30,11 +30,11 @@ def preferences(data: Any, split: str) -> Arrays:
     """
     if data.dir:
         arrays = _read(_path(folder_of(data, "<split>.npz with chosen and rejected"), split))
-        return _arrays(*arrays, licence="", citation="")
+        return _arrays(*arrays, "", "")
     if split not in RECORDS:
         raise unknown_split(split, tuple(RECORDS), data.name)
     chosen, rejected, _ = made(np.random.default_rng([7, list(RECORDS).index(split)]), RECORDS[split])
-    return _arrays(chosen, rejected, licence="public domain", citation="made by hcl_jax.data.preferences")
+    return _arrays(chosen, rejected, "public domain", "made by hcl_jax.data.preferences")
 
 
 def made(rng: np.random.Generator, records: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,8 +80,8 @@ def _sequence(prompt: np.ndarray, response: np.ndarray, length: np.ndarray) -> n
     return np.where(place > 2 * length, PADDING, row).astype(np.int32)
 
 
-def _arrays(chosen: np.ndarray, rejected: np.ndarray, **about: str) -> Arrays:
-    return Arrays(fields={"chosen": chosen, "rejected": rejected}, labels={}, classes={}, **about)
+def _arrays(chosen: np.ndarray, rejected: np.ndarray, licence: str, citation: str) -> Arrays:
+    return Arrays({"chosen": chosen, "rejected": rejected}, {}, {}, licence, citation)
 
 
 def _path(folder: str, split: str) -> str:

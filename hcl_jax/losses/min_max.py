@@ -1,5 +1,6 @@
 """JOAO's game: the encoder descends a mean of pair losses, the weights of the pairs ascend it."""
 
+import functools
 import itertools
 
 import jax.numpy as jnp
@@ -58,8 +59,9 @@ def min_max(
         raise InputError("distribution", found, f"shape {(len(pairs),)}, one a pair of {len(views)} views")
     if jnp.ndim(gamma) != 0 or (isinstance(gamma, int | float) and not gamma >= 0):
         raise InputError("gamma", repr(gamma), "a number of at least 0")
-    settings = {"temperature": temperature, "denominator": denominator, "engine": engine}
-    losses = [nt_xent(views[i], views[j], ids=ids, row_weights=row_weights, **settings) for i, j in pairs]
-    each = jnp.stack(losses)
+    loss = functools.partial(
+        nt_xent, temperature=temperature, denominator=denominator, ids=ids, row_weights=row_weights, engine=engine
+    )
+    each = jnp.stack([loss(views[i], views[j]) for i, j in pairs])
     p = jnp.asarray(distribution).astype(each.dtype)
     return jnp.sum(p * each) - jnp.asarray(gamma, each.dtype) / 2 * jnp.sum((p - 1 / len(pairs)) ** 2)
