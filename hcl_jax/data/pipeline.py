@@ -3,6 +3,7 @@
 One map makes a whole local batch: one gather, one call of each op. Nothing is buffered that a restart would restore.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from hcl_jax.views import VIEWS, make_view
 from hcl_jax.views.draws import Draws
 from hcl_jax.views.lazy import tf
 
+PARALLEL, AHEAD = 16, 2  # batches made at once, at most; batches that wait for the step
 Batch = dict[str, Any]
 # step -> (record int64 [n], bool [n] of the rows that hold one, or None when all do)
 Positions = Callable[[Any], tuple[Any, Any]]
@@ -225,8 +227,10 @@ def _stream(
 
     start, stop = steps
     stream = tf.data.Dataset.range(start, np.iinfo(np.int64).max if stop is None else stop)
-    stream = stream.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    stream = stream.map(make, num_parallel_calls=min(os.cpu_count() or 1, PARALLEL), deterministic=True).prefetch(AHEAD)
     options = tf.data.Options()
+    # Its thread is waited for when an iterator ends: five pipelines on two cores took a minute to close.
+    options.autotune.enabled = False
     options.deterministic = True
     return stream.with_options(options)
 
