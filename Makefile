@@ -3,21 +3,25 @@
 # make lint    style and types       make clean       remove what make made (runs/demo too)
 # make golden  write the flattened recipes again that tests/test_config.py compares with
 #
+# make smoke   a short run of the tests with the newest releases that Python 3.13 takes
+#
 # Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another
-# Python for it; EXTRAS=dev,series,tpu what the tests' environment has beside the package;
-# JOBS=4 runs so many test processes.
+# Python, with an environment of its own; EXTRAS=dev,series,tpu what the tests' environment has beside the package;
+# JOBS=4 runs so many test processes. constraints.txt pins the releases, except with Python 3.13, which takes the newest:
+# make test PYTHON=python3.13.
 
 PYTHON ?= python3
 EXTRAS ?= dev,series
 JOBS ?= 2
-VENV := .venv
+NEWEST := $(if $(findstring 3.13,$(shell $(PYTHON) --version 2>/dev/null)),yes)
+VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 # Compiling every module ahead takes longer than compiling those that are used.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(NEWEST),,--constraint constraints.txt)
 
-.PHONY: demo test test-fast lint golden clean install
+.PHONY: demo test test-fast smoke lint golden clean install
 
 demo: $(RUNS)
 	$(BIN)/python -m hcl_jax.main --config=simclr:digits --workdir=runs/demo
@@ -28,6 +32,10 @@ test: $(STAMP)
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
+smoke: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/losses tests/parallel tests/test_model.py \
+	  tests/test_optim.py tests/test_objectives.py tests/test_seeds.py tests/test_config.py tests/test_end_to_end.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -36,7 +44,7 @@ golden: $(STAMP)
 	PYTHONPATH=.:tests $(BIN)/python tests/write_golden.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache runs/demo
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache runs/demo
 
 install: $(STAMP)
 
