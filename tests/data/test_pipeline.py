@@ -151,7 +151,7 @@ def test_specs_are_those_of_the_batches(counting, noisy):
     [
         ({"field": "picture"}, "config.views.a.field: found 'picture'; allowed: fields of counting: image"),
         ({"missing": 1.5}, "config.views.a.missing: found 1.5; allowed: 0 to 1, a fraction of the examples"),
-        ({"kind": "smell"}, "config.views.a.kind: found 'smell'; allowed: image, series, text"),
+        ({"kind": "smell"}, "config.views.a.kind: found 'smell'; allowed: image, series, text, graph, features"),
     ],
 )
 def test_bad_views_are_one_line(counting, view, change, line):
@@ -176,3 +176,55 @@ def test_a_label_outside_its_classes_names_the_record(counting, view):
     source = counting(10)._replace(labels={"label": 5})
     with pytest.raises(InputError, match=r"record \d: label label: found \d; allowed: 0 to 4, or -1 for unknown"):
         run(source, {"a": view()}, batch_size=10, stop=1)
+
+
+def test_a_whole_batch_has_each_record_in_its_row(counting, noisy):
+    """Rows past the last record are absent, in every view and with every label."""
+    steps = run(counting(10), noisy, batch_size=12, stop=3, order="whole")
+    real = np.arange(12) < 10
+    lacks = run(counting(10), noisy, batch_size=10, stop=1)[0]
+    lacks = set(lacks["index"][~lacks["present"]["b"]])
+    for batch in steps:
+        np.testing.assert_array_equal(batch["index"], np.where(real, np.arange(12), -1))
+        np.testing.assert_array_equal(batch["labels"]["label"], batch["index"])
+        np.testing.assert_array_equal(batch["present"]["a"], real)
+        np.testing.assert_array_equal(batch["present"]["b"], [r < 10 and r not in lacks for r in range(12)])
+        for view in "ab":
+            assert (batch["views"][view]["image"][~batch["present"][view]] == 0).all()
+    a, b = (s["views"]["a"]["image"][:10] for s in steps[:2])
+    assert lacks and (a != b).any(axis=(1, 2, 3)).sum() > 3, "random numbers are those of the step"
+
+
+def test_a_whole_batch_on_hosts_and_after_a_stop(counting, noisy):
+    source = counting(10)
+    whole = run(source, noisy, batch_size=12, stop=3, order="whole")
+    for rows in (np.arange(12)[::2], np.arange(12)[1::2]):
+        for one, local in zip(whole, run(source, noisy, batch_size=12, rows=rows, stop=3, order="whole"), strict=True):
+            same(at_rows(one, rows), local)
+    same(whole[2], run(source, noisy, batch_size=12, start=2, stop=3, order="whole")[0])
+    specs = data.batch_specs(source, noisy, seed=0, batch_size=12, order="whole")
+    assert jax.tree.map(lambda s: (s.shape, s.dtype), specs) == jax.tree.map(lambda x: (x.shape, x.dtype), whole[0])
+
+
+def test_a_whole_batch_without_room(counting, view):
+    line = "config.data.batch_size: found 9; allowed: at least 10, all records: data.order is whole"
+    with pytest.raises(InputError) as error:
+        run(counting(10), {"a": view()}, batch_size=9, stop=1, order="whole")
+    assert str(error.value) == line
+
+
+def test_records_that_refer_to_each_other_stay_together(counting, view):
+    source, views = counting(10)._replace(whole=True), {"a": view()}
+    line = "config.data.order: found 'shuffled'; allowed: 'whole': records of counting refer to each other"
+    for make in (
+        lambda: run(source, views, batch_size=10, stop=1),
+        lambda: data.batch_specs(source, views, seed=0, batch_size=10),
+    ):
+        with pytest.raises(InputError) as error:
+            make()
+        assert str(error.value) == line
+    with pytest.raises(InputError, match="config.evaluate.batch_size: found 9; allowed: at least 10: records of"):
+        next(data.evaluation_batches(source, views, batch_size=9, rows=np.arange(9)))
+    (batch,) = run(source, views, batch_size=10, stop=1, order="whole")
+    (evaluated,) = data.evaluation_batches(source, views, batch_size=10, rows=np.arange(10))
+    same(batch, evaluated)
