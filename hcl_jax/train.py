@@ -67,11 +67,8 @@ def train_and_evaluate(
         source, test = data.random_like(config.data, config.views, sources=sources), None
     else:
         source = data.open_source(config.data, config.data.train_split, sources)
-        test = (
-            data.open_source(config.data, config.data.test_split, sources)
-            if config.evaluate.views or config.evaluate.objectives
-            else None
-        )
+        evaluated = config.evaluate.views or config.evaluate.objectives
+        test = data.open_source(config.data, config.data.test_split, sources) if evaluated else None
     mesh = meshes.make_mesh(config.mesh)
     run = build(config, parts, source, mesh)
     _check_length(run, source, changed)
