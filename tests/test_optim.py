@@ -100,15 +100,16 @@ def test_sgd(nesterov, momentum):
     close(found, by_hand(step, numbers(0), GRADS))
 
 
-def test_adamw():
-    def step(name, w, g, slot, t):
-        m = slot["m"] = 0.9 * slot.get("m", 0) + 0.1 * g
-        v = slot["v"] = 0.999 * slot.get("v", 0) + 0.001 * g**2
-        u = (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
-        return w - 0.1 * (u + (0 if name in EXCLUDED else 0.05) * w)
+def adamw(name, w, g, slot, t):
+    m = slot["m"] = 0.9 * slot.get("m", 0) + 0.1 * g
+    v = slot["v"] = 0.999 * slot.get("v", 0) + 0.001 * g**2
+    u = (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+    return w - 0.1 * (u + (0 if name in EXCLUDED else 0.05) * w)
 
+
+def test_adamw():
     found, _ = run({"name": "adamw", "weight_decay": 0.05}, numbers(0), GRADS)
-    close(found, by_hand(step, numbers(0), GRADS))
+    close(found, by_hand(adamw, numbers(0), GRADS))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -236,6 +237,52 @@ def test_weight_average():
     assert average_of(run({}, params, GRADS)[1]) is None
 
 
+def test_average_of_decay_1_is_the_plain_mean_of_the_iterates():
+    params = numbers(0)
+    after = [run({}, params, GRADS[:n])[0] for n in (1, 2, 3)]
+    found, state = run({"average": 1.0}, params, GRADS)
+    close(found, after[-1])
+    close(average_of(state), jax.tree.map(lambda *x: np.mean(x, 0), *after))
+
+
+def sgd_with_momentum(name, w, g, slot, t):
+    v = slot["v"] = 0.9 * slot.get("v", 0) + g + (0 if name in EXCLUDED else 0.05) * w
+    return w - 0.1 * v
+
+
+@pytest.mark.parametrize("factor", [1, -0.5])
+@pytest.mark.parametrize(("name", "plain"), [("sgd", sgd_with_momentum), ("adamw", adamw)])
+def test_unit_norm_puts_columns_back_to_length_1(name, plain, factor):
+    """Momentum, decay and the multiplier of the rules come before; the columns are unit after each of the updates."""
+
+    def step(leaf, w, g, slot, t):
+        new = plain(leaf, w, g, slot, t)
+        if w.shape != (4, 5):
+            return new
+        new = w + factor * (new - w)
+        return new / np.sqrt((new**2).sum(0))
+
+    changes = {"name": name, "weight_decay": 0.05, "unit_norm": ("^out/",), "average": 1.0}
+    changes |= {} if factor == 1 else {"rules": (("^out/", factor),)}
+    after = [run(changes, numbers(0), GRADS[:n]) for n in (1, 2, 3)]
+    for n, (found, _) in enumerate(after, 1):
+        close(found, by_hand(step, numbers(0), GRADS[:n]))
+        np.testing.assert_allclose(np.linalg.norm(found["out"]["kernel"], axis=0), 1, rtol=1e-12)
+    kernels = [found["out"]["kernel"] for found, _ in after]
+    close(average_of(after[-1][1])["out"]["kernel"], np.mean(kernels, 0))  # of what is trained, not of the raw steps
+
+
+def test_unit_norm_of_a_column_of_zeros_is_finite_and_in_its_dtype():
+    params, grads = (numbers(i, np.float32) for i in (0, 1))
+    params["out"]["kernel"][:, 2] = grads["out"]["kernel"][:, 2] = 0
+    found, _ = run({"unit_norm": ("out",)}, params, [grads])
+    assert found["out"]["kernel"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found["out"]["kernel"], axis=0), [1, 1, 0, 1, 1], rtol=1e-6)
+    optimizer = make_optimizer(CONFIG | {"unit_norm": ("out",)}, params, **RUN)
+    with pytest.raises(ValueError, match="needs params"):
+        optimizer.update(grads, optimizer.init(params))
+
+
 def test_average_is_a_copy_and_at_least_float32():
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), numbers(0))
     average = average_of(make_optimizer(CONFIG | {"average": 0.9}, params, **RUN).init(params))
@@ -282,6 +329,12 @@ def test_default_exclude():
         ({"rules": (("convv", 0),)}, r"optimizer.rules\[0\]: found 'convv', which no parameter .* nearest conv"),
         ({"rules": (("conv", "0"),)}, r"optimizer.rules\[0\]: found '0'"),
         ({"rules": ("conv",)}, r"optimizer.rules\[0\]: found 'conv'; allowed: a pair"),
+        ({"unit_norm": ("out", "(")}, r"optimizer.unit_norm\[1\]: found '\(' .*; allowed: a Python regular expression"),
+        (
+            {"unit_norm": ("prototypes",)},
+            r"optimizer.unit_norm\[0\]: found 'prototypes', which no parameter .* nearest",
+        ),
+        ({"average": -0.1}, "optimizer.average: found -0.1"),
     ],
 )
 def test_bad_input_names_the_field(changes, text):
