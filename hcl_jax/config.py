@@ -15,8 +15,12 @@ from ml_collections import ConfigDict
 
 from hcl_jax.errors import InputError, nearest
 
-# Fields that may differ when a run is started again with --config: they change speed or output, never the result.
-OPEN_FIELDS = ("mesh.", "log.", "checkpoint.", "data.dir", "data.in_memory", "data.prepare")
+# Fields that may differ when a run is started again with --config: they change speed, output or what is measured, never
+# what is trained. (The views of data.generated are compared by fingerprint, wherever they lie.)
+OPEN_FIELDS = (
+    *("mesh.", "log.", "checkpoint.", "evaluate."),
+    *("data.dir", "data.in_memory", "data.prepare", "data.generated"),
+)
 
 # Below these, an override may name an argument that the recipe leaves at its default.
 OPEN_SPECS = ("views.", "towers.", "objectives.", "evaluate.views.")
