@@ -135,9 +135,9 @@ def _forward(
             )
             target |= made
             target_stats[name] = stats
-    made: dict[str, Any] = {"batch": batch, "outputs": outputs, "target": target}
+    sources: dict[str, Any] = {"batch": batch, "outputs": outputs, "target": target}
     written = {
-        name: {slot: _rows_to_write(spec, **made) for slot, spec in tower.memory.items()}
+        name: {slot: _rows_to_write(spec, **sources) for slot, spec in tower.memory.items()}
         for name, tower in model.towers.items()
     }
     total, metrics = jnp.zeros((), jnp.float32), {}
@@ -152,7 +152,7 @@ def _forward(
                 model.engine,
                 step=state.step,
                 memory=memory,
-                **made,
+                **sources,
             )
             total = total + objectives.weigh(spec, value, learned, state.step)
             metrics[f"loss/{name}"] = value
@@ -161,11 +161,11 @@ def _forward(
     return total, Aux(metrics, model_state, target_stats, written)
 
 
-def _rows_to_write(spec: Mapping[str, Any], **made: Any) -> tuple[list[jax.Array], list[jax.Array] | None]:
+def _rows_to_write(spec: Mapping[str, Any], **sources: Any) -> tuple[list[jax.Array], list[jax.Array] | None]:
     """The rows [B, D] that a slot takes from each of its references, and which of them are present (None: all)."""
     names = memories.reads(spec)
-    rows = [jax.lax.stop_gradient(objectives.read(n, memory={}, **made)) for n in names]
-    present, count = made["batch"]["present"], rows[0].shape[0]
+    rows = [jax.lax.stop_gradient(objectives.read(n, memory={}, **sources)) for n in names]
+    present, count = sources["batch"]["present"], rows[0].shape[0]
     owners = [r.owner for r in map(objectives.parse, names) if r]
     some = any(o in present for o in owners)
     return rows, [present.get(o, jnp.ones(count, bool)) for o in owners] if some else None
