@@ -1,0 +1,148 @@
+"""What evaluation reads: the objectives over the test split by hand, and no test row where rows are folded."""
+
+import jax
+import numpy as np
+import pytest
+from worlds import two_views
+
+from hcl_jax import config as configs
+from hcl_jax import evaluation
+from hcl_jax.data.source import Arrays, from_arrays
+from hcl_jax.errors import InputError
+from hcl_jax.evaluate import collapse
+from hcl_jax.evaluation import Evaluation
+from hcl_jax.optim import average_of
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.run import Parts, build, global_batches
+from hcl_jax.views.lazy import tf
+
+CLASSES, TRAIN, TEST = 3, 48, 21  # the last batch of 8 has 5 test rows
+
+
+def pictures(n, seed):
+    """Two pictures of 2 x 2 around one of their class; some records lack the second, some have no class."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, CLASSES, n)
+    image = label[:, None, None, None] / CLASSES + 0.3 * random.random((2, n, 2, 2, 1))
+    label[::7] = -1
+    return Arrays(
+        fields={"first": image[0].astype(np.float32), "second": image[1].astype(np.float32)},
+        labels={"label": label.astype(np.int32)},
+        classes={"label": CLASSES},
+        licence="",
+        citation="",
+        present={"second": np.arange(n) % 5 != 2},
+    )
+
+
+def built(**fields):
+    """(run, train, test): a perceptron with batch norm, a projection and a classifier of pictures in pairs."""
+    c = two_views(batch_size=8)
+    c.views = {v: {"kind": "image", "field": f, "ops": ()} for v, f in (("a", "first"), ("b", "second"))}
+    heads = {"z": {"name": "linear", "features": 4}, "c": {"name": "linear", "features": CLASSES}}
+    c.towers = {"image": {"views": ("a", "b"), "encoder": {"name": "mlp", "widths": (8,)}, "heads": heads}}
+    temperature = {"schedule": "linear", "start": 0.5, "end": 0.3, "steps": 4}
+    c.objectives = {
+        "contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": temperature},
+        "classes": {"loss": "cross_entropy", "inputs": ("a.c", "labels.label"), "weight": 0.5},
+    }
+    c.mesh.data, c.optimizer.learning_rate, c.optimizer.average = 2, 0.05, 1.0
+    c.evaluate.views = {"image": {"kind": "image", "field": "first", "ops": (), "tower": "image"}}
+    c.evaluate.linear, c.evaluate.per_class, c.evaluate.batch_size = False, (), 8
+    for name, value in fields.items():
+        c.evaluate[name] = value
+    c = configs.complete(c)
+    splits = {"train": pictures(TRAIN, 0), "test": pictures(TEST, 1)}
+    train, test = (from_arrays("made", arrays, c.data, split) for split, arrays in splits.items())
+    return build(c, Parts(), train, meshes.make_mesh(c.mesh)), train, test
+
+
+def trained(run, source, steps=3):
+    state, step = run.init(), run.step()
+    for batch in global_batches(run, source, 0, steps):
+        state, _ = step(state, batch)
+    return state
+
+
+def by_hand(params, stats, image):
+    """The outputs of the tower in evaluation mode, float64."""
+    params, stats = (jax.tree.map(lambda x: np.asarray(x, np.float64), t["image"]) for t in (params, stats))
+    norm, running, heads = params["encoder"]["norm1"], stats["encoder"]["norm1"], params["heads"]
+    x = image.reshape(len(image), -1) @ params["encoder"]["dense1"]["kernel"]
+    x = (x - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    h = np.maximum(x, 0)
+    return {k: h @ heads[k]["dense"]["kernel"] + heads[k]["dense"]["bias"] for k in ("z", "c")}
+
+
+def nt_xent(a, b, t):
+    u = np.concatenate([a, b])
+    u = u / np.linalg.norm(u, axis=1, keepdims=True)
+    x = u @ u.T / t
+    other = np.roll(np.arange(len(u)), len(a))
+    np.fill_diagonal(x, -np.inf)
+    return np.mean(np.log(np.exp(x).sum(1)) - x[np.arange(len(u)), other])
+
+
+def test_objectives_of_the_test_split_by_hand():
+    """Running statistics, averaged weights, the step's temperature; batches of 8, 8 and 5 rows by their rows."""
+    run, train, test = built(objectives=True, views={})
+    state = trained(run, train)
+    said = []
+    found = Evaluation(run, train, test, say=said.append).online(state)
+
+    arrays, expected = pictures(TEST, 1), {}
+    params = average_of(state.opt_state)
+    for start in range(0, TEST, 8):
+        rows = np.arange(start, min(start + 8, TEST))
+        a, b = (by_hand(params, state.model_state, arrays.fields[f][rows]) for f in ("first", "second"))
+        there, label = arrays.present["second"][rows], arrays.labels["label"][rows]
+        logits, label = a["c"][label >= 0], label[label >= 0]
+        picked = logits[np.arange(len(label)), label]
+        numbers = {
+            "loss/contrast": nt_xent(a["z"][there], b["z"][there], 0.5 - 0.2 * 3 / 4),
+            "loss/classes": np.mean(np.log(np.exp(logits).sum(1)) - picked),
+            "top1/classes": np.mean(logits.argmax(1) == label),
+            "temperature/contrast": 0.5 - 0.2 * 3 / 4,
+            "spread/a.z": collapse.spread(a["z"]),
+            "spread/b.z": collapse.spread(b["z"][there]),
+        }
+        for name, value in numbers.items():
+            expected[f"eval/{name}"] = expected.get(f"eval/{name}", 0) + value * len(rows) / TEST
+    assert set(expected) <= set(found) and all(k.startswith("eval/") for k in found)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4), name
+    assert said == ["evaluation: objectives of the trained model"]
+
+
+def watched(source):
+    """(a source, the list of the records that are read of it)."""
+    read = []
+
+    def fetch(index):
+        with tf.control_dependencies([tf.py_function(lambda i: read.extend(i.numpy().tolist()), [index], [])]):
+            return {k: tf.identity(v) for k, v in source.fetch(index).items()}
+
+    return source._replace(fetch=fetch), read
+
+
+def test_folds_read_no_test_row():
+    run, train, test = built(folds=3, knn={"k": 3, "temperature": 1.0})
+    (train, read), (test, never) = watched(train), watched(test)
+    evaluation.check(run, train, test)
+    assert read == never == []
+    found = Evaluation(run, train, test, say=lambda text: None).full(run.init())
+    assert set(read) == set(range(TRAIN)) and never == []
+    labelled = int((pictures(TRAIN, 0).labels["label"] >= 0).sum())
+    assert found["eval/image/n"] == found["eval/image/train/n"] == labelled
+    assert {"eval/image/knn_accuracy_se", "eval/image/untrained/spread"} <= set(found)
+    run = run._replace(config=built()[0].config)
+    Evaluation(run, train, test, say=lambda text: None).online(run.init())
+    assert set(never) == set(range(TEST)), "without folds they are read"
+
+
+def test_a_graph_that_does_not_fit_is_refused_before_the_run():
+    run, train, test = built()
+    line = f"config.evaluate.batch_size: found 8; allowed: at least {TEST}: records of made refer to each other"
+    with pytest.raises(InputError) as error:
+        evaluation.check(run, train, test._replace(whole=True))
+    assert str(error.value) == line
