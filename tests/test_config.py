@@ -107,6 +107,28 @@ def changed(**fields):
     return configs.complete(config)
 
 
+def moving(name, **changes):
+    """The objective with a scheduled number; None leaves a field out."""
+    schedule = {"schedule": "linear", "start": 0.5, "end": 0.1, "steps": 10, **changes}
+    schedule = {k: v for k, v in schedule.items() if v is not None}
+    plain = {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": 0.5}
+    return {"objectives__contrast": {**plain, name: schedule}}
+
+
+def game(**changes):
+    distribution = {"learn": "simplex", "init": 2, **changes}
+    return {"objectives__contrast": {"loss": "min_max", "inputs": ("a.z", "b.z"), "distribution": distribution}}
+
+
+def slot(**changes):
+    return {"towers__image__memory": {"q": {"kind": "fifo", "reads": ("a.z", "b.z"), "size": 512, **changes}}}
+
+
+@pytest.mark.parametrize("fields", [moving("temperature"), moving("weight", start=-1), game(), slot()])
+def test_what_the_next_refusals_change_is_valid(fields):
+    validate.check(changed(**fields), encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
+
+
 @pytest.mark.parametrize(
     ("fields", "where", "said"),
     [
@@ -146,6 +168,38 @@ def changed(**fields):
         ({"optimizer__rules": (("(", 0.0),)}, "optimizer.rules", "regular expression"),
         ({"evaluate__retrieval": (("image.z", "text.z"),)}, "evaluate.retrieval", "'text'"),
         ({"evaluate__labels": "clas"}, "evaluate.labels", "label"),
+        ({"data__order": "sorted"}, "data.order", "shuffled"),
+        ({"data__order": "whole", "train__accumulate": 2}, "train.accumulate", "1, for data.order is whole"),
+        ({"data__labelled": 0.0}, "data.labelled", "0 < x <= 1"),
+        ({"data__labelled": 1.5}, "data.labelled", "0 < x <= 1"),
+        ({"train__seeds": 0}, "train.seeds", ">= 1"),
+        ({"train__seeds": 2.0}, "train.seeds", "a whole number"),
+        ({"optimizer__average": 1.1}, "optimizer.average", "0 <= x <= 1"),
+        ({"optimizer__unit_norm": ("z", "(")}, "optimizer.unit_norm", "regular expression"),
+        ({"optimizer__unit_norm": "z"}, "optimizer.unit_norm", "a list"),
+        ({"evaluate__scaling": "row"}, "evaluate.scaling", "rows"),
+        ({"evaluate__folds": 1}, "evaluate.folds", "0, or 2 and more"),
+        ({"evaluate__folds": -5}, "evaluate.folds", "0, or 2 and more"),
+        ({"evaluate__folds": 5, "evaluate__retrieval": (("image.z", "image.z"),)}, "evaluate.folds", "test split"),
+        ({"evaluate__objectives": 1}, "evaluate.objectives", "true or false"),
+        (moving("temperature", schedule="step"), "contrast.temperature.schedule", "linear"),
+        (moving("temperature", steps=0), "contrast.temperature.steps", "a whole number >= 1"),
+        (moving("temperature", steps=2.5), "contrast.temperature.steps", "a whole number >= 1"),
+        (moving("temperature", steps=None), "contrast.temperature.steps", "needed"),
+        (moving("temperature", start=0.0), "contrast.temperature.start", "a number > 0"),
+        (moving("temperature", end=-0.1), "contrast.temperature.end", "a number > 0"),
+        (moving("temperature", peak=1.0), "contrast.temperature.peak", "nobody reads"),
+        (moving("weight", start="low"), "contrast.weight.start", "a number"),
+        (moving("weight", stop=3), "contrast.weight.stop", "nobody reads"),
+        (game(init=1), "contrast.distribution.init", "2 or more"),
+        (game(init=2.5), "contrast.distribution.init", "2 or more"),
+        (game(learn="softmax"), "contrast.distribution.learn", "simplex"),
+        (slot(reads=()), "image.memory.q.reads", "a name, or a list of names"),
+        (slot(reads=5), "image.memory.q.reads", "a name, or a list of names"),
+        (slot(reads=("a.z", "c.z")), "image.memory.q.reads", "'c.z'"),
+        (slot(reads=("a.z", "labels.label")), "image.memory.q.reads", "an output of a view"),
+        (slot(reads=("a.z", "image.memory.q")), "image.memory.q.reads", "an output of a view"),
+        (slot(reads=("a.z", "b.z"), size=768), "image.memory.q.size", "multiple of the 512 rows"),
         ({"typo": 1}, "config.typo", "nearest"),
         ({"data__batch_siz": 1}, "config.data.batch_siz", "batch_size"),
         ({"seed": "x"}, "config.seed", "number"),
