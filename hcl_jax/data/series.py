@@ -40,9 +40,6 @@ def series(data: Any, split: str) -> Arrays:
     padded = np.full((len(values), longest, values[0].shape[0]), np.nan, np.float32)
     for row, value in zip(padded, values, strict=True):
         row[: value.shape[-1]] = value.T
-    empty = np.flatnonzero(np.isnan(padded).all((1, 2)))
-    if len(empty):
-        raise InputError(f"{named} {split} record {empty[0]}", "no value", "at least one in each series")
     fields = {"series": padded} | ({"length": lengths} if lengths.min() < longest else {})
     return Arrays(
         fields=fields,

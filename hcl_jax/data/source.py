@@ -146,7 +146,12 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
     for field, values in inputs.items():
         if values.dtype.kind != "f":
             continue
-        bad = np.isinf(values) if field.startswith("series") else ~np.isfinite(values)
+        bad = ~np.isfinite(values)
+        if field.startswith("series"):
+            empty = np.flatnonzero(np.isnan(values).reshape(len(values), -1).all(axis=1))
+            if len(empty):
+                raise InputError(f"{name} {split} record {empty[0]}", "no value", f"at least one in each {field}")
+            bad = np.isinf(values)
         if bad.any():
             raise InputError(f"{name} {split}: field {field}", "a number that is not finite", "finite numbers")
     columns = {k: v[:size] for k, v in columns.items()}
