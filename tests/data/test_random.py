@@ -56,7 +56,7 @@ def test_series_shape_of_a_packaged_set(config, view):
 
 def test_random_by_name(config):
     source = data.open_source(config(name="random", shape=(4, 4, 1)), "train")
-    assert set(source.fields) == {"image", "series", "text"} and source.fields["image"][0] == (4, 4, 1)
+    assert set(source.fields) == {"image", "series", "text", "features"} and source.fields["image"][0] == (4, 4, 1)
 
 
 def test_an_unknown_kind(config, view):

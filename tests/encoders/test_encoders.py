@@ -224,7 +224,8 @@ def test_every_entry_takes_dtypes_and_plain_fields():
 def test_reads_says_which_fields_are_read():
     assert ENCODERS["resnet18"]().reads == ENCODERS["vit"]().reads == ("image",)
     assert ENCODERS["text_transformer"]().reads == ("tokens",)
-    assert ENCODERS["mlp"](field="series").reads == ENCODERS["tcn"]().reads == ("series",)
+    assert ENCODERS["mlp"](field="series").reads == ("series",)
+    assert ENCODERS["tcn"]().reads == ("series", "inside")
 
 
 def test_rows_is_a_pytree_with_static_train_and_groups():

@@ -27,13 +27,13 @@ def value(*views, **settings) -> float:
     options = {"xla_backend_optimization_level": 0}
     p = settings.pop("distribution")
     run = jax.jit(lambda p, *v: min_max(*v, distribution=p, **settings), compiler_options=options)
-    return float(run(jnp.asarray(p), *views))
+    return float(run(jnp.asarray(p), *map(jnp.asarray, views)))
 
 
 def losses(*views):
     pairs = [(i, j) for i in range(len(views)) for j in range(i + 1, len(views))]
-    each = jax.jit(lambda: jnp.stack([nt_xent(views[i], views[j], temperature=T) for i, j in pairs]))
-    return np.asarray(each())
+    each = jax.jit(lambda *v: jnp.stack([nt_xent(v[i], v[j], temperature=T) for i, j in pairs]))
+    return np.asarray(each(*map(jnp.asarray, views)))
 
 
 def test_uniform_distribution_is_the_mean_of_the_pairs():
@@ -76,7 +76,7 @@ def test_ascent_goes_to_the_hardest_pair_as_far_as_gamma_lets_it():
 def test_descent_of_the_encoder_and_ascent_of_the_distribution():
     """One step of each, from the same gradient with two signs, moves the value down and up."""
     p = np.array([0.4, 0.3, 0.3])
-    gradient = jax.jit(jax.grad(lambda v, p: min_max(*v, distribution=p), argnums=(0, 1)))(VIEWS, p)
+    gradient = jax.jit(jax.grad(lambda v, p: min_max(*v, distribution=p), argnums=(0, 1)))(tuple(map(jnp.asarray, VIEWS)), p)
     start = value(*VIEWS, distribution=p)
     views = [v - 0.01 * g for v, g in zip(VIEWS, gradient[0], strict=True)]
     assert value(*views, distribution=p) < start
