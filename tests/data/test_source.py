@@ -100,6 +100,13 @@ def test_values_that_are_not_finite(config, field, value):
     assert str(error.value) == line
 
 
+def test_a_series_without_any_value(config):
+    made = arrays()
+    made.fields["series"][4] = np.nan
+    with pytest.raises(InputError, match="made train record 4: found no value; allowed: at least one in each series"):
+        from_arrays("made", made, config(), "train")
+
+
 MANY = 2000
 TABLE = {"made": lambda spec, split: from_arrays("made", arrays(MANY), spec, split)}
 
