@@ -52,6 +52,11 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
     run = several.one
     spec = run.config.evaluate
     made: dict[str, tuple[int, ...]] = {}
+    if spec.objectives:
+        size = run.config.data.batch_size
+        meshes.check_batch(size, run.mesh)
+        if test.whole and size < test.num_examples:
+            raise InputError("config.data.batch_size", size, f"at least {test.num_examples}, the test split's records")
     if spec.views and spec.labels and not train.labels[spec.labels]:
         raise InputError("config.evaluate.labels", f"{spec.labels!r}, which holds no classes", "'' or classes")
     for view, of in spec.views.items():
@@ -61,7 +66,7 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
                 raise InputError("config.evaluate.batch_size", spec.batch_size, allowed)
             specs = data.batch_specs(
                 source, {view: of}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
-                order=run.config.data.order, where="config.evaluate.views",
+                order="whole" if source.whole else "shuffled", where="config.evaluate.views",
             )  # fmt: skip
             outputs = _outputs(spec, view)
             encode = functools.partial(model.encode, run.model, of["tower"], outputs)

@@ -14,6 +14,7 @@ import optax
 
 from hcl_jax import memory as memories
 from hcl_jax import objectives, towers
+from hcl_jax.errors import InputError
 from hcl_jax.state import TrainState, named_key
 
 
@@ -77,7 +78,11 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
     for name, tower in model.towers.items():
         memory[name] = {}
         for slot, spec in tower.memory.items():
-            rows = aux.written[name][slot][0][0]
+            every = aux.written[name][slot][0]
+            if any(x.ndim != 2 or x.shape != every[0].shape for x in every):
+                found = f"shapes {', '.join(str(x.shape) for x in every)}"
+                raise InputError(f"config.towers.{name}.memory.{slot}.reads", found, "[rows, features], of one width")
+            rows = every[0]
             slot_key = named_key(key, f"memory/{name}/{slot}")
             if spec["kind"] == "fifo":
                 memory[name][slot] = memories.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype)

@@ -205,7 +205,7 @@ def make_optimizer(
     if rules:
         chain = optax.chain(optax.masked(chain, _trained(rules)), _multiply(rules))
     if c.get("unit_norm", ()):
-        chain = optax.chain(chain, unit_columns(_matched(c["unit_norm"], list(flat_paths(params_like)))))
+        chain = optax.chain(chain, unit_columns(_matched(c["unit_norm"], params_like), rules))
     if c.get("average", 0.0):
         chain = optax.chain(chain, weight_average(c["average"]))
     return chain
@@ -259,17 +259,22 @@ def _multiply(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformat
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _matched(patterns: Any, paths: list[str]) -> tuple[str, ...]:
+def _matched(patterns: Any, params_like: Any) -> tuple[str, ...]:
+    leaves = flat_paths(params_like)
     for i, pattern in enumerate(patterns):
-        _check_pattern(pattern, f"optimizer.unit_norm[{i}]")
-        if not any(re.search(pattern, path) for path in paths):
-            where = f"optimizer.unit_norm[{i}]"
-            raise InputError(where, f"{pattern!r}, which no parameter matches", f"nearest {nearest(pattern, paths)}")
+        where = f"optimizer.unit_norm[{i}]"
+        _check_pattern(pattern, where)
+        found = [path for path in leaves if re.search(pattern, path)]
+        if not found:
+            raise InputError(where, f"{pattern!r}, which no parameter matches", f"nearest {nearest(pattern, leaves)}")
+        for path in found:
+            if len(leaves[path].shape) != 2:
+                raise InputError(where, f"{pattern!r}: {path} {leaves[path].shape}", "kernels [D, K] only")
     return tuple(patterns)
 
 
-def unit_columns(patterns: tuple[str, ...]) -> optax.GradientTransformation:
-    """Changes the update so that the new columns of the matching kernels [D, K] have length 1.
+def unit_columns(patterns: tuple[str, ...], rules: tuple[tuple[str, float], ...] = ()) -> optax.GradientTransformation:
+    """Changes the update so that the new columns of the matching kernels [D, K] have length 1; not of frozen ones.
 
     u' = (w + u) / |w + u| - w, column by column. It must come after all that changes an update.
 
@@ -281,7 +286,8 @@ def unit_columns(patterns: tuple[str, ...]) -> optax.GradientTransformation:
             raise ValueError("unit_columns needs params in update(updates, state, params)")
 
         def one(path: Any, u: jax.Array, p: jax.Array) -> jax.Array:
-            if not any(re.search(pattern, path_text(path)) for pattern in patterns):
+            name = path_text(path)
+            if not any(re.search(pattern, name) for pattern in patterns) or _factor(rules, name) == 0:
                 return u
             new = (p + u).astype(jnp.promote_types(p.dtype, jnp.float32))
             square = jnp.sum(new * new, axis=0, keepdims=True)

@@ -238,6 +238,9 @@ def _call(where: str, make: Callable, given: Mapping[str, Any], hidden: tuple[st
             raise InputError(f"{where}.{name}", "nothing", "this argument is needed")
         kind = parameters[name].annotation
         moving = name in given and (objectives.is_learned(given[name]) or objectives.is_scheduled(given[name]))
+        fixed = kind not in (jax.Array, inspect.Parameter.empty) and jax.Array not in typing.get_args(kind)
+        if moving and fixed:
+            raise InputError(f"{where}.{name}", repr(given[name]), "a fixed value: this argument cannot move")
         if name in given and not moving and not _fits(given[name], kind):
             text = re.sub(r"[\w.]+\.(?=[A-Z])", "", inspect.formatannotation(kind)).replace(" | Array", "")
             raise InputError(f"{where}.{name}", repr(given[name]), text)
@@ -304,6 +307,7 @@ def _towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
             owner[view] = name
         _one_of(f"{where}.batching", spec["batching"], ("joint", "per_view"))
         whole = "a whole number >= 1; 1 = over the whole batch"
+        _same_type(f"{where}.frozen", spec["frozen"], False)
         _number(f"{where}.bn_groups", spec["bn_groups"], lambda x: x >= 1, whole, whole=True)
         if c["data"]["batch_size"] // c["train"]["accumulate"] % spec["bn_groups"]:
             raise InputError(f"{where}.bn_groups", spec["bn_groups"], "a divisor of the (accumulated) batch")
@@ -379,6 +383,11 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
             (_scheduled if objectives.is_scheduled(value) else _learned)(f"{where}.{name}", value, name)
         elif name in POSITIVE and value is not None:
             _number(f"{where}.{name}", value, lambda x: x > 0, "a number > 0")
+    weight = spec["weight"]
+    if objectives.is_learned(weight) and (weight["learn"] != "linear" or "max" in weight):
+        raise InputError(
+            f"{where}.weight", repr(weight), "{learn: linear, init: 0}, the uncertainty weight exp(-s) L + s"
+        )
     if not isinstance(spec["weight"], Mapping) and not _is_number(spec["weight"]):
         allowed = "a number, {learn: linear, init: 0}, or {schedule: linear, start: 0, end: 1, steps: 100}"
         raise InputError(f"{where}.weight", repr(spec["weight"]), allowed)

@@ -120,6 +120,10 @@ def game(**changes):
     return {"objectives__contrast": {"loss": "min_max", "inputs": ("a.z", "b.z"), "distribution": distribution}}
 
 
+def changed_weight(**weight):
+    return {"objectives__contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": 0.5, "weight": weight}}
+
+
 def slot(**changes):
     return {"towers__image__memory": {"q": {"kind": "fifo", "reads": ("a.z", "b.z"), "size": 512, **changes}}}
 
@@ -191,6 +195,11 @@ def test_what_the_next_refusals_change_is_valid(fields):
         (moving("temperature", peak=1.0), "contrast.temperature.peak", "nobody reads"),
         (moving("weight", start="low"), "contrast.weight.start", "a number"),
         (moving("weight", stop=3), "contrast.weight.stop", "nobody reads"),
+        (moving("convention"), "contrast.convention", "cannot move"),
+        (changed_weight(learn="simplex", init=3), "contrast.weight", "uncertainty weight"),
+        (changed_weight(learn="exp", init=1.0), "contrast.weight", "uncertainty weight"),
+        (changed_weight(learn="linear", init=0.0, max=2.0), "contrast.weight", "uncertainty weight"),
+        ({"towers__image__frozen": "no"}, "towers.image.frozen", "true or false"),
         (game(init=1), "contrast.distribution.init", "2 or more"),
         (game(init=2.5), "contrast.distribution.init", "2 or more"),
         (game(learn="softmax"), "contrast.distribution.learn", "simplex"),

@@ -283,6 +283,13 @@ def test_unit_norm_of_a_column_of_zeros_is_finite_and_in_its_dtype():
         optimizer.update(grads, optimizer.init(params))
 
 
+def test_unit_norm_leaves_frozen_kernels_alone_and_takes_kernels_only():
+    found, _ = run({"unit_norm": ("^out/",), "rules": (("^out/", 0.0),)}, numbers(0), GRADS)
+    np.testing.assert_array_equal(found["out"]["kernel"], numbers(0)["out"]["kernel"])
+    with pytest.raises(InputError, match=r"optimizer.unit_norm\[0\]: found 'conv': conv/.*kernels \[D, K\] only"):
+        make_optimizer(CONFIG | {"unit_norm": ("conv",)}, numbers(0), **RUN)
+
+
 def test_average_is_a_copy_and_at_least_float32():
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), numbers(0))
     average = average_of(make_optimizer(CONFIG | {"average": 0.9}, params, **RUN).init(params))
