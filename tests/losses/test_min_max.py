@@ -76,7 +76,8 @@ def test_ascent_goes_to_the_hardest_pair_as_far_as_gamma_lets_it():
 def test_descent_of_the_encoder_and_ascent_of_the_distribution():
     """One step of each, from the same gradient with two signs, moves the value down and up."""
     p = np.array([0.4, 0.3, 0.3])
-    gradient = jax.jit(jax.grad(lambda v, p: min_max(*v, distribution=p), argnums=(0, 1)))(tuple(map(jnp.asarray, VIEWS)), p)
+    inputs = tuple(map(jnp.asarray, VIEWS))
+    gradient = jax.jit(jax.grad(lambda v, p: min_max(*v, distribution=p), argnums=(0, 1)))(inputs, p)
     start = value(*VIEWS, distribution=p)
     views = [v - 0.01 * g for v, g in zip(VIEWS, gradient[0], strict=True)]
     assert value(*views, distribution=p) < start
