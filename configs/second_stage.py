@@ -81,7 +81,7 @@ def frozen_tower():
         }
     }
     cross_entropy(c, "a")
-    c.init_from.include = ("^image/encoder/",)
+    c.init_from.path, c.init_from.include = "runs/digits", ("^image/encoder/",)
     c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-2, 1e-4
     c.train.epochs, c.log.every = 30.0, 50
     c.evaluate.views = {output: {**view, "tower": "image", "output": output} for output in ("h", "y")}

@@ -57,9 +57,15 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
         meshes.check_batch(size, run.mesh)
         if test.whole and size < test.num_examples:
             raise InputError("config.data.batch_size", size, f"at least {test.num_examples}, the test split's records")
+        order = "whole" if test.whole else "shuffled"
+        batch = data.batch_specs(
+            test, run.config.views, seed=run.config.seed, batch_size=size, order=order, views=run.parts.views
+        )
+        _same_shapes("config.views", run.abstract_batch["views"], batch["views"])
     if spec.views and spec.labels and not train.labels[spec.labels]:
         raise InputError("config.evaluate.labels", f"{spec.labels!r}, which holds no classes", "'' or classes")
     for view, of in spec.views.items():
+        seen = None
         for source in (train, test):
             if source.whole and spec.batch_size < source.num_examples:
                 allowed = f"at least {source.num_examples}: records of {source.name} refer to each other"
@@ -68,6 +74,12 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
                 source, {view: of}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
                 order="whole" if source.whole else "shuffled", where="config.evaluate.views",
             )  # fmt: skip
+            if seen is not None:
+                _same_shapes("config.evaluate.views", seen, specs["views"])
+            seen = specs["views"]
+            shape = specs["labels"][spec.labels].shape if spec.labels else ()
+            if len(shape) > 1:
+                raise InputError("config.evaluate.labels", f"{spec.labels!r} of shape {shape}", "one class a row")
             outputs = _outputs(spec, view)
             encode = functools.partial(model.encode, run.model, of["tower"], outputs)
             found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs["views"][view])
@@ -75,6 +87,16 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
     for a, b in spec.retrieval:
         if made[a] != made[b]:
             raise InputError("config.evaluate.retrieval", f"{a} {made[a]} with {b} {made[b]}", "outputs of one shape")
+
+
+def _same_shapes(where: str, train: Any, test: Any) -> None:
+    """Raises InputError where a view of the test split has another shape than that of the training split."""
+    for view, fields in train.items():
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(fields), jax.tree.leaves(test[view]), strict=True):
+            if a.shape[1:] != b.shape[1:]:
+                field = jax.tree_util.keystr(path, simple=True, separator="/")
+                found = f"{field} of shape {b.shape[1:]} in the test split"
+                raise InputError(f"{where}.{view}", found, f"{a.shape[1:]}, as in the training split")
 
 
 def _outputs(spec: Any, view: str) -> tuple[str, ...]:
@@ -111,8 +133,11 @@ class Evaluation:
         whole = jax.NamedSharding(run.mesh, jax.P())
         self._objectives = jax.jit(functools.partial(model.evaluate, self.run.model), out_shardings=whole)
 
-    def features(self, split: str, params: Any, model_state: Any, *, raw: bool = False) -> Features:
-        """Runs every example of a split through its towers, in evaluation mode."""
+    def features(
+        self, split: str, params: Any, model_state: Any, *, raw: bool = False, seed: int | None = None
+    ) -> Features:
+        """Runs every example of a split through its towers, in evaluation mode; `seed` is that of random views."""
+        seed = self.run.config.seed if seed is None else seed
         shards = self.run.batch_sharding
         size = -(-self.spec.batch_size // shards.num_devices) * shards.num_devices
         rows = sharding.local_rows(shards, size)
@@ -123,7 +148,7 @@ class Evaluation:
         index = []
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
         for local in data.evaluation_batches(
-            self.splits[split], self.spec.views, seed=self.run.config.seed, batch_size=size, rows=rows,
+            self.splits[split], self.spec.views, seed=seed, batch_size=size, rows=rows,
             views=self.run.parts.views,
         ):  # fmt: skip
             batch = sharding.to_global(local, shards, rows, size)
@@ -151,7 +176,7 @@ class Evaluation:
 
     def online(self, state: TrainState) -> dict[str, float]:
         """The numbers of these weights alone: what a run logs while it trains."""
-        found = [self._evaluate({"": one}) for _, one in self.several.states(state)]
+        found = [self._evaluate({"": one}, seed) for seed, one in self.several.states(state)]
         return summary(found, self.several.seeds)
 
     def full(self, state: TrainState) -> dict[str, float]:
@@ -162,43 +187,49 @@ class Evaluation:
         for seed, one in self.several.states(state):
             if self.several.single:
                 self.say(f"evaluation: seed {seed}")
-            found.append(self._evaluate({"": one, "untrained": self.run.init(seed)}, raw=True))
+            found.append(self._evaluate({"": one, "untrained": self.run.init(seed)}, seed, raw=True))
         return summary(found, self.several.seeds)
 
-    def objectives(self, state: TrainState) -> dict[str, float]:
-        """The losses and their measures over the test split in evaluation mode, batches weighted by their rows."""
+    def objectives(self, state: TrainState, seed: int) -> dict[str, float]:
+        """The losses and their measures over the test split in evaluation mode.
+
+        Batches are weighted by the rows that an objective counts in them. A loss that is a mean over tokens or pixels
+        is then a mean of the batches' means.
+        """
         spec, data_spec = self.run.config.views, self.run.config.data
         shards, size = self.run.batch_sharding, data_spec.batch_size
         rows = sharding.local_rows(shards, size)
         total: dict[str, float] = {}
-        count = 0.0
+        count: dict[str, float] = {}
         for local in data.evaluation_batches(
-            self.splits["test"], spec, seed=self.run.config.seed, batch_size=size, rows=rows, views=self.run.parts.views
+            self.splits["test"], spec, seed=seed, batch_size=size, rows=rows, views=self.run.parts.views
         ):
             batch = sharding.to_global(local, shards, rows, size)
-            metrics, real = jax.device_get(self._objectives(state, evaluated_params(state), batch))
-            count += float(real)
+            metrics, counted = jax.device_get(self._objectives(state, evaluated_params(state), batch))
             for name, value in metrics.items():
-                total[name] = total.get(name, 0.0) + float(value) * float(real)
-        return {name: value / count for name, value in total.items()}
+                total[name] = total.get(name, 0.0) + float(value) * float(counted[name])
+                count[name] = count.get(name, 0.0) + float(counted[name])
+        return {name: value / count[name] for name, value in total.items() if count[name]}
 
     def _read(self) -> tuple[str, ...]:
         """The splits whose features the evaluators read."""
         return ("train",) if self.spec.folds else ("train", "test")
 
-    def _evaluate(self, states: Mapping[str, TrainState], *, raw: bool = False) -> dict[str, float]:
+    def _evaluate(self, states: Mapping[str, TrainState], seed: int, *, raw: bool = False) -> dict[str, float]:
         made: dict[str, dict[str, Features]] = {}
         results: dict[str, float] = {}
         for i, (name, state) in enumerate(states.items()):
             part = f"{name}/" if name else ""
             if self.spec.objectives:
                 self.say(f"evaluation: objectives of the {name or 'trained'} model")
-                results |= {f"eval/{part}{k}": v for k, v in self.objectives(state).items()}
+                results |= {f"eval/{part}{k}": v for k, v in self.objectives(state, seed).items()}
             if not self.spec.views:
                 continue
             self.say(f"evaluation: features of the {name or 'trained'} encoder")
             params = evaluated_params(state)
-            made[name] = {s: self.features(s, params, state.model_state, raw=raw and i == 0) for s in self._read()}
+            made[name] = {
+                s: self.features(s, params, state.model_state, raw=raw and i == 0, seed=seed) for s in self._read()
+            }
         if not made:
             return results
         first = made[next(iter(made))]

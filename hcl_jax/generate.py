@@ -188,7 +188,11 @@ def _maker(source: Source, view: Mapping[str, Any], seed: int, count: int, views
         for copy in range(count):
             # A salt of its own: a generated view must not be the view that training draws itself.
             draws = Draws(seed, block, BLOCK, local, f"{view['draws']}/generated/{copy}")
-            made.append(make_view(view, record[view["field"]], draws, views=views, where=where)[view["kind"]])
+            found = make_view(view, record[view["field"]], draws, views=views, where=where)
+            if draws.targets:
+                text = f"ops that make {', '.join(sorted(draws.targets))} besides"
+                raise InputError(f"{where}.ops", text, "ops that change the view and make no targets")
+            made.append(found[view["kind"]])
         made = tf.stack(made, 1)
         if not made.shape.is_fully_defined():
             allowed = "ops that give one shape: a crop or a resize"

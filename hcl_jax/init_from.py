@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from hcl_jax import workdir
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.optim import restart_average
 from hcl_jax.state import TrainState
 
 WHERE = "config.init_from"
@@ -64,7 +66,8 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
         }
         for name, t in state.target.items()
     }
-    return state._replace(params=params, model_state=model_state, target=target)
+    opt_state = restart_average(state.opt_state, params)
+    return state._replace(params=params, model_state=model_state, target=target, opt_state=opt_state)
 
 
 def _copied(tree: Any, like: Any) -> Any:
@@ -85,6 +88,9 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     folder = path / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{WHERE}.path", f"no checkpoints in {path}", "a .safetensors file or a workdir")
+    several = workdir.resume_config(path).train.seeds if (path / "config.json").is_file() else 1
+    if several > 1:
+        raise InputError(f"{WHERE}.path", f"{path}, a run of {several} seeds", "a run of one seed")
     import orbax.checkpoint as ocp
 
     with ocp.CheckpointManager(folder.absolute(), item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:

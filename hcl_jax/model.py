@@ -271,10 +271,12 @@ def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
 
 def evaluate(
     model: Model, state: TrainState, params: Any, batch: Mapping[str, Any]
-) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and its number of rows."""
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and the rows that each counts."""
     _, aux = _forward(model, state, params, batch, None, state.memory, train=False)
-    return aux.metrics, jnp.sum(batch["index"] >= 0)
+    rows = {name: objectives.counted(spec, batch) for name, spec in model.objectives.items()}
+    every = jnp.sum(batch["index"] >= 0)
+    return aux.metrics, {name: rows.get(name.rpartition("/")[2], every) for name in aux.metrics}
 
 
 def encode(

@@ -166,6 +166,20 @@ def evaluate(
     return value, metrics
 
 
+def counted(spec: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
+    """How many rows an objective is a mean over: neither ignored, nor without a view or a label that it reads."""
+    ids = read(spec["pairs"], batch=batch, outputs={}, target={}, memory={})
+    masks = _masks(spec, batch["present"], ids.shape[0]) or []
+    there = (ids >= 0) & (batch["index"] >= 0)
+    for mask in masks:
+        there &= mask
+    for name in (n for n in spec["inputs"] if n.startswith("labels.")):
+        label = read(name, batch=batch, outputs={}, target={}, memory={})
+        if jnp.issubdtype(label.dtype, jnp.integer):
+            there &= (label >= 0).reshape(ids.shape[0], -1).any(axis=1)
+    return jnp.sum(there)
+
+
 def _constant(keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {k: jax.lax.stop_gradient(v) if isinstance(v, jax.Array) else v for k, v in keywords.items()}
 

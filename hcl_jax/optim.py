@@ -351,6 +351,18 @@ def weight_average(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def restart_average(opt_state: Any, params: Any) -> Any:
+    """The optimizer's state with the weight average, where there is one, at these parameters."""
+
+    def one(s: Any) -> Any:
+        if not isinstance(s, WeightAverageState):
+            return s
+        copies = jax.tree.map(lambda a, p: jax.device_put(p.astype(a.dtype).copy(), a.sharding), s.average, params)
+        return s._replace(average=copies)
+
+    return jax.tree.map(one, opt_state, is_leaf=lambda s: isinstance(s, WeightAverageState))
+
+
 def average_of(opt_state: Any) -> Any:
     """The averaged parameters inside an optimizer's state, or None when the run keeps no average."""
     found = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, WeightAverageState))

@@ -59,6 +59,10 @@ def draw(views: Mapping[str, Mapping[str, Any]], present: Mapping[str, Any], row
                 _image(cell, np.asarray(view["image"][row]))
             elif "series" in view:
                 cell.plot(np.asarray(view["series"][row]), linewidth=0.8)
+            elif "nodes" in view:
+                _graph(cell, {k: np.asarray(v[row]) for k, v in view.items()})
+            elif "features" in view:
+                cell.plot(np.asarray(view["features"][row]), linewidth=0.8)
             else:
                 tokens = np.asarray(next(iter(view.values()))[row])
                 cell.text(0.5, 0.5, _text(tokens), ha="center", va="center", fontsize=7, wrap=True)
@@ -74,11 +78,26 @@ def _image(cell: Any, image: np.ndarray) -> None:
     cell.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=1)
 
 
+def _graph(cell: Any, view: Mapping[str, np.ndarray]) -> None:
+    """A row of many graphs: its nodes on a circle and its edges. A node of one graph: its features."""
+    if view["nodes"].ndim == 1:
+        cell.plot(view["nodes"], linewidth=0.5)
+        return
+    there = np.flatnonzero(view["node_mask"])
+    angle = 2 * np.pi * np.arange(len(view["nodes"])) / max(len(there), 1)
+    place = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    for source, destination in view["edges"][view["edge_mask"]]:
+        cell.plot(*place[[source, destination]].T, color="grey", linewidth=0.6)
+    cell.scatter(*place[there].T, s=8, c=view["nodes"][there].argmax(axis=1), cmap="tab10", zorder=2)
+
+
 def _text(tokens: np.ndarray) -> str:
     """Bytes as text where the ids are those of the byte tokenizer; else the ids."""
     ids = [int(t) for t in tokens if t > 2]
     if ids and max(ids) < 259:
-        return bytes(i - 3 for i in ids).decode("utf-8", "replace")
+        text = bytes(i - 3 for i in ids).decode("utf-8", "replace")
+        if text.isprintable():
+            return text
     return " ".join(map(str, tokens[tokens > 0][:24]))
 
 
@@ -96,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         source = data.open_source(config.data, config.data.train_split)
         size = config.data.batch_size
         rows = np.arange(min(known.rows, size))
-        steps = {"start": known.step, "stop": known.step + 1}
+        steps = {"start": known.step, "stop": known.step + 1, "order": config.data.order}
         batch = next(data.batches(source, config.views, seed=config.seed, batch_size=size, rows=rows, **steps))
         draw(batch["views"], batch["present"], known.rows, known.output)
     except InputError as error:

@@ -17,13 +17,11 @@ from hcl_jax.errors import InputError, nearest
 from hcl_jax.towers import head_order, with_read
 
 KINDS = ("image", "series", "text", "graph", "features")
+# A loss divides by these or scales logits with them.
 POSITIVE = (
-    "temperature",
-    "scale",
-    "base_temperature",
-    "student_temperature",
-    "teacher_temperature",
-)  # a loss divides by these or scales logits with them
+    *("temperature", "student_temperature", "teacher_temperature", "base_temperature"),
+    *("scale", "beta", "epsilon"),
+)
 SPEC_FIELDS = {
     "view": ("kind", "field", "ops", "draws", "missing"),
     "evaluation view": ("kind", "field", "ops", "draws", "missing", "tower", "output"),

@@ -84,7 +84,7 @@ def nt_xent(a, b, t):
 
 
 def test_objectives_of_the_test_split_by_hand():
-    """Running statistics, averaged weights, the step's temperature; batches of 8, 8 and 5 rows by their rows."""
+    """Running statistics, averaged weights, the step's temperature; batches of 8, 8 and 5 by the rows that count."""
     run, train, test = built(objectives=True, views={})
     state = trained(run, train)
     said = []
@@ -106,8 +106,13 @@ def test_objectives_of_the_test_split_by_hand():
             "spread/a.z": collapse.spread(a["z"]),
             "spread/b.z": collapse.spread(b["z"][there]),
         }
+        # Each objective is a mean over the rows that it counts.
+        counted = {"contrast": there.sum(), "classes": len(label)}
         for name, value in numbers.items():
-            expected[f"eval/{name}"] = expected.get(f"eval/{name}", 0) + value * len(rows) / TEST
+            weight = counted.get(name.partition("/")[2], len(rows))
+            sums = expected.setdefault(f"eval/{name}", np.zeros(2))
+            sums += [value * weight, weight]
+    expected = {name: total / weight for name, (total, weight) in expected.items()}
     assert set(expected) <= set(found) and all(k.startswith("eval/") for k in found)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-4), name
@@ -146,3 +151,15 @@ def test_a_graph_that_does_not_fit_is_refused_before_the_run():
     with pytest.raises(InputError) as error:
         evaluation.check(run, train, test._replace(whole=True))
     assert str(error.value) == line
+
+
+def test_what_evaluation_cannot_read_is_refused_before_training():
+    run, train, test = built(objectives=True, views={})
+    lacking = test._replace(fields={"first": test.fields["first"]})
+    with pytest.raises(InputError, match=r"config.views.b.field: found 'second'"):
+        evaluation.check(run, train, lacking)
+    run, train, test = built()
+    larger = {field: np.zeros((TEST, 3, 3, 1), np.float32) for field in ("first", "second")}
+    pictures_of_3 = from_arrays("made", pictures(TEST, 1)._replace(fields=larger), run.config.data, "test")
+    with pytest.raises(InputError, match=r"config.evaluate.views.image: found image/?\S* ?of shape \(3, 3, 1\)"):
+        evaluation.check(run, train, pictures_of_3)

@@ -128,9 +128,10 @@ def _arrays(folder: str, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarr
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(path, f"a damaged file ({error})", AGAIN) from None
     views, rows, hashes = (made[name] for name in ARRAYS)
-    kind, count, n = settings["kind"], settings["count"], len(rows)
+    kind, count, n = settings["kind"], settings["count"], rows.size
     good = (
-        kind in DTYPES
+        isinstance(kind, str)
+        and kind in DTYPES
         and rows.ndim == 1
         and rows.dtype.kind == "i"
         and (hashes.shape, hashes.dtype.name) == ((n, 32), "uint8")
