@@ -140,6 +140,7 @@ def test_other_settings_in_the_same_folder_are_refused(digits, whole, view, more
         ({**VIEW, "ops": ({"op": "louder"},)}, {}, "pictures from 0 to 10"),
         ({**VIEW, "ops": ({"op": "lost"},)}, {}, "pictures from nan to nan"),
         ({**VIEW, "ops": ({"op": "bluur"},)}, {}, "ops.0..op: found 'bluur'"),
+        ({**VIEW, "ops": ({"op": "rotate90"},)}, {}, "ops: found ops that make rotation besides"),
         (VIEW, {"count": 0}, "--count: found 0"),
         (VIEW, {"seed": -1}, "--seed: found -1"),
     ],

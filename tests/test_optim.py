@@ -17,6 +17,7 @@ from hcl_jax.optim import (
     make_optimizer,
     make_schedule,
     path_mask,
+    restart_average,
     warmup_length,
     weight_average,
 )
@@ -347,3 +348,14 @@ def test_default_exclude():
 def test_bad_input_names_the_field(changes, text):
     with pytest.raises(InputError, match=text):
         make_optimizer(CONFIG | changes, numbers(0), **RUN)
+
+
+def test_a_restarted_average_is_at_the_new_weights_and_shares_nothing():
+    old, new = (jax.tree.map(jnp.asarray, numbers(i)) for i in (0, 1))
+    optimizer = make_optimizer(CONFIG | {"average": 0.9}, old, **RUN)
+    state = restart_average(optimizer.init(old), new)
+    close(average_of(state), new)
+    jax.tree.map(lambda p: p.delete(), new)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(average_of(state)))
+    plain = make_optimizer(CONFIG, old, **RUN).init(old)
+    assert jax.tree.structure(restart_average(plain, old)) == jax.tree.structure(plain)
