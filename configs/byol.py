@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.main --config=byol:digits --workdir=runs/byol
 Arguments: digits, fashion_mnist, imagenet; digits_no_predictor and digits_no_stop_gradient leave out what keeps the
           method from a constant output: the first shrinks `spread` in metrics.jsonl, the second takes it to 0.
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 512 TPU v3 cores.
-Expected: see README.md; imagenet as published: 74.3 % linear top-1 after 1000 epochs at batch 4096 (8 h).
+Expected: see docs/results.md; imagenet as published: 74.3 % linear top-1 after 1000 epochs at batch 4096 (8 h).
 Source:   Grill et al. 2020, "Bootstrap your own latent", arXiv 2006.07733, section 3.3 and appendix B; without
           predictor or stop-gradient: Chen and He 2021, "SimSiam", arXiv 2011.10566, sections 4.1 and 4.2.
 """

@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=dino:digits --workdir=runs/dino
 Arguments: digits (two views), imagenet (ViT-S/16, 2 x 224 + 8 x 96 pixels)
 Hardware: digits on 2 CPU cores; imagenet on 16 V100 GPUs.
-Expected: see README.md; imagenet as published: 73.3 % kNN and 76.1 % linear top-1 of the teacher after 300 epochs
+Expected: see docs/results.md; imagenet as published: 73.3 % kNN and 76.1 % linear top-1 of the teacher after 300 epochs
           (2.6 days).
 Source:   Caron et al. 2021, "Emerging properties in self-supervised vision transformers", arXiv 2104.14294, and its
           code. Otherwise than there: weight decay stays at 0.04 (it grows to 0.4), the last layer learns from the first

@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.generate --config=simclr:digits --view=a --output=ru
           python -m hcl_jax.main --config=generated_views:digits --config.data.generated=runs/digits_views --workdir=DIR
 Arguments: digits, fashion_mnist (the first command then with simclr:fashion_mnist)
 Hardware: 2 CPU cores.
-Expected: see README.md.
+Expected: see docs/results.md.
 Source:   Li et al. 2024, "GenView: enhancing view quality with pretrained generative model for self-supervised
           learning", arXiv 2403.12003 (one of the two views comes from a generator that ran before). Here simclr's
           strong augmentation, drawn once for each example, stands in for the generator.

@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=joao:mutag --config.data.dir=DIR --workdir=runs/joao
 Arguments: mutag (DIR holds MUTAG_A.txt and so on; any set in the TU format), motifs (generated graphs, no files)
 Hardware: 2 CPU cores.
-Expected: see docs/results.md; published for MUTAG 87.35 +- 1.02 (its own protocol: 5 seeds, 10 folds).
+Expected: see docs/results.md.
 Source:   You et al. 2021, "Graph contrastive learning automated", arXiv 2106.07594. There one pair is drawn a step and
           the distribution moves once an epoch, by projected gradient; here a step sees every augmentation, so that the
           weighted sum stands in the place of the draw, and the distribution, a softmax, ascends in each step.

@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=moco:digits --workdir=runs/moco
 Arguments: digits, fashion_mnist, imagenet_v2
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet_v2 on 8 V100 GPUs.
-Expected: see README.md; imagenet_v2 as published: 67.5 +- 0.1 % linear top-1 after 200 epochs (53 h).
+Expected: see docs/results.md; imagenet_v2 as published: 67.5 +- 0.1 % linear top-1 after 200 epochs (53 h).
 Source:   He et al. 2020, "Momentum contrast", arXiv 1911.05722; Chen et al. 2020, "Improved baselines with momentum
           contrastive learning", arXiv 2003.04297. Statistics of BatchNorm are of the whole batch of each encoder here;
           the authors shuffle the keys between GPUs with statistics of 32 rows instead.

@@ -6,7 +6,7 @@ Command:  python -m hcl_jax.embed --workdir=runs/digits --output=runs/digits_h
 Arguments: linear, mlp (a head with cross entropy), contrast (a projector with supervised contrast), frozen_tower
            (digits: encoder from init_from.path, in evaluation mode, and a linear head)
 Hardware: 1 CPU core, a minute.
-Expected: eval/y (the head's output) beside eval/h (the features): see README.md.
+Expected: eval/y (the head's output) beside eval/h (the features): see docs/results.md.
 Source:   Chen et al. 2020, arXiv 2002.05709, section 4.2 (linear and MLP heads on frozen features); Khosla et al. 2020,
           arXiv 2004.11362 (supervised contrast).
 

@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.main --config=simclr_series:BasicMotions --workdir=r
 Arguments: any series set that aeon carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
 Needs:    pip install hcl_jax[series]
 Hardware: 2 CPU cores.
-Expected: see README.md.
+Expected: see docs/results.md.
 Source:   Chen et al. 2020, arXiv 2002.05709; encoder of Yue et al. 2022, "TS2Vec", arXiv 2106.10466;
           augmentations of Qian et al. 2022, "CL-HAR", arXiv 2202.05998.
 """

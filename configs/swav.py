@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=swav:digits --workdir=runs/swav
 Arguments: digits (two views), fashion_mnist (2 x 28 + 4 x 16 pixels), imagenet (2 x 224 + 6 x 96)
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 64 V100 GPUs.
-Expected: see README.md; imagenet as published: 75.3 % linear top-1 after 800 epochs at batch 4096 (49 h).
+Expected: see docs/results.md; imagenet as published: 75.3 % linear top-1 after 800 epochs at batch 4096 (49 h).
 Source:   Caron et al. 2020, "Unsupervised learning of visual features by contrasting cluster assignments", arXiv
           2006.09882, and its code. Not here: prototypes kept as they are for the first 313 steps, and a last rate of
           0.0048 (it ends at 0). If the loss stays at log(number of prototypes), the authors advise a smaller epsilon.

@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=three_views --config.data.dir=DIR --workdir=runs/three
 Arguments: emoji
 Hardware: 2 CPU cores.
-Expected: see README.md.
+Expected: see docs/results.md.
 Source:   Tian et al. 2020, "Contrastive multiview coding", arXiv 1906.05849 (full graph).
 """
 

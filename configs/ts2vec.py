@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.main --config=ts2vec:BasicMotions --workdir=runs/ts2
 Arguments: any series set that aeon carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
 Needs:    pip install hcl_jax[series]
 Hardware: 2 CPU cores.
-Expected: see README.md.
+Expected: see docs/results.md.
 Source:   Yue et al. 2022, "TS2Vec", arXiv 2106.10466, section 4.1 and appendix, and scripts/ of their code.
 """
 
