@@ -3,7 +3,8 @@
 Command:  python -m hcl_jax.main --config=clip:emoji --config.data.dir=DIR --workdir=runs/clip
 Arguments: emoji, pairs, vit_b
 Hardware: emoji on 2 CPU cores; vit_b on 128 A100 or as many TPU chips (36 h for ViT-B/32 at batch 32768).
-Expected: emoji, see docs/results.md; vit_b on LAION-400M as published by open_clip: ViT-B/32 62.96 % zero-shot ImageNet.
+Expected: emoji, see docs/results.md; vit_b on LAION-400M as published by open_clip: ViT-B/32 62.96 % zero-shot
+          ImageNet.
 Source:   Radford et al. 2021, "Learning transferable visual models from natural language supervision", 2103.00020.
 """
 

@@ -4,8 +4,8 @@ Command:  python -m hcl_jax.main --config=dpo:reference --workdir=runs/reference
           python -m hcl_jax.main --config=dpo:preferences --config.init_from.path=runs/reference --workdir=runs/dpo
 Arguments: reference (next token on the chosen responses), preferences (DPO; the first weights stay as the reference)
 Hardware: 2 CPU cores.
-Expected: see docs/results.md. A tenth of the preferences is the wrong way round, also in the test split: no judge reaches
-          more than 90 % `accuracy/preference`.
+Expected: see docs/results.md. A tenth of the preferences is the wrong way round, also in the test split: no judge
+          reaches more than 90 % `accuracy/preference`.
 Source:   Rafailov et al. 2023, "Direct preference optimization", arXiv 2305.18290.
 
 The data are made from a rule (hcl_jax/data/preferences.py); --config.data.dir=DIR reads train.npz and test.npz with the

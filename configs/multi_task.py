@@ -3,7 +3,8 @@
 Command:  python -m hcl_jax.main --config=multi_task:fixed --workdir=runs/tasks
 Arguments: fixed (weights 1, 1 and 0.5), uncertainty (the weight of each task is learned)
 Hardware: 2 CPU cores.
-Expected: see docs/results.md. A tenth of the training images keeps its label; `top1/classes` and `top1/rotation` are logged.
+Expected: see docs/results.md. A tenth of the training images keeps its label; `top1/classes` and `top1/rotation` are
+          logged.
 Source:   Khosla et al. 2020, "Supervised contrastive learning", arXiv 2004.11362; Gidaris et al. 2018, "Predicting
           image rotations", arXiv 1803.07728; Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty",
           arXiv 1705.07115.
