@@ -65,6 +65,7 @@ def preferences():
     }
     c.optimizer.learning_rate, c.optimizer.warmup_epochs, c.optimizer.weight_decay = 3e-4, 1.0, 0.0
     c.train.epochs = 10.0
+    c.init_from.path = "runs/reference"
     return c
 
 

@@ -23,6 +23,15 @@ def by_seed(metrics: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, float
     return together | {f"seed{s}/{k}": float(v[i]) for i, s in enumerate(seeds) for k, v in metrics.items()}
 
 
+def note(seeds: Sequence[int]) -> str:
+    """What stands below the table of a run with several seeds."""
+    if len(seeds) == 1:
+        return ""
+    each = f"seed{seeds[0]}/... to seed{seeds[-1]}/..."
+    means = f"means over {len(seeds)} seeds with their standard error over seeds"
+    return f"\n{means}; of each seed: {each} in card.json and metrics.jsonl"
+
+
 def summary(results: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
     """Results of the runs as one: the mean over seeds, with its standard error in place of that of one run's test rows.
 

@@ -21,7 +21,7 @@ from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, epoch_examples, global_batches, steps_of
-from hcl_jax.seeds import by_seed
+from hcl_jax.seeds import by_seed, note
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
 
@@ -106,7 +106,9 @@ def train_and_evaluate(
         stack.callback(log.close)
         stack.callback(checkpoints.close)
         if fresh:
-            log.say(sharding.table(run.abstract.params, run.shardings.params))
+            log.say(sharding.table(run.one.abstract.params, run.one.shardings.params))
+        if config.data.batch_size > source.num_examples and config.data.order == "shuffled":
+            log.say(f"batch {config.data.batch_size}: of {source.num_examples} records some stand in it more than once")
         else:
             log.say(f"{folder}: resumed at step {start} of {run.steps}")
         for field, (old, new) in changed.items():
@@ -126,7 +128,7 @@ def train_and_evaluate(
                 minutes = log.minutes_before + (time.monotonic() - began) / 60
                 card.write(folder, config, sources={"train": source, "test": test}, mesh=mesh, steps=run.steps,
                            params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
-                log.say(card.table(results))
+                log.say(card.table(results) + note(run.seeds))
     return state
 
 
@@ -194,9 +196,11 @@ class _Meter:
         self.pending, self.since, self.waited, self.logged = None, now, 0.0, step
         self.log.write(step, values)
         self.log.progress(step, values["loss"], values["examples_per_second"])
-        if values["skipped"] >= self.run.config.train.max_skipped:
+        # A short run of nothing but such steps has not trained either.
+        if values["skipped"] >= min(self.run.config.train.max_skipped, self.run.steps):
             raise FloatingPointError(
-                f"{values['skipped']:.0f} non-finite steps in a row up to step {step}; the state is the last finite one"
+                f"{values['skipped']:.0f} non-finite steps in a row up to step {step}; the state is the last finite "
+                "one (usual causes: a learning rate too high, token ids past the vocabulary)"
             )
 
 

@@ -44,6 +44,7 @@ SHRINK = {
     "grace:cora": ["data.batch_size=64"],
     "grace:blocks": ["data.batch_size=304"],
     "second_stage:frozen_tower": ["init_from.path="],
+    "dpo:preferences": ["init_from.path="],
     **{name: ["towers.image.encoder.widths=(8,)"] for name in RECIPES if name.startswith(SMALL)},
 }
 PARAMETERS = {  # millions, as published for the encoders, projector of the paper added

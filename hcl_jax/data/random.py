@@ -45,8 +45,8 @@ def random_like(
     Raises:
       InputError: an unknown name.
     """
-    if data.name in MADE and not data.dir and data.name in (sources or {}):
-        return (sources or {})[data.name](data, split)
+    if data.name in MADE and data.name in (sources or {}):
+        return (sources or {})[data.name](type(data)({**data, "dir": ""}), split)
     if any(v["kind"] == "graph" for v in views.values()):
         return _graphs(data, {v["field"] for v in views.values()}, split)
     known = {}
