@@ -21,11 +21,17 @@ from hcl_jax.views import VIEWS
 STEPS = 20
 CONV = {"towers.image.encoder.widths": "(4, 8)"}
 HEAD = {"towers.image.heads.z.hidden": "8", "towers.image.heads.z.features": "4"}
-PREDICTOR = {"towers.image.heads.p.hidden": "8"}
 GIN = {"towers.graph.encoder.hidden": "8", "towers.graph.encoder.depth": "2"}
 GRAPH_HEAD = {"towers.graph.heads.z.hidden": "8", "towers.graph.heads.z.features": "8"}
 SHAPES = {
-    "byol:digits": {**CONV, **HEAD, **PREDICTOR},
+    # Wide and slow: where a channel of the predictor dies, its ReLU decides by the last bit.
+    "byol:digits": {
+        "towers.image.encoder.widths": "(16, 32)",
+        "towers.image.heads.z.hidden": "32",
+        "towers.image.heads.z.features": "16",
+        "towers.image.heads.p.hidden": "32",
+        "optimizer.learning_rate": "5e-4",
+    },
     "moco:digits": {**CONV, **HEAD, "towers.image.memory.queue.size": "64"},
     "swav:fashion_mnist": {**CONV, **HEAD, "towers.image.heads.prototypes.features": "8"},
     "dino:digits": {**CONV},
