@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
+from hcl_jax.command import read_config, with_overrides
 from hcl_jax.data.generated import ARRAYS, DTYPES, SETTINGS, hashes_of, read_settings
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.main import read_config
 from hcl_jax.views import VIEWS, make_view
 from hcl_jax.views.draws import Draws
 from hcl_jax.views.lazy import tf
@@ -275,13 +275,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--count", type=int, default=1, help="views of each example")
-    known, rest = parser.parse_known_args(arguments)
-    overrides = []
-    for text in rest:
-        field, equals, value = text.partition("=")
-        if not field.startswith("--config.") or not equals:
-            parser.error(f"unknown argument {text}; overrides are --config.FIELD=VALUE")
-        overrides.append((field.removeprefix("--config."), value))
+    known, overrides = with_overrides(parser, arguments)
     known.workdir = None
     return known, overrides
 

@@ -14,7 +14,7 @@ import tempfile
 
 from hcl_jax import backend
 from hcl_jax import config as configs
-from hcl_jax import workdir as folders
+from hcl_jax.command import read_config, with_overrides
 from hcl_jax.errors import InputError
 
 
@@ -30,30 +30,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     parser.add_argument("--workdir", metavar="DIR", type=os.path.expanduser, help="the run's folder; a run goes on")
     parser.add_argument("--steps", type=int, metavar="N", help="N steps on random input, without data or evaluation")
     parser.add_argument("--profile", action="store_true", help="write a trace of ten steps to DIR/profile")
-    known, rest = parser.parse_known_args(arguments)
-    overrides = []
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        if not flag.startswith("--config."):
-            parser.error(f"unknown argument {flag}; --help lists the known ones")
-        if not equals and not rest:
-            parser.error(f"{flag} without a value")
-        overrides.append((flag.removeprefix("--config."), value if equals else rest.pop(0)))
-    return known, overrides
-
-
-def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> object:
-    """The config that the flags ask for: a recipe with overrides, or the frozen one of the workdir."""
-    if not known.config:
-        if not known.workdir:
-            raise InputError("--config", "nothing", f"a recipe, such as {', '.join(configs.recipe_names())}")
-        if overrides:
-            raise InputError(f"--config.{overrides[0][0]}", "an override without --config", "--config=RECIPE with it")
-        return folders.resume_config(known.workdir)
-    config = configs.load(known.config)
-    for field, text in overrides:
-        configs.override(config, field, text)
-    return config
+    return with_overrides(parser, arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,6 @@
 """Objectives: outputs -> weighted loss. An objective is a loss bound to the names that it reads."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.losses.spread import spread
 
 RESERVED = ("loss", "inputs", "weight", "pairs", "row_weights", "engine")
 GIVEN = ("ids", "row_weights", "engine", "present")  # keywords of a loss that the model fills in, not the recipe
@@ -194,20 +194,6 @@ def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.A
     return value_of(spec["weight"], "weight", learned, step) * value
 
 
-def spread(z: jax.Array, valid: jax.Array) -> jax.Array:
-    """How far the valid rows of z [N, D] spread over the sphere: sqrt(D) mean_j std_i(z_ij / |z_i|).
-
-    1 = even over the sphere, 0 = collapsed to a point.
-
-    Reference: Chen and He 2021, "SimSiam", arXiv 2011.10566, section 4.1 and figure 2.
-    """
-    z = jax.lax.stop_gradient(z).astype(jnp.promote_types(z.dtype, jnp.float32))
-    z = jnp.where(valid[:, None], z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-12)), 0)
-    count = jnp.maximum(jnp.sum(valid), 1)
-    centred = jnp.where(valid[:, None], z - (jnp.sum(z, 0) / count)[None, :], 0)
-    return math.sqrt(z.shape[1]) * jnp.mean(jnp.sqrt(jnp.sum(centred * centred, 0) / count))
-
-
 def spreads(specs: Mapping[str, Any], *, batch: Mapping, outputs: Mapping) -> dict[str, jax.Array]:
     """{"spread/a.z": ...} of every output [N, D] that an objective reads: 0 is collapse."""
     found = {}
@@ -217,5 +203,6 @@ def spreads(specs: Mapping[str, Any], *, batch: Mapping, outputs: Mapping) -> di
             continue
         z = outputs[reference.owner][reference.name]
         if z.ndim == 2:
-            found[f"spread/{name}"] = spread(z, batch["present"].get(reference.owner, batch["index"] >= 0))
+            there = batch["present"].get(reference.owner, batch["index"] >= 0)
+            found[f"spread/{name}"] = spread(z, jnp.where(there, 0, -1))
     return found

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
+from hcl_jax.command import read_config, with_overrides
 from hcl_jax.errors import InputError
-from hcl_jax.main import read_config
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -21,16 +21,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     parser = argparse.ArgumentParser("python -m hcl_jax.preview", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--config", metavar="RECIPE[:ARG]", required=True)
+    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
     parser.add_argument("--output", metavar="FILE", default="views.png", help="a .png, .pdf or .svg file")
     parser.add_argument("--rows", type=int, default=8, help="examples to show")
     parser.add_argument("--step", type=int, default=0, help="the training step whose batch is shown")
-    known, rest = parser.parse_known_args(arguments)
-    overrides = []
-    for text in rest:
-        field, equals, value = text.partition("=")
-        if not field.startswith("--config.") or not equals:
-            parser.error(f"unknown argument {text}; overrides are --config.FIELD=VALUE")
-        overrides.append((field.removeprefix("--config."), value))
+    known, overrides = with_overrides(parser, arguments)
     if known.rows < 1 or known.step < 0:
         parser.error("--rows from 1 and --step from 0 are allowed")
     if not known.output.endswith((".png", ".pdf", ".svg")) or not pathlib.Path(known.output).absolute().parent.is_dir():

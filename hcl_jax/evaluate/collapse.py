@@ -1,18 +1,16 @@
 """Have the embeddings collapsed to a point?"""
 
-import math
-
 import jax
-import numpy as np
 
-from hcl_jax.evaluate.neighbours import unit_rows
 from hcl_jax.evaluate.rows import features_of
+from hcl_jax.losses.spread import spread as spread_of
 
 
 def spread(embeddings: jax.typing.ArrayLike) -> float:
     """How far L2-normalised embeddings spread over the sphere.
 
-    spread = sqrt(d) mean_j std_i(z_ij / |z_i|); 1 = even over the sphere, 0 = all rows the same direction.
+    spread = sqrt(d) mean_j std_i(z_ij / |z_i|); 1 = even over the sphere, 0 = all rows the same direction; the number
+    that a run logs of its training batches.
 
     Args:
       embeddings: [n, d].
@@ -25,5 +23,4 @@ def spread(embeddings: jax.typing.ArrayLike) -> float:
 
     Reference: Chen and He 2020, arXiv 2011.10566, section 4.1 and figure 2.
     """
-    z = unit_rows(features_of(embeddings, "embeddings"))
-    return float(math.sqrt(z.shape[1]) * z.std(axis=0, dtype=np.float64).mean())
+    return float(spread_of(jax.device_put(features_of(embeddings, "embeddings"))))

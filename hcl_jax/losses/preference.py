@@ -65,11 +65,11 @@ def dpo(
     rows.check_positive("beta", beta)
     if not 0 <= smoothing < 0.5:
         raise InputError("smoothing", smoothing, "0 to below 0.5")
-    h, valid = _margins(
-        (chosen_logits, reference_chosen, chosen_tokens, chosen_response),
-        (rejected_logits, reference_rejected, rejected_tokens, rejected_response),
-        ids,
+    arrays = (
+        *(chosen_logits, rejected_logits, reference_chosen, reference_rejected),
+        *(chosen_tokens, rejected_tokens, chosen_response, rejected_response),
     )
+    h, valid = _margins(arrays, ids)
     h = jnp.asarray(beta, h.dtype) * h
     values = -(1 - smoothing) * jax.nn.log_sigmoid(h) - smoothing * jax.nn.log_sigmoid(-h)
     return rows.mean(values, valid, row_weights)
@@ -108,24 +108,16 @@ def ipo(
     in the code of DPO's authors.
     """
     rows.check_positive("beta", beta)
-    h, valid = _margins(
-        (chosen_logits, reference_chosen, chosen_tokens, chosen_response),
-        (rejected_logits, reference_rejected, rejected_tokens, rejected_response),
-        ids,
+    arrays = (
+        *(chosen_logits, rejected_logits, reference_chosen, reference_rejected),
+        *(chosen_tokens, rejected_tokens, chosen_response, rejected_response),
     )
+    h, valid = _margins(arrays, ids)
     return rows.mean((h - 1 / (2 * jnp.asarray(beta, h.dtype))) ** 2, valid, row_weights)
 
 
 def dpo_accuracy(
-    chosen_logits: Array,
-    rejected_logits: Array,
-    reference_chosen: Array,
-    reference_rejected: Array,
-    chosen_tokens: Array,
-    rejected_tokens: Array,
-    chosen_response: Array,
-    rejected_response: Array,
-    *,
+    *arrays: Array,
     beta: float | Array = 0.1,
     smoothing: float = 0.0,
     ids: Array | None = None,
@@ -134,30 +126,18 @@ def dpo_accuracy(
     """Share of pairs whose chosen response has the higher reward, h > 0 (a tie is a miss).
 
     Args:
-      All as in `dpo`; beta, smoothing and row_weights change nothing.
+      All as in `dpo`, its eight arrays in their order; beta, smoothing and row_weights change nothing.
 
     Returns:
       Scalar in 0..1.
     """
     del beta, smoothing, row_weights
-    h, valid = _margins(
-        (chosen_logits, reference_chosen, chosen_tokens, chosen_response),
-        (rejected_logits, reference_rejected, rejected_tokens, rejected_response),
-        ids,
-    )
+    h, valid = _margins(arrays, ids)
     return rows.mean((h > 0).astype(h.dtype), valid, None)
 
 
 def dpo_margin(
-    chosen_logits: Array,
-    rejected_logits: Array,
-    reference_chosen: Array,
-    reference_rejected: Array,
-    chosen_tokens: Array,
-    rejected_tokens: Array,
-    chosen_response: Array,
-    rejected_response: Array,
-    *,
+    *arrays: Array,
     beta: float | Array = 0.1,
     smoothing: float = 0.0,
     ids: Array | None = None,
@@ -166,17 +146,13 @@ def dpo_margin(
     """Mean difference of the rewards of both responses, beta h.
 
     Args:
-      All as in `dpo`; smoothing and row_weights change nothing.
+      All as in `dpo`, its eight arrays in their order; smoothing and row_weights change nothing.
 
     Returns:
       Scalar.
     """
     del smoothing, row_weights
-    h, valid = _margins(
-        (chosen_logits, reference_chosen, chosen_tokens, chosen_response),
-        (rejected_logits, reference_rejected, rejected_tokens, rejected_response),
-        ids,
-    )
+    h, valid = _margins(arrays, ids)
     return rows.mean(jnp.asarray(beta, h.dtype) * h, valid, None)
 
 
@@ -238,9 +214,9 @@ def _log_probability(logits: Array, tokens: Array, counted: Array) -> Array:
     return jnp.sum(jnp.where(counted, picked - jax.nn.logsumexp(logits, axis=-1), 0), axis=1)
 
 
-def _margins(
-    chosen: tuple[Array, Array, Array, Array], rejected: tuple[Array, Array, Array, Array], ids: Array | None
-) -> Margins:
+def _margins(arrays: tuple[Array, ...], ids: Array | None) -> Margins:
+    """h of each pair, and which pairs count, from dpo's eight arrays: of the chosen and the rejected by turns."""
+    chosen, rejected = arrays[::2], arrays[1::2]
     n = jnp.shape(chosen[0])[0] if jnp.ndim(chosen[0]) else 0
     valid = rows.valid_rows(ids, n)
     ratios = []
