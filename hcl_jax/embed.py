@@ -21,13 +21,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcl_jax import backend, card, data, validate, workdir
+from hcl_jax import backend, card, workdir
 from hcl_jax import config as configs
-from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.evaluation import Evaluation, Features
-from hcl_jax.parallel import mesh as meshes
-from hcl_jax.run import Parts, build, evaluated_params
+from hcl_jax.evaluation import Evaluation, Features, restored
+from hcl_jax.run import Parts, evaluated_params
 
 SPLITS = ("train", "test")
 KEYS = ("features", "index")  # of the files; a label may not have these names
@@ -80,26 +78,17 @@ def embed(
     if seed not in seeds:
         found = "nothing" if seed is None else str(seed)
         raise InputError("--seed", found, f"a seed of the run: {', '.join(map(str, seeds))}")
-    parts = parts or Parts()
-    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
     for label in config.data.labels:
         if label in KEYS:
             raise InputError("config.data.labels", repr(label), f"other names than {' and '.join(KEYS)}")
-    sources = {
-        s: data.open_source(config.data, config.data[f"{s}_split"], parts.sources)
-        for s in dict.fromkeys(("train", *splits))
-    }
+    run, sources, state = restored(folder, config, parts=parts, step=step, splits=tuple(splits))
     train = sources["train"]
-    run = build(config, parts, train, meshes.make_mesh(config.mesh))
-    # Read-only: the run may be training, and the checkpoint that it is writing must stay.
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train), read_only=True)
-    state = checkpoints.restore(run.abstract, run.shardings, step)
     state = next(one for s, one in run.states(state) if s == seed)
     evaluation = Evaluation(run, train, sources.get("test", train), say=say)
     made = {}
     for split in splits:
         say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
-        features = evaluation.features(split, evaluated_params(state), state.model_state)
+        features = evaluation.features(split, evaluated_params(state), state.model_state, seed=seed)
         made[split] = _columns(features, name, output_name, f"{folder} {split}")
         lost = sources[split].num_examples - len(made[split]["index"])
         if lost:

@@ -55,11 +55,8 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
     if spec.objectives:
         size = run.config.data.batch_size
         meshes.check_batch(size, run.mesh)
-        if test.whole and size < test.num_examples:
-            raise InputError("config.data.batch_size", size, f"at least {test.num_examples}, the test split's records")
-        order = "whole" if test.whole else "shuffled"
         batch = data.batch_specs(
-            test, run.config.views, seed=run.config.seed, batch_size=size, order=order, views=run.parts.views
+            test, run.config.views, seed=run.config.seed, batch_size=size, order="each", views=run.parts.views
         )
         _same_shapes("config.views", run.abstract_batch["views"], batch["views"])
     if spec.views and spec.labels and not train.labels[spec.labels]:
@@ -67,12 +64,9 @@ def check(several: Run, train: data.Source, test: data.Source) -> None:
     for view, of in spec.views.items():
         seen = None
         for source in (train, test):
-            if source.whole and spec.batch_size < source.num_examples:
-                allowed = f"at least {source.num_examples}: records of {source.name} refer to each other"
-                raise InputError("config.evaluate.batch_size", spec.batch_size, allowed)
             specs = data.batch_specs(
                 source, {view: of}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
-                order="whole" if source.whole else "shuffled", where="config.evaluate.views",
+                order="each", where="config.evaluate.views", size_field="config.evaluate.batch_size",
             )  # fmt: skip
             if seen is not None:
                 _same_shapes("config.evaluate.views", seen, specs["views"])
@@ -202,7 +196,13 @@ class Evaluation:
         total: dict[str, float] = {}
         count: dict[str, float] = {}
         for local in data.evaluation_batches(
-            self.splits["test"], spec, seed=seed, batch_size=size, rows=rows, views=self.run.parts.views
+            self.splits["test"],
+            spec,
+            seed=seed,
+            batch_size=size,
+            rows=rows,
+            views=self.run.parts.views,
+            size_field="config.data.batch_size",
         ):
             batch = sharding.to_global(local, shards, rows, size)
             metrics, counted = jax.device_get(self._objectives(state, evaluated_params(state), batch))
@@ -268,6 +268,41 @@ class Evaluation:
         return results
 
 
+def restored(
+    folder: str | pathlib.Path,
+    config: Any,
+    *,
+    parts: Parts | None = None,
+    step: int | None = None,
+    splits: tuple[str, ...] = ("train", "test"),
+) -> tuple[Run, dict[str, data.Source], TrainState]:
+    """A run of a workdir, its data and its state, to be read; a run that is training there is not disturbed.
+
+    Args:
+      folder: the workdir.
+      config: its config, completed; what is evaluated may differ from the frozen one.
+      parts: the tables of parts, where the run had some of its own.
+      step: which checkpoint; None: the newest.
+      splits: which sources to open; train always is, for a checkpoint names its data.
+
+    Returns:
+      (run, {split: source}, state).
+
+    Raises:
+      InputError: no checkpoint, or another data set than it was trained on.
+    """
+    parts = parts or Parts()
+    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
+    sources = {
+        s: data.open_source(config.data, config.data[f"{s}_split"], parts.sources)
+        for s in dict.fromkeys(("train", *splits))
+    }
+    run = build(config, parts, sources["train"], meshes.make_mesh(config.mesh))
+    # Read-only: the run may be training, and the checkpoint that it is writing must stay.
+    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(sources["train"]), read_only=True)
+    return run, sources, checkpoints.restore(run.abstract, run.shardings, step)
+
+
 def evaluate_workdir(
     folder: str | pathlib.Path,
     *,
@@ -287,16 +322,8 @@ def evaluate_workdir(
       InputError: no run there, no checkpoint, or another data set than it was trained on.
     """
     config = configs.complete(workdir.resume_config(folder))
-    parts = parts or Parts()
-    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
-    train, test = (
-        data.open_source(config.data, s, parts.sources) for s in (config.data.train_split, config.data.test_split)
-    )
-    run = build(config, parts, train, meshes.make_mesh(config.mesh))
-    # Read-only: the run may be training, and the checkpoint that it is writing must stay.
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(train), read_only=True)
-    state = checkpoints.restore(run.abstract, run.shardings, step)
-    return Evaluation(run, train, test, say=say).full(state)
+    run, sources, state = restored(folder, config, parts=parts, step=step)
+    return Evaluation(run, sources["train"], sources["test"], say=say).full(state)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from hcl_jax import config as configs
-from hcl_jax import objectives
+from hcl_jax import memory, objectives
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.towers import head_order, with_read
 
@@ -420,8 +420,9 @@ def _memory(c: Mapping[str, Any], made: set[str]) -> None:
             _mapping(where, s)
             _one_of(f"{where}.kind", s["kind"], fields)
             _same_fields(where, s, fields[s["kind"]])
-            names = (s["reads"],) if isinstance(s["reads"], str) else s["reads"]
-            _list(f"{where}.reads", names or None, "a name, or a list of names")
+            if not isinstance(s["reads"], str):
+                _list(f"{where}.reads", s["reads"] or None, "a name, or a list of names")
+            names = memory.reads(s)
             for name in names:
                 _reference(f"{where}.reads", name, made, c)
                 reference = objectives.parse(name)

@@ -77,12 +77,14 @@ def batch_specs(
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
     where: str = "config.views",
+    size_field: str = "config.data.batch_size",
 ) -> Batch:
-    """Shapes and dtypes of a whole training batch; reads no record.
+    """Shapes and dtypes of a whole batch; reads no record.
 
     Args:
-      source, views_config, seed, batch_size, order, views, keep_draws: as for `batches`.
-      where: the config field of the views, for messages.
+      source, views_config, seed, batch_size, order, views, keep_draws: as for `batches`; the order "each" gives the
+        batches of `evaluation_batches`.
+      where, size_field: the config fields of the views and of batch_size, for messages.
 
     Returns:
       A batch of jax.ShapeDtypeStruct with leading axis B.
@@ -91,7 +93,7 @@ def batch_specs(
       InputError: a view whose shape differs from record to record.
     """
     local = _checked(source, views_config, np.arange(batch_size), batch_size, where)
-    positions = _positions(source, seed, batch_size, local, order)
+    positions = _positions(source, seed, batch_size, local, order, size_field)
     stream = _stream(source, views_config, positions, seed, batch_size, local, (0, 1), views, keep_draws, where)
     for name, view in stream.element_spec["views"].items():
         for leaf in tf.nest.flatten(view):
@@ -115,6 +117,7 @@ def evaluation_batches(
     seed: int = 0,
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
+    size_field: str = "config.evaluate.batch_size",
 ) -> Iterator[Batch]:
     """The local rows of the batches that hold every record once, in order; the last batch is filled up.
 
@@ -126,6 +129,7 @@ def evaluation_batches(
       seed: of the ops that draw random numbers, and of `missing`.
       views: op name -> function.
       keep_draws: whether a view keeps the random numbers it drew.
+      size_field: the config field of batch_size, for messages.
 
     Returns:
       ceil(N / B) NumPy batches as `batches` gives them. A row past the end has index -1, labels -1 and no view.
@@ -134,39 +138,37 @@ def evaluation_batches(
       InputError: as `batches`.
     """
     local = _checked(source, views_config, rows, batch_size)
-    if source.whole and batch_size < source.num_examples:
-        allowed = f"at least {source.num_examples}: records of {source.name} refer to each other"
-        raise InputError("config.evaluate.batch_size", batch_size, allowed)
-    positions = _in_order(source.num_examples, batch_size, local)
+    positions = _positions(source, seed, batch_size, local, "each", size_field)
     steps = (0, -(-source.num_examples // batch_size))
     stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws)
     return _numpy(stream.as_numpy_iterator(), source, views_config, positions, 0)
 
 
-def _in_order(num_examples: int, batch_size: int, local: np.ndarray) -> Positions:
-    def positions(step: Any) -> tuple[Any, Any]:
-        place = step * batch_size + tf.constant(local, tf.int64)
-        return tf.minimum(place, num_examples - 1), place < num_examples
-
-    return positions
-
-
-def _positions(source: Source, seed: int, batch_size: int, local: np.ndarray, order: str) -> Positions:
+def _positions(
+    source: Source,
+    seed: int,
+    batch_size: int,
+    local: np.ndarray,
+    order: str,
+    size_field: str = "config.data.batch_size",
+) -> Positions:
+    """Where the records of a step stand: "shuffled" by epoch, the "whole" set in every step, or "each" record once."""
     num_examples = source.num_examples
-    if source.whole and order != "whole":
-        raise InputError("config.data.order", repr(order), f"'whole': records of {source.name} refer to each other")
-    if order == "whole":
-        if batch_size < num_examples:
-            raise InputError(
-                "config.data.batch_size", batch_size, f"at least {num_examples}, all records: data.order is whole"
-            )
-        first = _in_order(num_examples, batch_size, local)
-        return lambda step: first(0 * step)
+    refer = f"records of {source.name} refer to each other"
+    if source.whole and order == "shuffled":
+        raise InputError("config.data.order", repr(order), f"'whole': {refer}")
+    if batch_size < num_examples and (source.whole or order == "whole"):
+        why = ", all records: data.order is whole" if order == "whole" else f": {refer}"
+        raise InputError(size_field, batch_size, f"at least {num_examples}{why}")
 
-    def positions(step: Any) -> tuple[Any, None]:
+    def shuffled(step: Any) -> tuple[Any, None]:
         return orders.records(step * batch_size + tf.constant(local, tf.int64), num_examples, seed), None
 
-    return positions
+    def in_order(step: Any) -> tuple[Any, Any]:
+        place = (0 if order == "whole" else step) * batch_size + tf.constant(local, tf.int64)
+        return tf.minimum(place, num_examples - 1), place < num_examples
+
+    return shuffled if order == "shuffled" else in_order
 
 
 def _checked(
