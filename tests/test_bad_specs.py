@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from refusals import refused
 from worlds import batch_of, bind, two_views
 
 from hcl_jax import config as configs
@@ -149,13 +150,6 @@ SMALL = [
     "--config.evaluate.baselines=false",
     "--config.evaluate.per_class=()",
 ]
-
-
-def refused(capsys, *flags):
-    assert main([str(f) for f in flags]) == 2
-    text = capsys.readouterr().err.strip()
-    assert text.startswith("hcl_jax: ") and "\n" not in text, text
-    return text
 
 
 @pytest.mark.parametrize(

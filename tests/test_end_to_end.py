@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from refusals import refused
 
 from hcl_jax import evaluation
 from hcl_jax.config import load
@@ -133,13 +134,6 @@ def test_steps_need_no_data_and_no_workdir(tmp_path, monkeypatch):
 def test_profile_writes_a_trace(tmp_path):
     assert run("--config.train.steps=8", "--profile", f"--workdir={tmp_path / 'w'}", "--config.evaluate.views={}") == 0
     assert list((tmp_path / "w" / "profile").rglob("*.xplane.pb"))
-
-
-def refused(capsys, *flags):
-    assert main([str(f) for f in flags]) == 2
-    text = capsys.readouterr().err.strip()
-    assert text.startswith("hcl_jax: ") and "\n" not in text, text
-    return text
 
 
 @pytest.mark.parametrize(

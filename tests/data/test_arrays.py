@@ -7,16 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from refusals import refused_source as refused
 
 from hcl_jax import data
 from hcl_jax.data import arrays, source
-from hcl_jax.errors import InputError
-
-
-def refused(pattern, config, split="train"):
-    with pytest.raises(InputError, match=pattern) as error:
-        data.open_source(config, split)
-    assert "\n" not in str(error.value)
 
 
 def everything(made):

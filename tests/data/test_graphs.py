@@ -4,18 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+from refusals import refused_source as refused
 
 from hcl_jax import data
 from hcl_jax.data import graphs
-from hcl_jax.errors import InputError
 
 EDGES = [(0, 1), (1, 0), (3, 1), (1, 3), (2, 0), (4, 4), (0, 2)]
-
-
-def refused(pattern, config, split="train"):
-    with pytest.raises(InputError, match=pattern) as error:
-        data.open_source(config, split)
-    assert "\n" not in str(error.value)
 
 
 def everything(made):

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from refusals import refused_source as refused
 
 from hcl_jax import data
 from hcl_jax.errors import InputError
@@ -19,12 +20,6 @@ def write(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     encode = tf.io.encode_png if path.suffix == ".png" else tf.io.encode_jpeg
     path.write_bytes(encode(pixels).numpy())
-
-
-def refused(pattern, config, split="train"):
-    with pytest.raises(InputError, match=pattern) as error:
-        data.open_source(config, split)
-    assert "\n" not in str(error.value)
 
 
 def one_batch(source, views, size, **more):
