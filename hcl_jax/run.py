@@ -147,7 +147,7 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
     )
     towers = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), abstract_batch), 0)
     optimizer = make_optimizer(
-        _with_frozen(config),
+        _with_frozen(config, towers.params),
         towers.params,
         steps=steps,
         batch_size=batch_size,
@@ -159,10 +159,11 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
     return Run(config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch)
 
 
-def _with_frozen(config: Any) -> Any:
+def _with_frozen(config: Any, params: Any) -> Any:
     """The optimizer's fields, with rules that freeze what init_from brings in where the recipe asks for that, and the
     encoders of frozen towers."""
-    rules = [(f"^{name}/encoder/", 0.0) for name, spec in config.towers.items() if spec.frozen]
+    frozen = [name for name, spec in config.towers.items() if spec.frozen and jax.tree.leaves(params[name]["encoder"])]
+    rules = [(f"^{name}/encoder/", 0.0) for name in frozen]
     if config.init_from.frozen:
         kept = "|".join(f"(?:{p})" for p in config.init_from.exclude)
         guard = f"^(?!.*(?:{kept}))" if kept else "^"

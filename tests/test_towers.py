@@ -7,7 +7,7 @@ import pytest
 from worlds import batch_of, bind, two_views
 
 from hcl_jax import config as configs
-from hcl_jax import towers
+from hcl_jax import data, towers
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.encoders import Rows
 from hcl_jax.parallel import mesh as meshes
@@ -143,3 +143,18 @@ def test_views_whose_rows_refer_to_rows_go_apart(many):
             assert np.abs(joint[view]["h"] - alone[view]["h"]).max() > 1e-3, "one batch, one mean"
         else:
             np.testing.assert_allclose(joint[view]["h"], alone[view]["h"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_tower_whose_encoder_has_no_parameters_trains_its_heads():
+    c = configs.load("second_stage:linear")
+    c.towers.head.frozen, c.data.batch_size, c.train.steps = True, 16, 2
+    c = configs.complete(c)
+    source = data.random_like(c.data, c.views)
+    run = build(c, Parts(), source, meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}))
+    state = run.init()
+    before = jax.tree.map(np.asarray, state.params["head"]["heads"])
+    for batch in global_batches(run, source, 0, 2):
+        state, metrics = run.step()(state, batch)
+    assert np.isfinite(metrics["loss"])
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(state.params["head"]["heads"]), strict=True):
+        assert np.any(a != b)
