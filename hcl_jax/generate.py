@@ -25,6 +25,7 @@ import numpy as np
 from hcl_jax import config as configs
 from hcl_jax.command import read_config, with_overrides
 from hcl_jax.data.generated import ARRAYS, DTYPES, SETTINGS, hashes_of, read_settings
+from hcl_jax.data.pipeline import ordered
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import VIEWS, make_view
@@ -214,10 +215,7 @@ def _chunk(make: Callable, source: Source, view: Mapping[str, Any], start: int, 
 
 
 def _blocks(make: Callable, start: int, stop: int, source: Source) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    options = tf.data.Options()
-    options.deterministic = True
-    stream = tf.data.Dataset.range(start, stop).map(make, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-    stream = stream.with_options(options).as_numpy_iterator()
+    stream = ordered(make, start, stop).as_numpy_iterator()
     for block in range(start, stop):
         try:
             yield block, next(stream)

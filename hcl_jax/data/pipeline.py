@@ -227,7 +227,11 @@ def _stream(
         batch["index"] = tf.cast(index if real is None else tf.where(real, index, -1), tf.int32)
         return batch
 
-    start, stop = steps
+    return ordered(make, *steps)
+
+
+def ordered(make: Callable[[Any], Any], start: int, stop: int | None) -> Any:
+    """The tf.data stream of make(start), make(start + 1), ... in that order, several made at once; None never ends."""
     stream = tf.data.Dataset.range(start, np.iinfo(np.int64).max if stop is None else stop)
     stream = stream.map(make, num_parallel_calls=min(os.cpu_count() or 1, PARALLEL), deterministic=True).prefetch(AHEAD)
     options = tf.data.Options()

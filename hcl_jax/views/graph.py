@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hcl_jax.errors import InputError
+from hcl_jax.views.hashing import mix, uniform
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number
 
@@ -230,24 +231,10 @@ def _is_one_graph(x: Any, op: str, allowed: bool = True) -> bool:
 
 
 def _hashed(seed: Any, key: Any) -> Any:
-    """Uniform numbers in [0, 1) from two random numbers [..., 2] and whole numbers [...]: float64 like `key`.
-
-    splitmix64 of the key and the seed: Steele, Lea, Flood 2014, figure 17.
-    """
+    """Uniform numbers in [0, 1) from two random numbers [..., 2] and whole numbers [...]: float64 like `key`."""
     bits = tf.cast(seed * 2.0**24, tf.uint64)  # float32 draws have 24 bits at most
-    word = _mix(bits[..., 0] * tf.constant(2**24, tf.uint64) + bits[..., 1])
-    mixed = _mix(tf.cast(key, tf.uint64) ^ word)
-    return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
-
-
-def _mix(value: Any) -> Any:
-    def shifted(z: Any, by: int) -> Any:
-        return z ^ tf.bitwise.right_shift(z, tf.constant(by, tf.uint64))
-
-    z = value + tf.constant(0x9E3779B97F4A7C15, tf.uint64)
-    z = shifted(z, 30) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
-    z = shifted(z, 27) * tf.constant(0x94D049BB133111EB, tf.uint64)
-    return shifted(z, 31)
+    word = mix(bits[..., 0] * tf.constant(2**24, tf.uint64) + bits[..., 1])
+    return uniform(tf.cast(key, tf.uint64), word)
 
 
 def _share(drawn: Any, there: Any, p: float) -> Any:

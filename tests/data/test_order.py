@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.data import order
+from hcl_jax.views import hashing
 from hcl_jax.views.lazy import tf
 
 MASK = (1 << 64) - 1
@@ -23,7 +24,7 @@ def splitmix(z):
 def test_mix_is_splitmix64():
     values = [0, 1, 2**32, 2**63 + 5, MASK]
     np.testing.assert_array_equal(
-        order.mix(tf.constant(values, tf.uint64)).numpy(), np.array([splitmix(v) for v in values], np.uint64)
+        hashing.mix(tf.constant(values, tf.uint64)).numpy(), np.array([splitmix(v) for v in values], np.uint64)
     )
 
 
