@@ -3,12 +3,12 @@
 import csv
 import gzip
 import os
-import zipfile
 import zlib
 from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.npz import read_npz
 from hcl_jax.data.source import Arrays, as_text, folder_of, unknown_split
 from hcl_jax.errors import InputError, nearest
 
@@ -131,19 +131,8 @@ def npz(data: Any, split: str) -> Arrays:
     is a label, and `index`, the examples' numbers, is passed over.
     """
     folder = folder_of(data, "<split>.npz")
-    path = _split_file(folder, split, (".npz",))
-    try:
-        with open(path, "rb") as file:  # np.load leaves a file open that it cannot read
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                raise InputError(path, "one array without a name (.npy)", "an .npz as np.savez writes it")
-            arrays = {k: loaded[k] for k in loaded.files}
-    except InputError:
-        raise
-    except ValueError:  # NumPy refuses with it what only unpickling could read
-        raise InputError(path, "pickled objects, or no .npz at all", "plain arrays of numbers or text") from None
-    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(path, f"an unreadable file ({error})", "an .npz as np.savez writes it") from None
+    path = split_file(folder, split, (".npz",))
+    arrays = read_npz(path)
     named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
     fields, labels = {}, {}
     embedded = "features" in arrays
@@ -205,7 +194,7 @@ def text_table(data: Any, split: str) -> Arrays:
     """
     folder = folder_of(data, "<split>.csv")
     texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
-    table = _table(_split_file(folder, split, (".csv", ".tsv")), (*texts, *labels))
+    table = _table(split_file(folder, split, (".csv", ".tsv")), (*texts, *labels))
     kept = {}
     for label in labels:
         words = set(table[label])
@@ -231,7 +220,8 @@ def columns_of(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
+def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
+    """`<folder>/<split><ending>` with the first ending that is there. Raises InputError when there is none."""
     files = sorted(f for f in os.listdir(folder) if f.endswith(endings))
     if not files:
         raise InputError("config.data.dir", f"no {' or '.join(endings)} file in {folder}", f"<split>{endings[0]}")

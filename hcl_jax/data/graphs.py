@@ -6,15 +6,14 @@ what they hold. Two generated sets need no files: "blocks" and "motifs".
 
 import glob
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.npz import read_npz
 from hcl_jax.data.source import Arrays, folder_of, unknown_split
-from hcl_jax.errors import InputError, nearest
+from hcl_jax.errors import InputError
 
 NODE_SPLITS = ("train", "validation", "test")
 GRAPH_SPLITS = ("train", "test", "all")
@@ -257,20 +256,7 @@ def _npz_path(folder: str) -> str:
 
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as file:  # np.load leaves a file open that it cannot read
-            loaded = np.load(file, allow_pickle=False)
-            names = getattr(loaded, "files", ())
-            for key in KEYS:
-                if key not in names:
-                    raise InputError(path, f"no array {key!r}", f"{', '.join(KEYS)}; there: {nearest(key, names)}")
-            arrays = {key: loaded[key] for key in KEYS}
-    except InputError:
-        raise
-    except ValueError:  # NumPy refuses with it what only unpickling could read
-        raise InputError(path, "pickled objects, or no .npz at all", "plain arrays of numbers") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(path, f"an unreadable file ({error})", "an .npz as np.savez writes it") from None
+    arrays = read_npz(path, KEYS)
     for key, array in arrays.items():
         if key != "feature_values" and array.dtype.kind not in "iu" and array.size:
             raise InputError(f"{path}: {key}", f"dtype {array.dtype}", "whole numbers")

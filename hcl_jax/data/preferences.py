@@ -3,13 +3,12 @@
 A record is two sequences of token ids: `prompt separator response padding`, 0 padding and 1 the separator.
 """
 
-import os
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.arrays import split_file
+from hcl_jax.data.npz import read_npz
 from hcl_jax.data.source import Arrays, folder_of, unknown_split
 from hcl_jax.errors import InputError
 
@@ -29,7 +28,7 @@ def preferences(data: Any, split: str) -> Arrays:
     % of them and nobody can do better. The test split is noisy in the same way.
     """
     if data.dir:
-        arrays = _read(_path(folder_of(data, "<split>.npz with chosen and rejected"), split))
+        arrays = _read(split_file(folder_of(data, "<split>.npz with chosen and rejected"), split, (".npz",)))
         return _arrays(*arrays, "", "")
     if split not in RECORDS:
         raise unknown_split(split, tuple(RECORDS), data.name)
@@ -84,32 +83,9 @@ def _arrays(chosen: np.ndarray, rejected: np.ndarray, licence: str, citation: st
     return Arrays({"chosen": chosen, "rejected": rejected}, {}, {}, licence, citation)
 
 
-def _path(folder: str, split: str) -> str:
-    files = sorted(f for f in os.listdir(folder) if f.endswith(".npz"))
-    if not files:
-        raise InputError("config.data.dir", f"no .npz file in {folder}", "<split>.npz with chosen and rejected")
-    if f"{split}.npz" not in files:
-        raise unknown_split(split, [f.removesuffix(".npz") for f in files], folder)
-    return os.path.join(folder, f"{split}.npz")
-
-
 def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
-    allowed = "an .npz with the keys chosen and rejected"
-    try:
-        with open(path, "rb") as file:  # np.load leaves a file open that it cannot read
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                raise InputError(path, "one array without a name (.npy)", allowed)
-            arrays = {k: loaded[k] for k in loaded.files}
-    except InputError:
-        raise
-    except ValueError:  # NumPy refuses with it what only unpickling could read
-        raise InputError(path, "pickled objects, or no .npz at all", allowed) from None
-    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(path, f"an unreadable file ({error})", allowed) from None
+    arrays = read_npz(path, KEYS)
     for key in KEYS:
-        if key not in arrays:
-            raise InputError(path, f"the keys {', '.join(sorted(arrays)) or 'none'}", "chosen and rejected")
         value = arrays[key]
         if value.ndim != 2 or value.dtype.kind not in "ui":
             raise InputError(f"{path}: {key}", f"{value.dtype} of shape {value.shape}", "ids, whole numbers [N, T]")

@@ -110,7 +110,7 @@ def test_other_files(config, tmp_path):
 
     refused("no .npz file")
     np.savez(tmp_path / "train.npz", chosen=CHOSEN)
-    refused("found the keys chosen; allowed: chosen and rejected")
+    refused("found no array 'rejected'; allowed: chosen, rejected; there: chosen")
     refused("'test'; allowed: train", split="test")
     (tmp_path / "train.npz").write_bytes(b"PK\x03\x04 no")
     refused("found an unreadable file|found pickled")
