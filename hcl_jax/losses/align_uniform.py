@@ -60,7 +60,7 @@ def _uniformity(x: Array, valid: Array, t: float | Array, engine: Engine) -> Arr
     """|x_i - x_j|^2 = 2 - 2 x_i . x_j on the sphere, so the sum over pairs is a softmax denominator at scale 2 t."""
     ids = jnp.where(valid, 0, -1)
     t = jnp.asarray(t, x.dtype)
-    sums = engine.softmax_rows(x * (2 * t), x, query_ids=ids, key_ids=ids, same=True)
+    sums = engine.softmax_rows(x * jnp.sqrt(2 * t), query_ids=ids)
     pairs = jnp.sum(sums.key_count)
     some = pairs > 0
     lse = jax.nn.logsumexp(jnp.where(some, sums.lse, 0), where=jnp.where(some, sums.key_count > 0, True))

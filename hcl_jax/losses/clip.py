@@ -44,10 +44,8 @@ def clip(
     ids = rows.row_ids(ids, n)
     valid = rows.valid_rows(ids, n)
     x, y = rows.unit(image, valid), rows.unit(text, valid)
-    scale = jnp.asarray(scale, x.dtype)
-    there = rows.softmax_loss(engine.softmax_rows(x * scale, y, query_ids=ids, key_ids=ids))
-    back = rows.softmax_loss(engine.softmax_rows(y * scale, x, query_ids=ids, key_ids=ids))
-    return rows.mean((there + back) / 2, valid, row_weights)
+    there, back = engine.softmax_both(x * jnp.asarray(scale, x.dtype), y, a_ids=ids, b_ids=ids)
+    return rows.mean((rows.softmax_loss(there) + rows.softmax_loss(back)) / 2, valid, row_weights)
 
 
 def clip_top1(

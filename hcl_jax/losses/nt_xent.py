@@ -52,9 +52,7 @@ def nt_xent(
     valid = rows.valid_rows(ids, n)
     u = rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)])
     both = rows.interleave([ids, ids])
-    sums = engine.softmax_rows(
-        u / jnp.asarray(temperature, u.dtype), u, query_ids=both, key_ids=both, same=True, over=denominator
-    )
+    sums = engine.softmax_rows(rows.cooled(u, temperature), query_ids=both, over=denominator)
     halves = rows.softmax_loss(sums).reshape(n, 2)
     values = jnp.sum(halves, axis=1) if convention == "sum_of_halves" else jnp.mean(halves, axis=1)
     return rows.mean(values, valid, row_weights)
@@ -85,6 +83,6 @@ def nt_xent_top1(
     valid = rows.valid_rows(ids, n)
     u = rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)])
     both = rows.interleave([ids, ids])
-    best = engine.best_rows(u, u, query_ids=both, key_ids=both, same=True)
+    best = engine.best_rows(u, query_ids=both)
     hits = (best.positive > best.negative).reshape(n, 2)
     return rows.mean(jnp.mean(hits, axis=1, dtype=u.dtype), valid, None)

@@ -81,6 +81,11 @@ def unit(x: Array, valid: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
 
 
+def cooled(u: Array, temperature: float | Array) -> Array:
+    """u / sqrt(t): rows whose products with each other are u_i . u_j / t, a symmetric matrix."""
+    return u * jax.lax.rsqrt(jnp.asarray(temperature, u.dtype))
+
+
 def interleave(views: list[Array]) -> Array:
     """V arrays [N, ...] as one [N V, ...], the V views of a row side by side.
 

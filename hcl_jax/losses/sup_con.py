@@ -48,11 +48,10 @@ def sup_con(
     valid = rows.valid_rows(ids, n)
     u = rows.interleave([rows.unit(view, valid) for view in views])
     all_ids = rows.interleave([ids] * len(views))
-    temperature = jnp.asarray(temperature, u.dtype)
-    sums = engine.softmax_rows(u / temperature, u, query_ids=all_ids, key_ids=all_ids, same=True)
+    sums = engine.softmax_rows(rows.cooled(u, temperature), query_ids=all_ids)
     values = jnp.mean(rows.softmax_loss(sums).reshape(n, len(views)), axis=1)
     loss = rows.mean(values, valid, row_weights)
     if base_temperature is None:
         return loss
     rows.check_positive("base_temperature", base_temperature)
-    return loss * (temperature / base_temperature)
+    return loss * (jnp.asarray(temperature, loss.dtype) / base_temperature)

@@ -44,12 +44,13 @@ def loops(query, key, query_ids, key_ids, same, over):
 @pytest.mark.parametrize("over", ["all", "negatives", "positives"])
 @pytest.mark.parametrize("same", [False, True])
 def test_rows_against_loops(over, same):
-    query, query_ids = (KEY * 3, KEY_IDS) if same else (QUERY, QUERY_IDS)
-    ids = {"query_ids": query_ids, "key_ids": KEY_IDS, "same": same}
+    query, query_ids = (KEY, KEY_IDS) if same else (QUERY, QUERY_IDS)
     expected = loops(query, KEY, query_ids, KEY_IDS, same, over)
+    ids = {"query_ids": query_ids, "key_ids": None if same else KEY_IDS}
     with jax.enable_x64(True):
-        rows = dense().softmax_rows(jnp.asarray(query), jnp.asarray(KEY), over=over, **ids)
-        best = dense().best_rows(jnp.asarray(query), jnp.asarray(KEY), **ids)
+        key = None if same else jnp.asarray(KEY)
+        rows = dense().softmax_rows(jnp.asarray(query), key, over=over, **ids)
+        best = dense().best_rows(jnp.asarray(query), key, **ids)
     for found, wanted in zip((*rows, *best), expected, strict=True):
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
@@ -76,7 +77,7 @@ def test_excluded_logits_do_not_overflow():
     ids = jnp.asarray([0, 0, 1])
 
     def total(z):
-        return dense().softmax_rows(z, z, query_ids=ids, key_ids=ids, same=True, over="negatives").lse.sum()
+        return dense().softmax_rows(z, query_ids=ids, over="negatives").lse.sum()
 
     value, gradient = jax.value_and_grad(total)(z)
     assert np.isfinite(value) and np.isfinite(gradient).all()
@@ -84,7 +85,7 @@ def test_excluded_logits_do_not_overflow():
 
 def test_row_without_keys_has_no_gradient():
     def total(z):
-        rows = dense().softmax_rows(z, z, query_ids=jnp.array([0]), key_ids=jnp.array([0]), same=True)
+        rows = dense().softmax_rows(z, query_ids=jnp.array([0]))
         return rows.lse.sum() + rows.positive_sum.sum()
 
     value, gradient = jax.value_and_grad(total)(jnp.ones((1, 2)))
@@ -98,7 +99,7 @@ def test_an_engine_is_a_value():
 def test_products_ask_for_their_precision():
     def text(engine: Dense) -> str:
         ids = jnp.arange(R)
-        reduce = lambda q: engine.softmax_rows(q, q, query_ids=ids, key_ids=ids, same=True).lse  # noqa: E731
+        reduce = lambda q: engine.softmax_rows(q, query_ids=ids).lse  # noqa: E731
         return str(jax.make_jaxpr(jax.grad(lambda q: reduce(q).sum()))(jnp.asarray(QUERY, jnp.float32)))
 
     products = text(dense()).count("dot_general")
