@@ -93,6 +93,7 @@ def defaults() -> ConfigDict:
                 "steps": 0,  # 0 = from epochs
                 "epochs": 10.0,
                 "accumulate": 1,
+                "cache": 1,  # encoders in so many sub-batches, the loss of the whole batch
                 "seeds": 1,  # so many runs in one program, with seeds seed, seed + 1, ...
                 "compute_dtype": "float32",
                 "param_dtype": "float32",

@@ -1,40 +1,35 @@
 """The model of a run: towers and objectives bound into pure functions of the state and a batch.
 
-outputs  = towers(views)
-loss     = sum of weight * objective(outputs)
-step     : (state, batch) -> (state, metrics)
+step : (state, batch) -> (state, metrics)
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from hcl_jax import cached, objectives, towers
 from hcl_jax import memory as memories
-from hcl_jax import objectives, towers
 from hcl_jax.errors import InputError
+from hcl_jax.forward import Aux, Model, forward
 from hcl_jax.state import TrainState, named_key
 
 
-class Model(NamedTuple):
-    """The static parts of a run."""
-
-    towers: dict[str, towers.Tower]
-    objectives: Mapping[str, Mapping[str, Any]]
-    losses: Mapping[str, Callable]
-    measures: Mapping[str, Mapping[str, Callable]]
-    engine: Any
-    accumulate: int
-    steps: int
-    param_dtype: Any
-
-
 def build(
-    config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, measures: Mapping, engine: Any, steps: int
+    config: Any,
+    *,
+    encoders: Mapping,
+    heads: Mapping,
+    losses: Mapping,
+    measures: Mapping,
+    engine: Any,
+    steps: int,
+    ways: int = 1,
 ) -> Model:
-    """Binds a frozen config to the tables of parts."""
+    """Binds a frozen config to the tables of parts; `ways` is how many parts the mesh splits a batch into."""
     return Model(
         towers=towers.build(config, encoders, heads),
         objectives=config.objectives.to_dict(),
@@ -42,6 +37,8 @@ def build(
         measures=measures,
         engine=engine,
         accumulate=config.train.accumulate,
+        cache=config.train.cache,
+        ways=ways,
         steps=steps,
         param_dtype=jnp.dtype(config.train.param_dtype),
     )
@@ -74,7 +71,7 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
         key=key,
         skipped=jnp.zeros((), jnp.int32),
     )
-    _, aux = jax.eval_shape(lambda s, b: _forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
+    _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
     for name, tower in model.towers.items():
         memory[name] = {}
         for slot, spec in tower.memory.items():
@@ -98,94 +95,19 @@ def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, j
     return {v: jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, v), rows) for v in names}
 
 
-_other = jax.vmap(lambda key: named_key(key, "target"))
-
-
-class Aux(NamedTuple):
-    """What a forward pass leaves besides the loss."""
-
-    metrics: dict[str, jax.Array]
-    model_state: Any
-    target_stats: Any
-    written: Any  # {tower: {slot: (rows by reference, which are present)}}, for the memory
-
-
-def _forward(
-    model: Model,
-    state: TrainState,
-    params: Any,
-    batch: Mapping[str, Any],
-    keys: Mapping[str, jax.Array] | None,
-    memory: Any,
-    train: bool = True,
-) -> tuple[jax.Array, Aux]:
-    """Loss of one batch. With memory None only the outputs are wanted (shapes at initialisation)."""
-    outputs: dict[str, dict[str, jax.Array]] = {}
-    target: dict[str, dict[str, jax.Array]] = {}
-    model_state, target_stats = dict(state.model_state), {}
-    common = {"present": batch["present"], "keys": keys, "train": train}
-    for name, tower in model.towers.items():
-        made, model_state[name] = towers.apply(tower, params[name], model_state[name], batch["views"], **common)
-        outputs |= made
-        if tower.target is not None:
-            copy = jax.lax.stop_gradient(state.target[name])
-            made, stats = towers.apply(
-                tower,
-                copy["params"],
-                copy["batch_stats"],
-                batch["views"],
-                heads=towers.target_heads(tower),
-                # Dropout masks of its own.
-                **common | {"keys": None if keys is None else {v: _other(k) for v, k in keys.items()}},
-            )
-            target |= made
-            target_stats[name] = stats
-    sources: dict[str, Any] = {"batch": batch, "outputs": outputs, "target": target}
-    written = {
-        name: {slot: _rows_to_write(spec, **sources) for slot, spec in tower.memory.items()}
-        for name, tower in model.towers.items()
-    }
-    total, metrics = jnp.zeros((), jnp.float32), {}
-    if memory is not None:
-        for name, spec in model.objectives.items():
-            learned = params["objectives"][name]
-            value, extra = objectives.evaluate(
-                spec,
-                model.losses[spec["loss"]],
-                model.measures.get(spec["loss"], {}),
-                learned,
-                model.engine,
-                step=state.step,
-                memory=memory,
-                **sources,
-            )
-            total = total + objectives.weigh(spec, value, learned, state.step)
-            metrics[f"loss/{name}"] = value
-            metrics |= {f"{k}/{name}": v for k, v in extra.items()}
-        metrics |= objectives.spreads(model.objectives, batch=batch, outputs=outputs)
-    return total, Aux(metrics, model_state, target_stats, written)
-
-
-def _rows_to_write(spec: Mapping[str, Any], **sources: Any) -> tuple[list[jax.Array], list[jax.Array] | None]:
-    """The rows [B, D] that a slot takes from each of its references, and which of them are present (None: all)."""
-    names = memories.reads(spec)
-    rows = [jax.lax.stop_gradient(objectives.read(n, memory={}, **sources)) for n in names]
-    present, count = sources["batch"]["present"], rows[0].shape[0]
-    owners = [r.owner for r in map(objectives.parse, names) if r]
-    some = any(o in present for o in owners)
-    return rows, [present.get(o, jnp.ones(count, bool)) for o in owners] if some else None
-
-
 def train_step(
     model: Model, tx: optax.GradientTransformation, state: TrainState, batch: Mapping[str, Any]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count.
 
     With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
+    With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (cached.py).
     """
     k = model.accumulate
     keys = _keys(jax.random.fold_in(state.key, state.step), model, batch)
-    gradient = jax.value_and_grad(lambda p, s, b, key: _forward(model, s, p, b, key, state.memory), has_aux=True)
+    gradient: Callable[..., Any] = functools.partial(cached.gradient, model)
+    if model.cache == 1:
+        gradient = jax.value_and_grad(lambda p, s, b, key: forward(model, s, p, b, key, state.memory), has_aux=True)
 
     if k == 1:
         (loss, aux), grads = gradient(state.params, state, batch, keys)
@@ -273,7 +195,7 @@ def evaluate(
     model: Model, state: TrainState, params: Any, batch: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and the rows that each counts."""
-    _, aux = _forward(model, state, params, batch, None, state.memory, train=False)
+    _, aux = forward(model, state, params, batch, None, state.memory, train=False)
     rows = {name: objectives.counted(spec, batch) for name, spec in model.objectives.items()}
     every = jnp.sum(batch["index"] >= 0)
     return aux.metrics, {name: rows.get(name.rpartition("/")[2], every) for name in aux.metrics}

@@ -144,6 +144,7 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
         measures=parts.measures,
         engine=dense(),
         steps=steps,
+        ways=meshes.batch_ways(mesh) if config.train.seeds == 1 else 1,
     )
     towers = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), abstract_batch), 0)
     optimizer = make_optimizer(

@@ -110,6 +110,20 @@ def _groups(tower: Tower, inputs: Mapping[str, Any]) -> list[list[str]]:
     return list(groups.values())
 
 
+def together(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
+    """The views of a tower by the pass that they share; running statistics move from pass to pass.
+
+    Raises:
+      InputError: rows of a view refer to each other (the nodes of one graph), so that no part of them can go alone.
+    """
+    inputs = _inputs(tower, views)
+    apart = getattr(tower.encoder, "apart", lambda view: False)
+    for name, view in inputs.items():
+        if apart(view):
+            raise InputError("config.train.cache", "more than 1", f"1: rows of view {name} refer to each other")
+    return _groups(tower, inputs)
+
+
 def _stack(trees: list[Any]) -> Any:
     """[B, ...] per view -> [B V, ...], the views of a row side by side: no row leaves its device."""
     if len(trees) == 1:

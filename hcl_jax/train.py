@@ -116,6 +116,9 @@ def train_and_evaluate(
         k = config.train.accumulate
         if k > 1:
             log.say(f"accumulate {k}: {k} losses of {config.data.batch_size // k} rows each; negatives do not add up")
+        if config.train.cache > 1:
+            each = config.data.batch_size // k // config.train.cache
+            log.say(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
         if start < run.steps:
             compiled = lowered.compile()
             trace = folder / "profile" if profile and first else None

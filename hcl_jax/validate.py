@@ -168,6 +168,10 @@ def _numbers(c: Mapping[str, Any]) -> None:
         k >= 1 and data["batch_size"] % k == 0,
         f"a divisor of data.batch_size {data['batch_size']}",
     )
+    part, cache = data["batch_size"] // k, train["cache"]
+    _range(
+        "config.train.cache", cache, cache >= 1 and part % cache == 0, f"a divisor of the (accumulated) batch {part}"
+    )
     for field in ("compute_dtype", "param_dtype"):
         _one_of(f"config.train.{field}", train[field], ("float32", "bfloat16", "float16", "float64"))
     _range("config.optimizer.learning_rate", optimizer["learning_rate"], optimizer["learning_rate"] > 0, "> 0")
@@ -179,8 +183,9 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _range("config.optimizer.average", optimizer["average"], 0 <= optimizer["average"] <= 1, "0 <= x <= 1")
     _one_of("config.data.order", data["order"], ("shuffled", "whole"))
     _range("config.data.labelled", data["labelled"], 0 < data["labelled"] <= 1, "0 < x <= 1")
-    if data["order"] == "whole" and train["accumulate"] > 1:
-        raise InputError("config.train.accumulate", train["accumulate"], "1, for data.order is whole")
+    for field in ("accumulate", "cache"):
+        if data["order"] == "whole" and train[field] > 1:
+            raise InputError(f"config.train.{field}", train[field], "1, for data.order is whole")
     _range("config.train.seeds", train["seeds"], train["seeds"] >= 1, ">= 1")
     _one_of("config.evaluate.scaling", c["evaluate"]["scaling"], ("columns", "rows"))
     folds = c["evaluate"]["folds"]
