@@ -19,24 +19,188 @@ root), so that their gradients need no code here. Two sets of keys (a batch and 
 Legend: R query rows, K key rows, D features.
 """
 
+import dataclasses
+import logging
+import math
+from typing import Any
+
+import jax
+from jax import Array
+
+from hcl_jax.errors import InputError
 from hcl_jax.parallel.dense import Dense
-from hcl_jax.parallel.tiles import IGNORED, BestRows, Nearest, Over, SoftmaxRows
+from hcl_jax.parallel.mesh import BATCH_AXES
+from hcl_jax.parallel.ring import check_axes
+from hcl_jax.parallel.tiled import Tiled
+from hcl_jax.parallel.tiles import IGNORED, PRECISIONS, BestRows, Nearest, Over, SoftmaxRows
 
-__all__ = ["DENSE", "IGNORED", "BestRows", "Dense", "Engine", "Nearest", "Over", "SoftmaxRows", "dense"]
+__all__ = [
+    "DENSE",
+    "IGNORED",
+    "Auto",
+    "BestRows",
+    "Dense",
+    "Engine",
+    "Nearest",
+    "Over",
+    "SoftmaxRows",
+    "Tiled",
+    "auto",
+    "dense",
+    "ring",
+    "streamed",
+]
 
-Engine = Dense  # what a loss takes; a union once there are others
+
+@dataclasses.dataclass(frozen=True)
+class Auto:
+    """The engine that chooses between the others by bytes, for each call by its shapes; says which at trace time."""
+
+    mesh: jax.sharding.Mesh | None
+    axes: tuple[str, ...]
+    limit_bytes: int
+    precision: str
+
+    def chosen(self, rows: int, keys: int, itemsize: int) -> "Dense | Tiled":
+        """Dense where four R x K matrices of a device are within the limit; else ring, or streamed on one device."""
+        ways = 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
+        needed = 4 * -(-rows // ways) * keys * itemsize
+        engine: Dense | Tiled
+        if needed <= self.limit_bytes:
+            name, engine = "dense", Dense(self.precision)
+        elif ways == 1:
+            name, engine = "streamed", Tiled(None, self.precision)
+        else:
+            name, engine = f"ring over {ways}", Tiled(None, self.precision, self.mesh, self.axes)
+        logging.getLogger(__name__).info(
+            "engine auto: %d x %d similarities, %.0f MiB a device if dense (limit %.0f): %s",
+            *(rows, keys, needed / 2**20, self.limit_bytes / 2**20, name),
+        )
+        return engine
+
+    def _for(self, query: Array, key: Array | None) -> "Dense | Tiled":
+        return self.chosen(query.shape[0], (query if key is None else key).shape[0], query.dtype.itemsize)
+
+    def softmax_rows(self, query: Array, key: Array | None = None, **more: Any) -> SoftmaxRows:
+        """See `Dense.softmax_rows`."""
+        return self._for(query, key).softmax_rows(query, key, **more)
+
+    def softmax_both(self, a: Array, b: Array, **more: Any) -> tuple[SoftmaxRows, SoftmaxRows]:
+        """See `Dense.softmax_both`."""
+        return self._for(a, b).softmax_both(a, b, **more)
+
+    def sigmoid_rows(self, query: Array, key: Array, **more: Any) -> Array:
+        """See `Dense.sigmoid_rows`."""
+        return self._for(query, key).sigmoid_rows(query, key, **more)
+
+    def best_rows(self, query: Array, key: Array | None = None, **more: Any) -> BestRows:
+        """See `Dense.best_rows`."""
+        return self._for(query, key).best_rows(query, key, **more)
+
+    def nearest(self, query: Array, key: Array | None = None, **more: Any) -> Nearest:
+        """See `Dense.nearest`."""
+        return self._for(query, key).nearest(query, key, **more)
+
+
+Engine = Dense | Tiled | Auto  # what a loss takes
 DENSE = Dense()  # the default of every loss
 
 
 def dense(precision: str = "highest") -> Dense:
-    """The dense engine.
+    """The engine that makes the whole matrix.
 
     Args:
       precision: of the similarity products, as jax takes it. "highest" is float32 on every device; "default" is
         bfloat16 products on TPU and TF32 on recent GPUs, faster, and wrong in the third digit of a logit; "bfloat16"
-        is that on every device, with float32 sums.
+        rounds the factors on every device and adds up in float32.
 
     Returns:
-      Dense, hashable and static under jit.
+      An engine, hashable and static under jit.
+
+    Raises:
+      InputError: an unknown precision.
     """
-    return Dense(precision=str(precision))
+    return Dense(_precision(precision))
+
+
+def streamed(tile: int | None = None, precision: str = "highest") -> Tiled:
+    """The engine that forms the matrix tile by tile, each tile once; for one device.
+
+    Rows on a mesh give the same number, but every device then does all the work: use `ring` there.
+
+    Args:
+      tile: rows of a block; it must divide the rows. None: at most 1,024, blocks filled up.
+      precision: see `dense`.
+
+    Returns:
+      An engine, hashable and static under jit.
+
+    Raises:
+      InputError: a tile below 1, an unknown precision.
+    """
+    return Tiled(_tile(tile), _precision(precision))
+
+
+def ring(
+    mesh: jax.sharding.Mesh,
+    axes: str | tuple[str, ...] = BATCH_AXES,
+    tile: int | None = None,
+    precision: str = "highest",
+) -> Tiled:
+    """The engine of tiles on a mesh: each device holds its rows and at most two visiting blocks.
+
+    Args:
+      mesh: where the rows are.
+      axes: its axes that split the rows.
+      tile: rows of a block; it must divide the rows of a device. None: at most 1,024, blocks filled up.
+      precision: see `dense`.
+
+    Returns:
+      An engine, hashable and static under jit.
+
+    Raises:
+      InputError: an axis that the mesh lacks, a tile below 1, an unknown precision.
+    """
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    check_axes(mesh, axes)
+    return Tiled(_tile(tile), _precision(precision), mesh, axes)
+
+
+def auto(
+    mesh: jax.sharding.Mesh | None = None,
+    axes: str | tuple[str, ...] = BATCH_AXES,
+    limit_bytes: int = 2**30,
+    precision: str = "highest",
+) -> Auto:
+    """The engine that chooses by bytes: dense within the limit; else ring on a mesh, streamed on one device.
+
+    Args:
+      mesh: where the rows are; None: one device.
+      axes: its axes that split the rows.
+      limit_bytes: what four R x K matrices may take on a device.
+      precision: see `dense`.
+
+    Returns:
+      An engine, hashable and static under jit. Its choices go to the log `hcl_jax.parallel.similarity`.
+
+    Raises:
+      InputError: an axis that the mesh lacks, a limit below 0, an unknown precision.
+    """
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    if mesh is not None:
+        check_axes(mesh, axes)
+    if limit_bytes < 0:
+        raise InputError("limit_bytes", limit_bytes, "a number of bytes from 0")
+    return Auto(mesh, axes, int(limit_bytes), _precision(precision))
+
+
+def _precision(precision: str) -> str:
+    if precision not in PRECISIONS:
+        raise InputError("precision", repr(precision), ", ".join(PRECISIONS))
+    return precision
+
+
+def _tile(tile: int | None) -> int | None:
+    if tile is not None and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 1):
+        raise InputError("tile", repr(tile), "a number of rows from 1, or None")
+    return tile

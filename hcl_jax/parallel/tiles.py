@@ -11,6 +11,8 @@ from jax import Array
 
 IGNORED = -1  # the id of a row that is neither query nor key
 
+PRECISIONS = ("highest", "high", "default", "bfloat16")
+
 Over = Literal["all", "negatives", "positives"]
 
 
