@@ -11,7 +11,7 @@ def barlow_twins(
     za: Array,
     zb: Array,
     *,
-    off_diagonal: float = 0.0051,
+    redundancy_weight: float = 0.0051,
     scale: float = 1.0,
     epsilon: float = 1e-5,
     ids: Array | None = None,
@@ -20,12 +20,12 @@ def barlow_twins(
     """Redundancy reduction over the whole batch.
 
     C = A^T B / N,   A, B = (z - mean) / sqrt(var + epsilon) by feature
-    loss = scale [ sum_i (1 - C_ii)^2 + off_diagonal sum_{i != j} C_ij^2 ]
+    loss = scale [ sum_i (1 - C_ii)^2 + redundancy_weight sum_{i != j} C_ij^2 ]
 
     Args:
       za: first view, [N, D].
       zb: second view, [N, D]; row i is the same example as row i of za.
-      off_diagonal: lambda, weight of the redundancy term.
+      redundancy_weight: lambda, weight of the squares off the diagonal.
       scale: factor on the loss (1 as in the paper; solo-learn has 0.025).
       epsilon: added to the variance.
       ids: int [N]; -1 = ignored row, in no statistic. Other values change nothing.
@@ -49,5 +49,5 @@ def barlow_twins(
     c = ratio(cross(a, b, weight), count)
     diagonal = jnp.diagonal(c)
     off = jnp.where(jnp.eye(d, dtype=bool), 0, c)
-    loss = jnp.sum((1 - diagonal) ** 2) + off_diagonal * jnp.sum(off**2)
+    loss = jnp.sum((1 - diagonal) ** 2) + redundancy_weight * jnp.sum(off**2)
     return jnp.where(count > 0, scale * loss, 0)

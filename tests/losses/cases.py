@@ -101,7 +101,9 @@ CASES = {
     "next_token": Case("next_token", (LOGITS[0], WORDS[0], ANSWER[0].astype(np.int32)), {}, SPECIAL),
     "next_token, all": Case("next_token", (LOGITS[0], WORDS[0]), {}, {"smoothing": 0.1}),
     "barlow_twins": Case("barlow_twins", (A, B), {}, PLAIN),
-    "barlow_twins, ids": Case("barlow_twins", (A, B), {}, {"scale": 0.025, "ids": IDS, "row_weights": WHOLE}),
+    "barlow_twins, ids": Case(
+        "barlow_twins", (A, B), {}, {"scale": 0.025, "redundancy_weight": 0.02, "ids": IDS, "row_weights": WHOLE}
+    ),
     "vicreg": Case("vicreg", (A, B), {}, PLAIN),
     "vicreg, ids": Case("vicreg", (A, B), {}, {"convention": "sum", "ids": IDS, "row_weights": WHOLE}),
     "align_uniform": Case("align_uniform", (A, B), {}, PLAIN),

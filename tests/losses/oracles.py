@@ -152,7 +152,7 @@ def _repeated(z, ids, row_weights):
     return np.asarray([z[i] for i in kept], np.float64)
 
 
-def barlow_twins(za, zb, *, off_diagonal=0.0051, scale=1.0, epsilon=1e-5, ids=None, row_weights=None):
+def barlow_twins(za, zb, *, redundancy_weight=0.0051, scale=1.0, epsilon=1e-5, ids=None, row_weights=None):
     a, b = _repeated(za, ids, row_weights), _repeated(zb, ids, row_weights)
     n, d = a.shape
     loss = 0.0
@@ -160,7 +160,7 @@ def barlow_twins(za, zb, *, off_diagonal=0.0051, scale=1.0, epsilon=1e-5, ids=No
         for j in range(d):
             x, y = a[:, i] - sum(a[:, i]) / n, b[:, j] - sum(b[:, j]) / n
             c = sum(x * y) / n / math.sqrt(sum(x * x) / n + epsilon) / math.sqrt(sum(y * y) / n + epsilon)
-            loss += (1 - c) ** 2 if i == j else off_diagonal * c**2
+            loss += (1 - c) ** 2 if i == j else redundancy_weight * c**2
     return scale * loss
 
 
