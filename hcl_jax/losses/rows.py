@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.errors import InputError
-from hcl_jax.parallel.similarity import IGNORED, SoftmaxRows
+from hcl_jax.parallel.similarity import IGNORED, Nearest, SoftmaxRows
+from hcl_jax.parallel.tiles import lowest
 
 # Below a squared length of 1e-12 a vector is shrunk, not scaled up: a zero vector stays zero and its gradient finite.
 SMALLEST_SQUARE = 1e-12
@@ -37,6 +38,14 @@ def check_positive(name: str, value: Any) -> None:
         raise InputError(name, f"shape {jnp.shape(value)}", "one number")
     if not isinstance(value, jax.Array) and not 0 < float(value) < math.inf:
         raise InputError(name, value, "a number above 0")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Refuses a value that is not one number in 0..1, 1 excluded. Of a traced array only the rank is checked."""
+    if jnp.ndim(value) != 0:
+        raise InputError(name, f"shape {jnp.shape(value)}", "one number")
+    if not isinstance(value, jax.Array) and not 0 <= float(value) < 1:
+        raise InputError(name, value, "0 to below 1")
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -84,6 +93,11 @@ def unit(x: Array, valid: Array) -> Array:
 def cooled(u: Array, temperature: float | Array) -> Array:
     """u / sqrt(t): rows whose products with each other are u_i . u_j / t, a symmetric matrix."""
     return u * jax.lax.rsqrt(jnp.asarray(temperature, u.dtype))
+
+
+def nearest_rows(found: Nearest) -> tuple[Array, Array]:
+    """The row of the nearest key of each query [R], and whether there is one, bool [R]; from `engine.nearest`."""
+    return found.rows[:, 0], found.logits[:, 0] > lowest(found.logits.dtype)
 
 
 def interleave(views: list[Array]) -> Array:

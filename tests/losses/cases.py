@@ -1,7 +1,7 @@
 """One table of calls: every loss with its conventions, ids and weights, for the tests that hold for all of them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hcl_jax.losses import LOSSES
+from hcl_jax.losses import LOSSES, instance_graph
 from tests.losses import oracles
 
 N, D = 8, 4
+ORACLES = vars(oracles)
 
 
 class Case(NamedTuple):
@@ -23,6 +24,7 @@ class Case(NamedTuple):
     learned: dict[str, float | tuple[float, ...]]
     fixed: dict
     stopped: tuple[int, ...] = ()  # inputs that the loss stops gradients to
+    held: bool = False  # the loss stops gradients to something it makes: the oracle takes the inputs that it is made of
 
     @property
     def loss(self) -> Callable:
@@ -57,6 +59,8 @@ WORDS[0, 2, 3:] = WORDS[1, 5, 4:] = 0  # padding
 ANSWER = np.broadcast_to(np.arange(5) >= 2, (2, N, 5)) & (WORDS != 0)
 ANSWER[1, 4] = False  # no loser
 LOGITS = normal(12, 4, N, 5, 6)
+NEIGHBOURS = np.array([[0, 5], [-1, 2], [2, 2], [3, 1], [6, 3], [-1, -1], [7, 0], [4, -1]], np.int32)
+SHARES = np.array([[1.0, 0.5], [9.0, 1.0], [0.3, 0.2], [1, 1], [0.1, 2.0], [1, 1], [0.0, 4.0], [2.0, 1.0]])
 MASK = np.array([[1, 0], [0, 0], [1, 1], [1, 0], [0, 1], [1, 1], [1, 0], [0, 1]], bool)
 
 PLAIN: dict = {}
@@ -76,6 +80,22 @@ CASES = {
     "info_nce, batch and queue": Case("info_nce", (A, B, QUEUE), T, {"in_batch": True, **SPECIAL}),
     "info_nce, decoupled": Case("info_nce", (A, B), T, {"decoupled": True, **SPECIAL}),
     "info_nce, decoupled queue": Case("info_nce", (A, B, QUEUE), T, {"decoupled": True, **SPECIAL}),
+    "moco_v3": Case("moco_v3", (A, B, C, E), T, SPECIAL, stopped=(1, 3)),
+    "moco_v3, mean": Case("moco_v3", (A, B, C, E), T, {"convention": "mean"}, stopped=(1, 3)),
+    "nnclr": Case("nnclr", (A, B, C, E, QUEUE), T, SPECIAL, stopped=(0, 2, 4)),
+    "nnclr, both ways": Case("nnclr", (A, B, C, E, QUEUE), T, {"convention": "both_ways"}, stopped=(0, 2, 4)),
+    "multi_positive": Case("multi_positive", (A, B, NEIGHBOURS), T, PLAIN),
+    "multi_positive, weights": Case("multi_positive", (A, B, NEIGHBOURS, SHARES), T, SPECIAL, stopped=(3,)),
+    "decoupled": Case("decoupled", (A, B), T, SPECIAL),
+    "decoupled_weighted": Case("decoupled_weighted", (A, B), T, PLAIN, held=True),
+    "decoupled_weighted, ids": Case("decoupled_weighted", (A, B), T, {"sigma": 0.3, **SPECIAL}, held=True),
+    "debiased": Case("debiased", (A, B), {**T, "tau_plus": 0.05}, PLAIN),
+    "debiased, ids": Case("debiased", (A, B), T, {"tau_plus": 0.5, **SPECIAL}),
+    "hard_negative": Case("hard_negative", (A, B), {**T, "tau_plus": 0.05, "beta": 0.7}, PLAIN),
+    "hard_negative, ids": Case("hard_negative", (A, B), T, {"tau_plus": 0.3, "beta": 1.5, **SPECIAL}),
+    "triplet": Case("triplet", (A, B), {}, PLAIN),
+    "triplet, ids": Case("triplet", (A, B), {"margin": 1.5}, SPECIAL),
+    "triplet, given": Case("triplet", (A, B, C), {}, {"margin": 0.5, **SPECIAL}),
     "clip": Case("clip", (A, B), S, PLAIN),
     "clip, ids": Case("clip", (A, B), S, SPECIAL),
     "siglip": Case("siglip", (A, B), {"scale": 5.0, "bias": -3.0}, PLAIN),
@@ -106,8 +126,16 @@ CASES = {
     ),
     "vicreg": Case("vicreg", (A, B), {}, PLAIN),
     "vicreg, ids": Case("vicreg", (A, B), {}, {"convention": "sum", "ids": IDS, "row_weights": WHOLE}),
+    "w_mse": Case("w_mse", (A, B), {}, PLAIN),
+    "w_mse, ids": Case("w_mse", (A, B), {}, {"epsilon": 0.1, **SPECIAL}),
+    "spectral": Case("spectral", (A, B), {}, {"mu": 3.0}),
+    "spectral, ids": Case("spectral", (A, B), {}, {"mu": None, **SPECIAL}),
     "align_uniform": Case("align_uniform", (A, B), {}, PLAIN),
     "align_uniform, ids": Case("align_uniform", (A, B), {}, {"alpha": 1.5, "uniformity": 0.5, **SPECIAL}),
+    "koleo": Case("koleo", (A,), {}, PLAIN),
+    "koleo, ids": Case("koleo", (A,), {}, SPECIAL),
+    "bpr": Case("bpr", (A, B), {}, PLAIN),
+    "bpr, one pair": Case("bpr", (A[:, 0], B[:, 0]), {}, SPECIAL),
     "cross_entropy": Case("cross_entropy", (A, LABELS), {}, SPECIAL),
     "cross_entropy, tokens": Case("cross_entropy", (normal(5, N, 2, D), TOKENS), {}, {"smoothing": 0.1}),
     "mean_squared_error": Case("mean_squared_error", (A, B), {}, SPECIAL),
@@ -119,6 +147,14 @@ CASES = {
 ONE_EACH = (
     "nt_xent, ids",
     "info_nce, batch and queue",
+    "moco_v3",
+    "nnclr, both ways",
+    "multi_positive, weights",
+    "decoupled",
+    "decoupled_weighted, ids",
+    "debiased, ids",
+    "hard_negative, ids",
+    "triplet, ids",
     "clip, ids",
     "siglip, ids",
     "sup_con, two views",
@@ -127,7 +163,11 @@ ONE_EACH = (
     "byol",
     "barlow_twins, ids",
     "vicreg, ids",
+    "w_mse, ids",
+    "spectral, ids",
     "align_uniform, ids",
+    "koleo, ids",
+    "bpr",
     "cross_entropy",
     "mean_squared_error, mask",
     "dino",
@@ -137,10 +177,18 @@ ONE_EACH = (
     "next_token",
 )
 
-# Losses of two matrices [N, D] (or logits and classes), for the properties that such losses share.
+# Losses that can be called with two matrices [N, D] (see `paired`), for the properties that such losses share.
 PAIRED = (
     "nt_xent",
     "info_nce",
+    "moco_v3",
+    "nnclr",
+    "multi_positive",
+    "decoupled",
+    "decoupled_weighted",
+    "debiased",
+    "hard_negative",
+    "triplet",
     "clip",
     "siglip",
     "sup_con",
@@ -149,10 +197,19 @@ PAIRED = (
     "byol",
     "barlow_twins",
     "vicreg",
+    "w_mse",
+    "spectral",
     "align_uniform",
+    "koleo",
+    "bpr",
     "cross_entropy",
     "mean_squared_error",
     "swav",
+)
+# Their parameters for a temperature t.
+TEMPERED = (
+    *("nt_xent", "info_nce", "moco_v3", "nnclr", "multi_positive", "decoupled", "decoupled_weighted", "debiased"),
+    *("hard_negative", "sup_con", "multi_view"),
 )
 ELSEWHERE = ("swav", "ts2vec")  # whose values have a test file of their own
 
@@ -179,6 +236,34 @@ def evaluate(dtype: type, devices: int | None = None, names: tuple[str, ...] = t
         # Compiled without LLVM's optimisation: it takes half as long, and nothing here is slow.
         every = jax.jit(_all, compiler_options={"xla_backend_optimization_level": 0})
         return jax.device_get(every(inputs))
+
+
+def paired(name: str, table: Mapping[str, Callable] = LOSSES) -> Callable:
+    """The loss (or its measure, or its oracle) as a function of two matrices [N, D]."""
+    f = table[name]
+
+    def neighbours(a, b, **settings):
+        """Positives are data too: they follow the rows when these are shuffled or left out."""
+        if table is ORACLES:
+            graph = oracles.instance_graph(b, k=min(2, len(b) - 1), ids=settings.get("ids"))
+            return f(a, b, np.tile(np.arange(len(b)), (len(b), 1)), graph, **settings)
+        ids = settings.get("ids")
+        return f(a, b, *instance_graph(b, k=min(2, len(b) - 1), ids=ids), **settings)
+
+    def classes(a, b, **settings):
+        return f(a, jnp.argmax(jnp.nan_to_num(b), axis=1), **settings)
+
+    def support(a):
+        numbers = np.cos(np.arange(6 * a.shape[1])).reshape(6, -1)
+        return numbers if table is ORACLES else jnp.asarray(numbers, jnp.promote_types(a.dtype, jnp.float32))
+
+    return {
+        "moco_v3": lambda a, b, **settings: f(a, b, b, a, **settings),
+        "nnclr": lambda a, b, **settings: f(a, b, b, a, support(a), **settings),
+        "koleo": lambda a, b, **settings: f(a, **settings) + f(b, **settings),
+        "multi_positive": neighbours,
+        "cross_entropy": classes,
+    }.get(name, f)
 
 
 def _all(inputs: dict) -> dict:

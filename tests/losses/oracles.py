@@ -362,3 +362,197 @@ def next_token(logits, tokens, response=None, *, smoothing=0.0, ids=None, row_we
             if tokens[i, place] != 0 and (response is None or response[i, place]):
                 labels[i, place - 1] = tokens[i, place]
     return cross_entropy(logits, labels, smoothing=smoothing, ids=ids, row_weights=row_weights)
+
+
+def moco_v3(qa, kb, qb, ka, *, temperature, ids=None, row_weights=None, convention="two_tau"):
+    settings = {"temperature": temperature, "ids": ids, "row_weights": row_weights, "convention": convention}
+    return info_nce(qa, kb, **settings) + info_nce(qb, ka, **settings)
+
+
+def multi_positive(query, key, positives, weights=None, *, temperature, ids=None, row_weights=None):
+    n = len(query)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    q, k = _unit(query), _unit(key)
+    values = []
+    for i in range(n):
+        logits = {j: float(q[i] @ k[j]) / temperature for j in range(n) if ids[i] != -1 and ids[j] != -1}
+        listed = [(int(j), 1.0 if weights is None else float(weights[i, p])) for p, j in enumerate(positives[i])]
+        listed = [(j, w) for j, w in listed if j >= 0 and j in logits]
+        total = sum(w for _, w in listed)
+        value = _log_sum_exp(list(logits.values())) if total else 0.0
+        for j, w in listed:
+            value -= w / total * logits[j] if total else 0.0
+        values.append(value)
+    return _mean_rows(values, ids, row_weights)
+
+
+def instance_graph(z, *, k, ids=None):
+    """The rows of D^-1/2 (A + I) D^-1/2, normalised, as the full N x N matrix; zeros for ignored rows."""
+    n = len(z)
+    ids, _ = _defaults(n, ids, None)
+    u = _unit(z)
+    graph = np.zeros((n, n))
+    for i in range(n):
+        if ids[i] == -1:
+            continue
+        graph[i, i] = 1.0
+        others = sorted((-float(u[i] @ u[j]), j) for j in range(n) if j != i and ids[j] != -1)
+        for minus, j in others[:k]:
+            graph[i, j] = max(0.0, -minus)
+    degree = [sum(row) or 1.0 for row in graph]
+    made = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            made[i, j] = graph[i, j] / math.sqrt(degree[i] * degree[j])
+        made[i] = made[i] / (sum(made[i]) or 1.0)
+    return made
+
+
+def decoupled(za, zb, *, temperature, ids=None, row_weights=None):
+    return decoupled_weighted(za, zb, temperature=temperature, ids=ids, row_weights=row_weights, sigma=math.inf)
+
+
+def decoupled_weighted(za, zb, *, temperature, sigma=0.5, ids=None, row_weights=None, held=None):
+    """With `held`, the weights are those of these two arrays: no derivative passes through them."""
+    n = len(za)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    cosines = [float(x @ y) for x, y in zip(*map(_unit, held or (za, zb)), strict=True)]
+    kept = [math.exp(c / sigma) for c, row_id in zip(cosines, ids, strict=True) if row_id != -1]
+    w = [2 - math.exp(c / sigma) * len(kept) / sum(kept) for c in cosines] if kept else [1.0] * n
+    views = [_unit(za), _unit(zb)]
+    values = []
+    for i in range(n):
+        value = 0.0
+        for mine in (0, 1):
+            positives, negatives = [], []
+            for other in (0, 1):
+                for j in range(n):
+                    if (mine, i) == (other, j) or -1 in (ids[i], ids[j]):
+                        continue
+                    s = float(views[mine][i] @ views[other][j]) / temperature
+                    (positives if ids[i] == ids[j] else negatives).append(s)
+            if positives and negatives:
+                value += (_log_sum_exp(negatives) - w[i] * sum(positives) / len(positives)) / 2
+        values.append(value)
+    return _mean_rows(values, ids, row_weights)
+
+
+def debiased(za, zb, *, temperature, tau_plus=0.1, ids=None, row_weights=None):
+    return hard_negative(za, zb, temperature=temperature, tau_plus=tau_plus, beta=0.0, ids=ids, row_weights=row_weights)
+
+
+def hard_negative(za, zb, *, temperature, tau_plus=0.1, beta=1.0, ids=None, row_weights=None):
+    """The listing of the authors' code, on the plain exponentials, row by row."""
+    n = len(za)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    rows = [(row_id, u) for view in (za, zb) for row_id, u in zip(ids, _unit(view), strict=True)]
+    per_row = []
+    for i, (id_i, u_i) in enumerate(rows):
+        pos, neg = [], []
+        for k, (id_k, u_k) in enumerate(rows):
+            if k != i and -1 not in (id_i, id_k):
+                (pos if id_i == id_k else neg).append(math.exp(float(u_i @ u_k) / temperature))
+        if not pos:
+            per_row.append(0.0)
+            continue
+        ng = 0.0
+        if neg:
+            imp = [math.exp(beta * math.log(v)) for v in neg]
+            reweighted = sum(a * b for a, b in zip(imp, neg, strict=True)) / (sum(imp) / len(imp))
+            ng = (-tau_plus * len(neg) * sum(pos) / len(pos) + reweighted) / (1 - tau_plus)
+            ng = max(ng, len(neg) * math.exp(-1 / temperature))
+        per_row.append(math.log(sum(pos) + ng) - sum(math.log(v) for v in pos) / len(pos))
+    return _mean_rows([(per_row[i] + per_row[n + i]) / 2 for i in range(n)], ids, row_weights)
+
+
+def nnclr(za, pb, zb, pa, support, *, temperature, ids=None, row_weights=None, convention="mean"):
+    memory = [s for s in _unit(support) if s.any()]
+    if not memory:
+        return 0.0
+    total = 0.0
+    for z, p in ((za, pb), (zb, pa)):
+        nearest = []
+        for u in _unit(z):
+            distances = [float((u - s) @ (u - s)) for s in memory]
+            nearest.append(memory[distances.index(min(distances))])
+        settings = {"temperature": temperature, "ids": ids, "row_weights": row_weights}
+        there = info_nce(nearest, p, **settings)
+        total += there if convention == "mean" else (there + info_nce(p, nearest, **settings)) / 2
+    return total / 2
+
+
+def triplet(anchor, positive, negative=None, *, margin=0.2, ids=None, row_weights=None):
+    n = len(anchor)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    a, p = _unit(anchor), _unit(positive)
+    values = []
+    for i in range(n):
+        if negative is None:
+            others = [p[j] for j in range(n) if ids[j] not in (-1, ids[i])]
+        else:
+            others = [_unit(negative)[i]]
+        distances = [float((a[i] - x) @ (a[i] - x)) for x in others]
+        near = float((a[i] - p[i]) @ (a[i] - p[i]))
+        values.append(max(0.0, near - min(distances) + margin) if distances else 0.0)
+    return _mean_rows(values, ids, row_weights)
+
+
+def spectral(za, zb, *, mu=1.0, ids=None, row_weights=None):
+    n = len(za)
+    ids, row_weights = _defaults(n, ids, row_weights)
+
+    def shortened(z):
+        length = math.sqrt(float(z @ z))
+        return z if mu is None or length <= math.sqrt(mu) else z / length * math.sqrt(mu)
+
+    a, b = ([shortened(row) for row in z] for z in (za, zb))
+    loss = _mean_rows([-2 * float(x @ y) for x, y in zip(a, b, strict=True)], ids, row_weights)
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j and -1 not in (ids[i], ids[j])]
+    if pairs:
+        loss += sum(float(a[i] @ b[j]) ** 2 for i, j in pairs) / len(pairs)
+    return loss if mu is None else loss / mu
+
+
+def w_mse(za, zb, *, epsilon=1e-3, ids=None, row_weights=None):
+    """Whitened by the inverse Cholesky factor that Gram-Schmidt makes, not by a library's."""
+    ids, row_weights = _defaults(len(za), ids, row_weights)
+    keep = [i for i, row_id in enumerate(ids) if row_id != -1]
+    whitened = []
+    for z in (za, zb):
+        z = np.asarray(z, np.float64) - sum(z[i] for i in keep) / len(keep)
+        d = z.shape[1]
+        cov = sum(np.outer(z[i], z[i]) for i in keep) / (len(keep) - 1)
+        c = (1 - epsilon) * cov * d / sum(cov[j, j] for j in range(d)) + epsilon * np.eye(d)
+        lower = np.zeros((d, d))
+        for i in range(d):
+            for j in range(i + 1):
+                rest = c[i, j] - sum(lower[i, m] * lower[j, m] for m in range(j))
+                lower[i, j] = math.sqrt(rest) if i == j else rest / lower[j, j]
+        made = []
+        for row in z:
+            v = np.zeros(d)
+            for i in range(d):
+                v[i] = (row[i] - sum(lower[i, m] * v[m] for m in range(i))) / lower[i, i]
+            made.append(v)
+        whitened.append(_unit(made))
+    return _mean_rows([float((x - y) @ (x - y)) for x, y in zip(*whitened, strict=True)], ids, row_weights)
+
+
+def koleo(z, *, epsilon=1e-8, ids=None, row_weights=None):
+    n = len(z)
+    ids, row_weights = _defaults(n, ids, row_weights)
+    u = _unit(z)
+    values = []
+    for i in range(n):
+        distances = [float(np.linalg.norm(u[i] - u[j])) for j in range(n) if j != i and ids[j] != -1]
+        values.append(-math.log(max(min(distances), epsilon)) if distances else 0.0)
+    return _mean_rows(values, ids, row_weights)
+
+
+def bpr(positive_scores, negative_scores, *, ids=None, row_weights=None):
+    ids, row_weights = _defaults(len(positive_scores), ids, row_weights)
+    values = []
+    for x, y in zip(positive_scores, negative_scores, strict=True):
+        parts = [math.log1p(math.exp(-float(d))) for d in np.atleast_1d(x - y)]
+        values.append(sum(parts) / len(parts))
+    return _mean_rows(values, ids, row_weights)

@@ -10,22 +10,34 @@ import optax
 import pytest
 
 from hcl_jax.losses import (
-    LOSSES,
     align_uniform,
     barlow_twins,
+    bpr,
     byol,
     clip,
+    debiased,
+    decoupled,
+    decoupled_weighted,
+    hard_negative,
     info_nce,
+    instance_graph,
+    koleo,
+    moco_v3,
+    multi_positive,
     multi_view,
     negative_cosine,
+    nnclr,
     nt_xent,
     siglip,
+    spectral,
     sup_con,
+    triplet,
     vicreg,
+    w_mse,
 )
 from hcl_jax.parallel.similarity import Dense, dense
 from tests.losses import cases
-from tests.losses.cases import CASES, PAIRED, N, normal
+from tests.losses.cases import CASES, PAIRED, TEMPERED, N, normal, paired
 
 # Copies of its own: everything here runs in float64, and jax may keep a NumPy array as it first took it.
 A, B, C = (x.copy() for x in (cases.A, cases.B, cases.C))
@@ -36,13 +48,10 @@ OWN, ONES = np.arange(N, dtype=np.int32), np.ones(N)
 FAST = {"xla_backend_optimization_level": 0}
 
 # One call of each loss that has parameters.
-PARAMETERS = {
-    "nt_xent": {"temperature": 0.2},
-    "info_nce": {"temperature": 0.2},
+PARAMETERS: dict[str, dict] = {
+    **{name: {"temperature": 0.2} for name in TEMPERED},
     "clip": {"scale": 5.0},
     "siglip": {"scale": 5.0, "bias": -3.0},
-    "sup_con": {"temperature": 0.2},
-    "multi_view": {"temperature": 0.2},
 }
 
 
@@ -51,9 +60,7 @@ def step(name: str):
     """jit of (a, b, ids, weights) -> value, gradient by a; two compilations a loss, with N and with SHORT rows."""
 
     def loss(a, b, ids, weights):
-        if name == "cross_entropy":
-            b = jnp.argmax(jnp.nan_to_num(b), axis=1)
-        return LOSSES[name](a, b, ids=ids, row_weights=weights, **PARAMETERS.get(name, {}))
+        return paired(name)(a, b, ids=ids, row_weights=weights, **PARAMETERS.get(name, {}))
 
     return jax.jit(jax.value_and_grad(loss), compiler_options=FAST)
 
@@ -79,6 +86,111 @@ def test_sup_con_with_instance_ids_is_nt_xent():
         assert value(sup_con, A, B, temperature=0.3, ids=ids) == pytest.approx(
             value(nt_xent, A, B, temperature=0.3, ids=ids), rel=1e-12
         )
+
+
+@pytest.mark.parametrize("ids", [None, IDS])
+def test_nothing_to_correct_is_nt_xent(ids):
+    """DCL and HCL without a prior and without hardness; DCLW with one weight for all is DCL."""
+    settings = {"temperature": 0.3, "ids": ids}
+    plain = value(nt_xent, A, B, **settings)
+    assert value(debiased, A, B, tau_plus=0.0, **settings) == pytest.approx(plain, rel=1e-12)
+    assert value(hard_negative, A, B, tau_plus=0.0, beta=0.0, **settings) == pytest.approx(plain, rel=1e-12)
+    # A traced beta takes the other branch, that of any beta.
+    traced = jax.jit(lambda beta: hard_negative(A, B, tau_plus=0.0, beta=beta, **settings), compiler_options=FAST)
+    assert float(traced(1e-9)) == pytest.approx(plain, rel=1e-7)
+    assert value(hard_negative, A, B, beta=0.0, **settings) == pytest.approx(
+        value(debiased, A, B, **settings), rel=1e-12
+    )
+    decoupled_is = value(nt_xent, A, B, denominator="negatives", **settings)
+    assert value(decoupled, A, B, **settings) == pytest.approx(decoupled_is, rel=1e-12)
+    assert value(decoupled_weighted, A, B, sigma=1e9, **settings) == pytest.approx(decoupled_is, rel=1e-6)
+
+
+def test_more_than_all_is_taken_off():
+    """With a large prior the estimate is below what any negative can add: the floor holds, N exp(-1 / t) exactly."""
+    t, prior = 0.5, 0.99
+    a = np.eye(4)
+    expected = math.log1p(6 * math.exp(-1 / t) / math.exp(1 / t))
+    assert value(debiased, a, a, temperature=t, tau_plus=prior) == pytest.approx(expected, rel=1e-12)
+    gradient = jax.jit(jax.grad(functools.partial(debiased, temperature=0.01, tau_plus=prior)))(A, B)
+    assert np.isfinite(gradient).all()
+
+
+def test_moco_v3_is_info_nce_both_ways():
+    t = 0.2
+    pair = functools.partial(value, info_nce, temperature=t)
+    expected = 2 * t * (pair(A, B) + pair(C, A))
+    assert value(moco_v3, A, B, C, A, temperature=t) == pytest.approx(expected, rel=1e-12)
+    assert value(moco_v3, A, B, C, A, temperature=t, convention="mean") == pytest.approx(expected / (2 * t), rel=1e-12)
+
+
+def test_nnclr_with_the_batch_as_support_is_info_nce():
+    """Each row is then its own nearest neighbour; an empty support gives 0."""
+    t = 0.2
+    expected = (value(info_nce, A, B, temperature=t) + value(info_nce, B, A, temperature=t)) / 2
+    support = np.concatenate([np.zeros((2, 4)), 3 * B, A])
+    assert value(nnclr, A, B, B, A, support, temperature=t) == pytest.approx(expected, rel=1e-12)
+    ways = value(nnclr, A, B, B, A, support, temperature=t, convention="both_ways")
+    assert ways == pytest.approx(value(clip, A, B, scale=1 / t), rel=1e-12)
+    loss = functools.partial(nnclr, temperature=t)
+    empty, gradient = jax.jit(jax.value_and_grad(loss, argnums=1))(A, B, B, A, np.zeros((3, 4)))
+    assert empty == 0 and not gradient.any()
+
+
+def test_listed_positives_are_ids():
+    """Itself alone is InfoNCE; the rows of the same label, each as much as another, are the form with ids."""
+    own = OWN[:, None]
+    alone = value(info_nce, A, B, temperature=0.2)
+    assert value(multi_positive, A, B, own, temperature=0.2) == pytest.approx(alone, rel=1e-12)
+    labels = np.array([0, 1, 0, 1, 2, 2, 2, 5], np.int32)
+    same = np.array([np.r_[np.flatnonzero(labels == label), [-1] * N][:3] for label in labels], np.int32)
+    by_ids = value(info_nce, A, B, temperature=0.2, ids=labels)
+    assert value(multi_positive, A, B, same, temperature=0.2) == pytest.approx(by_ids, rel=1e-12)
+    both = (by_ids + value(info_nce, B, A, temperature=0.2, ids=labels)) / 2
+    assert value(clip, A, B, scale=5.0, ids=labels) == pytest.approx(both, rel=1e-12)
+
+
+def test_no_graph_is_info_nce():
+    positives, weights = jax.jit(functools.partial(instance_graph, k=0))(A)
+    assert (positives == OWN[:, None]).all() and (weights == 1).all()
+    graph = functools.partial(instance_graph, k=3)
+    positives, weights = jax.jit(graph)(np.eye(N))  # neighbours at right angles
+    expected = value(info_nce, A, B, temperature=0.2)
+    assert value(multi_positive, A, B, positives, weights, temperature=0.2) == pytest.approx(expected, rel=1e-12)
+
+
+def test_no_negative_is_far_enough():
+    """Triplet: margin less the gap while that is positive, then 0."""
+    z = np.eye(N)
+    assert value(triplet, z, z, margin=0.5) == 0
+    assert value(triplet, z, z, margin=2.5) == pytest.approx(0.5, rel=1e-12)
+    assert value(triplet, z, z, np.roll(z, 1, axis=0), margin=2.5) == pytest.approx(0.5, rel=1e-12)
+
+
+def test_second_moments_are_pairs():
+    """Spectral: orthogonal rows as long as allowed give -2, equal ones -1; without a limit it is the sum over pairs."""
+    z = np.eye(N)
+    assert value(spectral, z, z) == pytest.approx(-2, rel=1e-12)
+    assert value(spectral, 9 * z, 9 * z, mu=4.0) == pytest.approx(-2, rel=1e-12)  # 1/4 (-2 4 + 0)
+    same = np.ones((N, 4))
+    assert value(spectral, same, same) == pytest.approx(-1, rel=1e-12)
+    expected = -2 * np.mean(np.sum(A * A, 1)) + (np.sum((A @ A.T) ** 2) - np.sum(np.sum(A * A, 1) ** 2)) / N / (N - 1)
+    assert value(spectral, A, A, mu=None) == pytest.approx(expected, rel=1e-12)
+
+
+def test_whitening_forgets_any_linear_map():
+    """W-MSE is 0 for a view and its image under a lower triangular map, whatever their lengths and means."""
+    assert value(w_mse, A, 5 * A + 3, epsilon=1e-6) == pytest.approx(0, abs=1e-12)
+    z = normal(5, 256, 4)
+    lower = np.tril(normal(6, 4, 4)) + 4 * np.eye(4)
+    assert value(w_mse, z, z @ lower.T, epsilon=1e-9) == pytest.approx(0, abs=1e-9)
+
+
+def test_spread_rows_and_equal_scores():
+    assert value(koleo, np.eye(N)) == pytest.approx(-math.log(math.sqrt(2)), rel=1e-12)
+    assert value(koleo, np.ones((N, 4)), epsilon=1e-3) == pytest.approx(-math.log(1e-3), rel=1e-9)
+    assert value(koleo, A[:1]) == 0
+    assert value(bpr, A, A) == pytest.approx(math.log(2), rel=1e-12)
 
 
 def test_multi_view_of_two_views_is_clip():
@@ -117,6 +229,13 @@ def test_collapsed_rows_give_the_logarithm_of_their_number(temperature):
     assert value(nt_xent, same, same, temperature=temperature) == pytest.approx(math.log(2 * N - 1), rel=1e-12)
     assert value(info_nce, same, same, temperature=temperature) == pytest.approx(math.log(N), rel=1e-12)
     assert value(clip, same, same, scale=1 / temperature) == pytest.approx(math.log(N), rel=1e-12)
+    # All logits are 1 / t: the correction takes off what it adds, and weights of equal negatives are equal.
+    for loss in (debiased, hard_negative):
+        assert value(loss, same, same, temperature=temperature) == pytest.approx(math.log(2 * N - 1), rel=1e-9)
+    for loss in (decoupled, decoupled_weighted):
+        assert value(loss, same, same, temperature=temperature) == pytest.approx(math.log(2 * N - 2), rel=1e-9)
+    both = value(moco_v3, same, same, same, same, temperature=temperature)
+    assert both == pytest.approx(4 * temperature * math.log(N), rel=1e-12)
     queue = np.broadcast_to(A[:1], (20, A.shape[1]))
     assert value(info_nce, same, same, queue, temperature=temperature) == pytest.approx(math.log(21), rel=1e-12)
 
@@ -177,12 +296,12 @@ def test_order_of_rows_does_not_matter(name):
     assert shuffled == pytest.approx(call(name, ids=IDS, weights=weights), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", [*PARAMETERS, "negative_cosine", "byol", "align_uniform"])
+@pytest.mark.parametrize("name", [*PARAMETERS, "negative_cosine", "byol", "align_uniform", "triplet", "koleo", "w_mse"])
 def test_length_of_vectors_does_not_matter(name):
     assert call(name, 7.0 * A, 0.01 * B) == pytest.approx(call(name), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(PAIRED) - {"barlow_twins", "vicreg", "align_uniform"}))
+@pytest.mark.parametrize("name", sorted(set(PAIRED) - {"barlow_twins", "vicreg", "align_uniform", "spectral"}))
 def test_weights_are_factors_of_rows(name):
     """Not renormalised: half the weights, half the loss; and the rows' parts sum to the whole."""
     assert call(name, weights=np.full(N, 0.5)) == pytest.approx(0.5 * call(name), rel=1e-12)

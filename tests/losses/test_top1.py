@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.losses import LOSSES, MEASURES
-from tests.losses.cases import CASES, IDS, PRESENT, QUEUE, A, C, N, normal
+from tests.losses.cases import CASES, IDS, PRESENT, QUEUE, A, C, N, normal, paired
 from tests.losses.oracles import nearest_is_positive
 
 TOP1 = {name: by["contrastive_top1"] for name, by in MEASURES.items() if "contrastive_top1" in by}
@@ -16,7 +16,8 @@ TOP1 = {name: by["contrastive_top1"] for name, by in MEASURES.items() if "contra
 
 def top1(name: str, *arrays, **settings) -> float:
     """Compiled as one program: operation by operation takes longer the first time."""
-    return float(jax.jit(functools.partial(TOP1[name], **settings))(*arrays))
+    f = paired(name, TOP1) if len(arrays) == 2 else TOP1[name]
+    return float(jax.jit(functools.partial(f, **settings))(*arrays))
 
 
 B = A + 1.2 * normal(8, *A.shape)  # near its pair: some rows hit, some miss
@@ -30,13 +31,34 @@ def share(hits: list[bool]) -> float:
 def test_against_loops(ids):
     there, back = nearest_is_positive(A, B, ids, ids), nearest_is_positive(B, A, ids, ids)
     assert 0 < share(there) < 1
-    for name in ("clip", "siglip", "multi_view"):
+    for name in ("clip", "siglip", "multi_view", "moco_v3"):
         assert top1(name, A, B, ids=ids) == pytest.approx((share(there) + share(back)) / 2)
     assert top1("info_nce", A, B, ids=ids) == pytest.approx(share(there))
+    assert top1("moco_v3", A, B, A, B, ids=ids) == pytest.approx(share(there))
     both = np.concatenate([A, B])
     twice = np.concatenate([ids, ids])
     expected = share(nearest_is_positive(both, both, twice, twice, same=True))
-    assert top1("nt_xent", A, B, ids=ids) == pytest.approx(expected)
+    for name in ("nt_xent", "decoupled", "decoupled_weighted", "debiased", "hard_negative"):
+        assert top1(name, A, B, ids=ids) == pytest.approx(expected)
+
+
+def test_triplets():
+    """From the batch: nearer to the own positive than to any row of another id. Given: nearer than to that."""
+    hits = [
+        nearest_is_positive(A[i : i + 1], np.r_[B[i : i + 1], np.delete(B, i, 0)], [0], [0] + [1] * (N - 1))[0]
+        for i in range(N)
+    ]
+    assert 0 < share(hits) < 1
+    assert top1("triplet", A, B) == pytest.approx(share(hits))
+    given = [nearest_is_positive(A[i : i + 1], np.r_[B[i : i + 1], C[i : i + 1]], [0], [0, 1])[0] for i in range(N)]
+    assert top1("triplet", A, B, C) == pytest.approx(share(given))
+
+
+def test_ranked_pairs():
+    accuracy = jax.jit(MEASURES["bpr"]["accuracy"])
+    valid = IDS != -1
+    assert float(accuracy(A, B, ids=IDS)) == pytest.approx(np.mean((A > B)[valid]))
+    assert float(accuracy(A[:, 0], A[:, 0])) == 0
 
 
 def test_queue():

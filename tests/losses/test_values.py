@@ -36,7 +36,8 @@ def test_float64_value_and_gradient(name):
     numbers = {key: np.array(number) for key, number in case.learned.items()}
 
     def oracle() -> float:
-        return case.oracle(*arrays, **{key: number[()] for key, number in numbers.items()})
+        held = {"held": case.arrays} if case.held else {}
+        return case.oracle(*arrays, **held, **{key: number[()] for key, number in numbers.items()})
 
     assert value.shape == () and value.dtype == np.float64
     assert float(value) == pytest.approx(oracle(), rel=1e-10, abs=1e-10)

@@ -1,0 +1,68 @@
+"""Bayesian personalised ranking: what was chosen scores above what was not."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import rows
+
+
+def bpr(
+    positive_scores: Array,
+    negative_scores: Array,
+    *,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Logistic loss of the difference of two scores.
+
+    l_i = mean_m -log sigmoid(s+_im - s-_im)
+
+    Args:
+      positive_scores: [N], or [N, M] for M pairs a row.
+      negative_scores: the same shape.
+      ids: int [N]; -1 = ignored row. Other values change nothing.
+      row_weights: [N], scale the loss of each row.
+
+    Returns:
+      Scalar; mean over valid rows, weights not renormalised. log 2 where the scores are equal.
+
+    Raises:
+      InputError: shapes that differ or have another rank.
+
+    Reference: Rendle et al. 2009, arXiv 1205.2618, section 4.1 (BPR-OPT without its prior, which is weight decay).
+    """
+    differences, valid = _differences(positive_scores, negative_scores, ids)
+    return rows.mean(jnp.mean(-jax.nn.log_sigmoid(differences), axis=1), valid, row_weights)
+
+
+def bpr_accuracy(
+    positive_scores: Array,
+    negative_scores: Array,
+    *,
+    ids: Array | None = None,
+    row_weights: Array | None = None,
+) -> Array:
+    """Share of pairs in the right order (a tie is a miss), mean over rows.
+
+    Args:
+      positive_scores, negative_scores, ids: as in `bpr`; row_weights change nothing.
+
+    Returns:
+      Scalar in 0..1.
+    """
+    del row_weights
+    differences, valid = _differences(positive_scores, negative_scores, ids)
+    return rows.mean(jnp.mean(differences > 0, axis=1, dtype=differences.dtype), valid, None)
+
+
+def _differences(positive: Array, negative: Array, ids: Array | None) -> tuple[Array, Array]:
+    """s+ - s-, [N, M], and which rows count, bool [N]."""
+    shape = jnp.shape(positive)
+    if len(shape) not in (1, 2):
+        raise InputError("positive_scores", f"shape {shape}", "[rows] or [rows, pairs]")
+    if jnp.shape(negative) != shape:
+        raise InputError("negative_scores", f"shape {jnp.shape(negative)}", f"shape {shape}, that of positive_scores")
+    valid = rows.valid_rows(ids, shape[0])
+    return (rows.clean(positive, valid) - rows.clean(negative, valid)).reshape(shape[0], -1), valid
