@@ -1,5 +1,6 @@
 """What README and docs say is so."""
 
+import inspect
 import pathlib
 import re
 
@@ -27,6 +28,18 @@ def test_documented_fields_exist():
     for section, field in re.findall(r"`(\w+)\.(\w+)`", text):
         if section in known and section not in ("parallel",):
             assert field in known[section] or section in ("views",), f"{section}.{field}"
+
+
+def test_every_loss_is_documented_with_its_arguments():
+    lines = (ROOT / "docs" / "losses.md").read_text().splitlines()
+    for name, loss in LOSSES.items():
+        (line,) = (line for line in lines if line.startswith(f"| `{name}("))
+        for argument, p in inspect.signature(loss).parameters.items():
+            if p.kind == p.KEYWORD_ONLY:
+                shared = argument in ("ids", "row_weights", "engine")
+                assert (f"`{argument}`" in line) != shared, f"{name}: {argument}"
+            elif name != "ipo":  # its arrays are dpo's
+                assert re.search(rf"`{name}\([^`]*\b{argument}\b", line), f"{name}: {argument}"
 
 
 def test_the_readme_recipe_is_a_recipe(tmp_path):
