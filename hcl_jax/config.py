@@ -20,6 +20,7 @@ from hcl_jax.errors import InputError, nearest
 OPEN_FIELDS = (
     *("mesh.", "log.", "checkpoint.", "evaluate."),
     *("data.dir", "data.in_memory", "data.prepare", "data.generated"),
+    *("train.engine", "train.similarity_mib"),
 )
 
 # Below these, an override may name an argument that the recipe leaves at its default.
@@ -93,6 +94,8 @@ def defaults() -> ConfigDict:
                 "steps": 0,  # 0 = from epochs
                 "epochs": 10.0,
                 "accumulate": 1,
+                "engine": "auto",  # how losses sum over rows: dense, streamed, ring, or auto by bytes
+                "similarity_mib": 1024,  # engine auto: what the matrices of a loss may take on a device if dense
                 "cache": 1,  # encoders in so many sub-batches, the loss of the whole batch
                 "seeds": 1,  # so many runs in one program, with seeds seed, seed + 1, ...
                 "compute_dtype": "float32",

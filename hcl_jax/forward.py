@@ -22,7 +22,7 @@ class Model(NamedTuple):
     objectives: Mapping[str, Mapping[str, Any]]
     losses: Mapping[str, Callable]
     measures: Mapping[str, Mapping[str, Callable]]
-    engine: Any
+    engines: Mapping[str, Any]  # of each objective
     accumulate: int
     cache: int
     ways: int  # parts that the mesh splits a batch into
@@ -72,7 +72,7 @@ def run_objectives(
             model.losses[spec["loss"]],
             model.measures.get(spec["loss"], {}),
             learned[name],
-            model.engine,
+            model.engines[name],
             step=state.step,
             memory=memory,
             **sources,

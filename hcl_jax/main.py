@@ -8,6 +8,7 @@ python -m hcl_jax.main --config=simclr:imagenet --steps=2
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -33,6 +34,17 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     return with_overrides(parser, arguments)
 
 
+def _show_choices() -> None:
+    """Prints what the package logs (an engine `auto` that left dense) once, not once a process."""
+    import jax
+
+    logger = logging.getLogger("hcl_jax")
+    if jax.process_index() == 0 and not logger.handlers:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.propagate = False
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
@@ -43,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         backend.prepare()
         backend.join()
         from hcl_jax.train import train_and_evaluate
+
+        _show_choices()
 
         with tempfile.TemporaryDirectory() as scratch:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)

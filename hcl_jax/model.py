@@ -25,7 +25,7 @@ def build(
     heads: Mapping,
     losses: Mapping,
     measures: Mapping,
-    engine: Any,
+    engines: Mapping[str, Any],
     steps: int,
     ways: int = 1,
 ) -> Model:
@@ -35,7 +35,7 @@ def build(
         objectives=config.objectives.to_dict(),
         losses=losses,
         measures=measures,
-        engine=engine,
+        engines=engines,
         accumulate=config.train.accumulate,
         cache=config.train.cache,
         ways=ways,

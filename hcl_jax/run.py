@@ -11,12 +11,13 @@ import optax
 
 from hcl_jax import data, model
 from hcl_jax.encoders import ENCODERS, HEADS
+from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.optim import average_of, make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.parallel.seeds import over_seeds, seeds_sharding
-from hcl_jax.parallel.similarity import dense
+from hcl_jax.parallel.similarity import Engine, engine_named
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
 
@@ -142,7 +143,7 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
         heads=parts.heads,
         losses=parts.losses,
         measures=parts.measures,
-        engine=dense(),
+        engines=_engines(config, mesh),
         steps=steps,
         ways=meshes.batch_ways(mesh) if config.train.seeds == 1 else 1,
     )
@@ -158,6 +159,20 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     return Run(config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch)
+
+
+def _engines(config: Any, mesh: jax.sharding.Mesh) -> dict[str, Engine]:
+    """The engine of each objective. With several seeds a device has whole runs, so none reaches over the mesh."""
+    engines = {}
+    for name, spec in config.objectives.items():
+        own = "engine" in spec
+        where = f"config.objectives.{name}.engine" if own else "config.train.engine"
+        word = spec["engine"] if own else config.train.engine
+        if word == "ring" and config.train.seeds > 1:
+            raise InputError(where, repr(word), "auto, dense or streamed where train.seeds > 1")
+        over = mesh if config.train.seeds == 1 else None
+        engines[name] = engine_named(word, over, config.train.similarity_mib * 2**20)
+    return engines
 
 
 def _with_frozen(config: Any, params: Any) -> Any:

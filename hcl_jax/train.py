@@ -109,7 +109,7 @@ def train_and_evaluate(
             log.say(sharding.table(run.one.abstract.params, run.one.shardings.params))
         if config.data.batch_size > source.num_examples and config.data.order == "shuffled":
             log.say(f"batch {config.data.batch_size}: of {source.num_examples} records some stand in it more than once")
-        else:
+        if not fresh:
             log.say(f"{folder}: resumed at step {start} of {run.steps}")
         for field, (old, new) in changed.items():
             log.say(f"config.{field}: {old!r} -> {new!r}")

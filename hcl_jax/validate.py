@@ -14,6 +14,7 @@ import jax
 from hcl_jax import config as configs
 from hcl_jax import memory, objectives
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.parallel.similarity import ENGINES
 from hcl_jax.towers import head_order, with_read
 
 KINDS = ("image", "series", "text", "graph", "features")
@@ -159,6 +160,7 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _range("config.data.batch_size", data["batch_size"], data["batch_size"] >= 1, ">= 1")
     _range("config.data.num_examples", data["num_examples"], data["num_examples"] >= 0, ">= 0; 0 takes all")
     _range("config.evaluate.batch_size", c["evaluate"]["batch_size"], c["evaluate"]["batch_size"] >= 1, ">= 1")
+    _range("config.train.similarity_mib", train["similarity_mib"], train["similarity_mib"] >= 0, ">= 0")
     _range("config.train.steps", train["steps"], train["steps"] >= 0, ">= 0; 0 counts from train.epochs")
     _range("config.train.epochs", train["epochs"], train["steps"] > 0 or train["epochs"] > 0, "> 0, or train.steps > 0")
     k = train["accumulate"]
@@ -175,6 +177,7 @@ def _numbers(c: Mapping[str, Any]) -> None:
     for field in ("compute_dtype", "param_dtype"):
         _one_of(f"config.train.{field}", train[field], ("float32", "bfloat16", "float16", "float64"))
     _range("config.optimizer.learning_rate", optimizer["learning_rate"], optimizer["learning_rate"] > 0, "> 0")
+    _one_of("config.train.engine", train["engine"], ENGINES)
     _one_of("config.optimizer.name", optimizer["name"], ("sgd", "adamw", "lars", "lamb"))
     _one_of("config.optimizer.scaling", optimizer["scaling"], ("none", "linear", "sqrt"))
     _one_of("config.optimizer.schedule", optimizer["schedule"], ("constant", "cosine"))
@@ -379,7 +382,7 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
         if spec[field] != off and keyword not in parameters:
             raise InputError(f"{where}.{field}", repr(spec[field]), f"{off!r}: {spec['loss']} reads no {keyword}")
     if "engine" in spec:
-        _one_of(f"{where}.engine", spec["engine"], ("dense",))
+        _one_of(f"{where}.engine", spec["engine"], ENGINES)
     _call(where, loss, given, (*arrays, *objectives.GIVEN))
     for name, value in {**given, "weight": spec["weight"]}.items():
         if isinstance(value, Mapping):

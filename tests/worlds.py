@@ -69,7 +69,7 @@ def bind(config):
         heads=HEADS,
         losses=LOSSES,
         measures=MEASURES,
-        engine=dense(),
+        engines=dict.fromkeys(config.objectives, dense()),
         steps=config.train.steps,
     )
     return config, bound

@@ -20,6 +20,7 @@ Legend: R query rows, K key rows, D features.
 """
 
 import dataclasses
+import functools
 import logging
 import math
 from typing import Any
@@ -36,6 +37,7 @@ from hcl_jax.parallel.tiles import IGNORED, PRECISIONS, BestRows, Nearest, Over,
 
 __all__ = [
     "DENSE",
+    "ENGINES",
     "IGNORED",
     "Auto",
     "BestRows",
@@ -47,6 +49,7 @@ __all__ = [
     "Tiled",
     "auto",
     "dense",
+    "engine_named",
     "ring",
     "streamed",
 ]
@@ -54,7 +57,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Auto:
-    """The engine that chooses between the others by bytes, for each call by its shapes; says which at trace time."""
+    """The engine that chooses between the others by bytes, for each call by its shapes; logs which at trace time."""
 
     mesh: jax.sharding.Mesh | None
     axes: tuple[str, ...]
@@ -72,9 +75,11 @@ class Auto:
             name, engine = "streamed", Tiled(None, self.precision)
         else:
             name, engine = f"ring over {ways}", Tiled(None, self.precision, self.mesh, self.axes)
-        logging.getLogger(__name__).info(
-            "engine auto: %d x %d similarities, %.0f MiB a device if dense (limit %.0f): %s",
-            *(rows, keys, needed / 2**20, self.limit_bytes / 2**20, name),
+        limit = self.limit_bytes / 2**20
+        size = f"{needed / 2**20:.0f} MiB a device if dense (limit {limit:.0f})"
+        _say(
+            logging.DEBUG if name == "dense" else logging.INFO,
+            f"engine auto: {rows} x {keys} similarities, {size}: {name}",
         )
         return engine
 
@@ -100,6 +105,12 @@ class Auto:
     def nearest(self, query: Array, key: Array | None = None, **more: Any) -> Nearest:
         """See `Dense.nearest`."""
         return self._for(query, key).nearest(query, key, **more)
+
+
+@functools.cache
+def _say(level: int, line: str) -> None:
+    """Once: a step is traced several times."""
+    logging.getLogger(__name__).log(level, line)
 
 
 Engine = Dense | Tiled | Auto  # what a loss takes
@@ -192,6 +203,28 @@ def auto(
     if limit_bytes < 0:
         raise InputError("limit_bytes", limit_bytes, "a number of bytes from 0")
     return Auto(mesh, axes, int(limit_bytes), _precision(precision))
+
+
+# How a config names them.
+ENGINES = ("auto", "dense", "streamed", "ring")
+
+
+def engine_named(name: str, mesh: jax.sharding.Mesh | None, limit_bytes: int) -> Engine:
+    """The engine that a config asks for, over the axes of the mesh that split a batch.
+
+    Raises:
+      InputError: an unknown name, or a ring without a mesh.
+    """
+    match name:
+        case "auto":
+            return auto(mesh, limit_bytes=limit_bytes)
+        case "dense":
+            return dense()
+        case "streamed":
+            return streamed()
+        case "ring" if mesh is not None:
+            return ring(mesh)
+    raise InputError("engine", repr(name), ", ".join(ENGINES))
 
 
 def _precision(precision: str) -> str:

@@ -1,0 +1,208 @@
+"""Every way to run the engine gives what the dense one gives: values, gradients and neighbours, on any mesh."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import clip, nt_xent
+from hcl_jax.parallel.similarity import Dense, Engine, auto, dense, ring, streamed
+
+R, K, D = 16, 24, 3
+RANDOM = np.random.default_rng(0)
+QUERY, KEY = RANDOM.normal(size=(R, D)), RANDOM.normal(size=(K, D))
+QUERY_IDS, KEY_IDS = (RANDOM.integers(-1, 6, n).astype(np.int32) for n in (R, K))
+APART_IDS = np.where(KEY_IDS == -1, -1, KEY_IDS + 100).astype(np.int32)  # ranges that no query's id is in
+BY_QUERY, BY_KEY = RANDOM.normal(size=(4, R)), RANDOM.normal(size=(4, K))
+OVERS = ("all", "negatives", "positives")
+
+
+def mesh_of(devices: int) -> jax.sharding.Mesh:
+    axis = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=axis)
+
+
+def grid() -> jax.sharding.Mesh:
+    """Rows over two axes, copies over the third."""
+    return jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+
+# name -> engine; 3 and 5 devices do not divide the rows, and an odd ring has no half-way hop.
+ENGINES = {
+    "streamed": lambda: streamed(),
+    "streamed in tiles of 4": lambda: streamed(tile=4),
+    "ring of 1": lambda: ring(mesh_of(1), "data"),
+    "ring of 2": lambda: ring(mesh_of(2), "data"),
+    "ring of 3": lambda: ring(mesh_of(3), "data"),
+    "ring of 4 in tiles of 2": lambda: ring(mesh_of(4), "data", tile=2),
+    "ring of 5": lambda: ring(mesh_of(5), "data"),
+    "ring of 8": lambda: ring(mesh_of(8), "data"),
+    "ring over two axes of three": lambda: ring(grid(), ("data", "fsdp")),
+    "auto without room": lambda: auto(mesh_of(4), "data", limit_bytes=0),
+    "auto on one device": lambda: auto(limit_bytes=0),
+}
+
+
+def weighted(sums, weights) -> jax.Array:
+    """One number out of all sums of all rows; the log-sum-exp over nothing is left out."""
+    return sum(jnp.where(x > jnp.finfo(x.dtype).min, x, 0) @ w for x, w in zip(sums, weights, strict=True))
+
+
+def everything(engine: Engine, arrays: dict, key_ids: np.ndarray) -> jax.Array:
+    """A number that every differentiable method adds to."""
+    q, k, scale = arrays["query"] * arrays["scale"], arrays["key"], arrays["scale"]
+    ids = {"query_ids": jnp.asarray(QUERY_IDS), "key_ids": jnp.asarray(key_ids)}
+    by_query, by_key = jnp.asarray(BY_QUERY, q.dtype), jnp.asarray(BY_KEY, q.dtype)
+    total = engine.sigmoid_rows(q, k, bias=scale / 10, **ids) @ by_query[0]
+    for over in OVERS:
+        total += weighted(engine.softmax_rows(q, k, over=over, **ids), by_query)
+        total += weighted(engine.softmax_rows(q, query_ids=ids["query_ids"], over=over), by_query)
+        mine, theirs = engine.softmax_both(q, k, a_ids=ids["query_ids"], b_ids=ids["key_ids"], over=over)
+        total += weighted(mine, by_query) + weighted(theirs, by_key)
+    return total
+
+
+@functools.cache
+def value_and_gradients(name: str, dtype: type, scale: float, apart: bool):
+    engine = ENGINES[name]() if name in ENGINES else dense()
+    with jax.enable_x64(dtype == np.float64):
+        arrays = {"query": QUERY, "key": KEY, "scale": scale}
+        arrays = {key: jnp.asarray(x, dtype) for key, x in arrays.items()}
+        function = functools.partial(everything, engine, key_ids=APART_IDS if apart else KEY_IDS)
+        return jax.device_get(jax.jit(jax.value_and_grad(function))(arrays))
+
+
+def assert_near(found, wanted, share: float) -> None:
+    """Within a share of the largest entry."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=share * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_float64_equals_dense(name):
+    wanted = value_and_gradients("dense", np.float64, 1.0, False)
+    assert_near(value_and_gradients(name, np.float64, 1.0, False), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["streamed in tiles of 4", "ring of 4 in tiles of 2", "ring of 5"])
+def test_logits_beyond_exp_equal_dense(name):
+    """Logits of +-3,000 overflow without each row's own maximum."""
+    wanted = value_and_gradients("dense", np.float64, 300.0, False)
+    assert_near(value_and_gradients(name, np.float64, 300.0, False), wanted, 1e-12)
+
+
+def test_tiles_without_positives_equal_dense():
+    wanted = value_and_gradients("dense", np.float64, 1.0, True)
+    assert_near(value_and_gradients("streamed in tiles of 4", np.float64, 1.0, True), wanted, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["streamed in tiles of 4"])
+def test_float32_is_near(name):
+    for scale in (1.0, 300.0):
+        found = value_and_gradients(name, np.float32, scale, False)
+        assert found[0].dtype == np.float32
+        assert_near(found, value_and_gradients("dense", np.float64, scale, False), 2e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_best_and_nearest_equal_dense(name):
+    def found(engine: Engine, q, k):
+        ids = {"query_ids": jnp.asarray(QUERY_IDS), "key_ids": jnp.asarray(KEY_IDS)}
+        own = jnp.arange(R)
+        return (
+            engine.best_rows(q, k, **ids),
+            engine.best_rows(q, query_ids=ids["query_ids"]),
+            engine.nearest(q, k, k=3, over="negatives", **ids)._replace(rows=own),
+            engine.nearest(q, k=R - 1, query_ids=own),
+            engine.nearest(q, k, k=K, query_ids=own, key_ids=jnp.arange(K)),
+        )
+
+    with jax.enable_x64(True):
+        arrays = jnp.asarray(QUERY), jnp.asarray(KEY)
+        got, wanted = (jax.jit(functools.partial(found, e))(*arrays) for e in (ENGINES[name](), dense()))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["streamed in tiles of 4", "ring of 8"])
+def test_equal_logits_give_the_lower_row(name):
+    ids = jnp.arange(R)
+    near = jax.jit(functools.partial(ENGINES[name]().nearest, k=3))(jnp.ones((R, D)), query_ids=ids)
+    np.testing.assert_array_equal(near.rows, dense().nearest(jnp.ones((R, D)), k=3, query_ids=ids).rows)
+
+
+@pytest.mark.parametrize("name", ["streamed", "ring of 4 in tiles of 2"])
+def test_ignored_rows_may_hold_anything(name):
+    """NaN in rows that are out reaches neither values nor gradients."""
+    engine = ENGINES[name]()
+    out = (QUERY_IDS == -1)[:, None]
+    q = jnp.asarray(np.where(out, np.nan, QUERY), jnp.float32)
+
+    def total(q):
+        return weighted(engine.softmax_rows(q, query_ids=jnp.asarray(QUERY_IDS)), jnp.asarray(BY_QUERY, jnp.float32))
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(q)
+    assert np.isfinite(value) and np.isfinite(gradient).all() and not gradient[out[:, 0]].any()
+
+
+def test_bfloat16_factors_by_name():
+    """Rounded factors, float32 sums: near, and not equal."""
+    z = jnp.asarray(RANDOM.normal(size=(2, 64, 32)), jnp.float32)
+    exact, rounded = (nt_xent(*z, temperature=0.1, engine=streamed(precision=p)) for p in ("highest", "bfloat16"))
+    assert 0 < abs(float(exact - rounded)) < 2e-3 * float(exact)
+    text = jax.jit(functools.partial(nt_xent, temperature=0.1, engine=streamed(precision="bfloat16"))).lower(*z)
+    assert "tensor<128x32xbf16>" in text.as_text()
+
+
+def test_auto_chooses_by_bytes_and_says_so(caplog):
+    engine = auto(mesh_of(4), "data", limit_bytes=4 * 4 * 16 * 4)
+    with caplog.at_level("DEBUG", "hcl_jax"):
+        assert engine.chosen(16, 16, 4) == dense()
+        assert engine.chosen(16, 20, 4) == ring(mesh_of(4), "data")
+        assert auto(limit_bytes=0).chosen(8, 8, 4) == streamed()
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [(level, line.split(": ")[-1]) for level, line in said] == [
+        *(("DEBUG", "dense"), ("INFO", "ring over 4"), ("INFO", "streamed"))
+    ]
+    assert "16 x 20 similarities" in said[1][1]
+
+
+def test_engines_are_values():
+    for make in ENGINES.values():
+        assert make() == make() and hash(make()) == hash(make())
+    assert streamed() != streamed(4) != ring(mesh_of(2), "data", 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: streamed(tile=5), "tile: found 5 for 16 rows of query"),
+        (lambda: ring(mesh_of(2), "data", tile=3), "tile: found 3 for 8 rows of query"),
+        (lambda: streamed(tile=0), "tile: found 0"),
+        (lambda: ring(mesh_of(2), "model"), "axes: found 'model'; allowed: axes of the mesh: data"),
+        (lambda: auto(mesh_of(2)), "axes: found 'fsdp'"),
+        (lambda: auto(limit_bytes=-1), "limit_bytes: found -1"),
+        (lambda: dense("float32"), "precision: found 'float32'; allowed: highest"),
+    ],
+)
+def test_bad_input_is_named_at_trace_time(make, words):
+    z = jax.ShapeDtypeStruct((8, D), jnp.float32)
+    with pytest.raises(InputError, match="^" + words.replace("(", r"\(")):
+        jax.eval_shape(lambda a, b: nt_xent(a, b, temperature=0.1, engine=make()), z, z)
+
+
+def test_neighbours_beyond_the_keys_are_refused():
+    with pytest.raises(InputError, match="^k: found 17"):
+        streamed().nearest(jnp.ones((R, D)), k=17, query_ids=jnp.arange(R))
+
+
+def test_seeds_may_be_stacked():
+    """vmap over a leading axis, as several seeds in one program do."""
+    z = jnp.asarray(RANDOM.normal(size=(3, 2, 8, D)), jnp.float32)
+    each = [jax.jit(functools.partial(clip, scale=5.0, engine=e)) for e in (dense(), streamed(4))]
+    stacked = jax.vmap(each[1])(z[:, 0], z[:, 1])
+    np.testing.assert_allclose(stacked, [each[0](*pair) for pair in z], rtol=1e-5)
+    assert isinstance(dense(), Dense)
