@@ -58,7 +58,15 @@ setup(
         "series": ["aeon>=1.3"],
         "wandb": ["wandb>=0.19"],
         "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20"],
-        "dev": ["build>=1.2", "chex>=0.1.90", "mypy>=1.15", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "dev": [
+            "build>=1.2",
+            "chex>=0.1.90",
+            "equinox>=0.13.8",  # a loop of docs/loops.md
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
