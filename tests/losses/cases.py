@@ -238,6 +238,11 @@ def evaluate(dtype: type, devices: int | None = None, names: tuple[str, ...] = t
         return jax.device_get(every(inputs))
 
 
+def assert_same(found: object, wanted: object, name: str = "") -> None:
+    """Equal to 1e-10, as a loss and its gradients are on any number of devices."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10, err_msg=name), found, wanted)
+
+
 def paired(name: str, table: Mapping[str, Callable] = LOSSES) -> Callable:
     """The loss (or its measure, or its oracle) as a function of two matrices [N, D]."""
     f = table[name]

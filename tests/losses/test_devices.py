@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses import nt_xent
-from tests.losses.cases import ONE_EACH, evaluate
+from tests.losses.cases import ONE_EACH, assert_same, evaluate
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
@@ -15,11 +15,7 @@ def test_equal_on_any_number_of_devices(devices):
     reference = evaluate(np.float64)  # on one device
     sharded = evaluate(np.float64, devices, ONE_EACH)
     for name in ONE_EACH:
-        jax.tree.map(
-            lambda x, y, name=name: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10, err_msg=name),
-            sharded[name],
-            reference[name],
-        )
+        assert_same(sharded[name], reference[name], name)
 
 
 def test_rows_stay_on_their_device():
