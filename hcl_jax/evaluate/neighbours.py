@@ -1,4 +1,4 @@
-"""Nearest rows of a bank, in chunks: the [queries, bank] matrix never exists."""
+"""Nearest rows of a bank, by the engine of tiles: the [queries, bank] matrix never exists."""
 
 from functools import partial
 
@@ -6,17 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# 1024 x 8192 similarities are 32 MiB; larger chunks were no faster on two cores.
-QUERY_CHUNK = 1024
-BANK_CHUNK = 8192
-
-
-def in_chunks(x: np.ndarray, size: int, fill: float | int = 0) -> np.ndarray:
-    """Rows in chunks of one size: [n, ...] -> [ceil(n / size), size, ...], the last one filled up with `fill`."""
-    count = -(-len(x) // size)
-    padded = np.full((count * size, *x.shape[1:]), fill, x.dtype)
-    padded[: len(x)] = x
-    return padded.reshape(count, size, *x.shape[1:])
+from hcl_jax.parallel.similarity import streamed
 
 
 def unit_rows(x: np.ndarray, eps: float = 1e-12) -> np.ndarray:
@@ -25,25 +15,9 @@ def unit_rows(x: np.ndarray, eps: float = 1e-12) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="k")
-def _nearest(queries: jax.Array, bank: jax.Array, offset: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """queries [Q, q, d], bank [B, b, d], offset [B, b] -> scores and bank rows, both [Q, q, k]."""
-    size = bank.shape[1]
-    starts = jnp.arange(bank.shape[0], dtype=jnp.int32) * size
-
-    def against_bank(query: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def step(best, chunk):
-            scores, rows = best
-            keys, add, start = chunk
-            new = jnp.matmul(query, keys.T, precision="highest") + add[None, :]
-            at = jnp.broadcast_to((start + jnp.arange(size, dtype=jnp.int32))[None, :], new.shape)
-            # What was found before stands in front: top_k is stable, so equal scores keep the lower bank row.
-            scores, order = jax.lax.top_k(jnp.concatenate([scores, new], axis=1), k)
-            return (scores, jnp.take_along_axis(jnp.concatenate([rows, at], axis=1), order, axis=1)), None
-
-        none = jnp.full((query.shape[0], k), -jnp.inf, query.dtype), jnp.zeros((query.shape[0], k), jnp.int32)
-        return jax.lax.scan(step, none, (bank, offset, starts))[0]
-
-    return jax.lax.map(against_bank, queries)
+def _nearest(queries: jax.Array, bank: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    ids = [jnp.zeros(len(x), jnp.int32) for x in (queries, bank)]
+    return streamed().nearest(queries, bank, k=k, query_ids=ids[0], key_ids=ids[1])
 
 
 def nearest_rows(
@@ -51,7 +25,7 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k bank rows with the highest score q . b + offset_b, best first.
 
-    Time O(n m d) in products of chunks; memory O(chunk^2 + n k). Equal scores: the lower bank row first.
+    Time O(n m d) in products of tiles; memory O(n k) and a few tiles. Equal scores: the lower bank row first.
 
     Args:
       queries: [n, d] float32.
@@ -63,8 +37,8 @@ def nearest_rows(
     Returns:
       (scores [n, k] float32, bank rows [n, k] int32).
     """
-    offset = np.zeros(len(bank), np.float32) if offset is None else offset
-    size = min(BANK_CHUNK, len(bank))
-    arrays = in_chunks(queries, min(QUERY_CHUNK, len(queries))), in_chunks(bank, size), in_chunks(offset, size, -np.inf)
-    scores, rows = jax.device_get(_nearest(*jax.device_put(arrays), k=k))
-    return scores.reshape(-1, k)[: len(queries)], rows.reshape(-1, k)[: len(queries)]
+    if offset is not None:
+        queries = np.concatenate([queries, np.ones((len(queries), 1), queries.dtype)], axis=1)
+        bank = np.concatenate([bank, offset[:, None].astype(bank.dtype)], axis=1)
+    scores, rows = jax.device_get(_nearest(*jax.device_put((queries, bank)), k=k))
+    return scores, rows

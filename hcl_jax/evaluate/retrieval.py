@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluate.accuracy import proportion_error
-from hcl_jax.evaluate.neighbours import BANK_CHUNK, QUERY_CHUNK, in_chunks, unit_rows
+from hcl_jax.evaluate.neighbours import unit_rows
 from hcl_jax.evaluate.rows import features_of, labels_of
+from hcl_jax.parallel.similarity import streamed
 
 
 class Recall(NamedTuple):
@@ -35,30 +35,9 @@ class Recall(NamedTuple):
 
 @jax.jit
 def _ranks(queries: jax.Array, query_ids: jax.Array, keys: jax.Array, key_ids: jax.Array) -> jax.Array:
-    """queries [Q, q, d], ids [Q, q]; keys [K, k, d], ids [K, k], -1 = padding -> rank of the first right key [Q, q]."""
-
-    def scores(query, ids, chunk):
-        other, other_ids = chunk
-        similarity = jnp.matmul(query, other.T, precision="highest")
-        return similarity, ids[:, None] == other_ids[None, :], other_ids[None, :] >= 0
-
-    def one(chunk):
-        query, ids = chunk
-
-        def best_step(best, keys):
-            similarity, same, _ = scores(query, ids, keys)
-            return jnp.maximum(best, jnp.max(jnp.where(same, similarity, -jnp.inf), axis=1)), None
-
-        best, _ = jax.lax.scan(best_step, jnp.full(query.shape[0], -jnp.inf, query.dtype), (keys, key_ids))
-
-        def count_step(count, keys):
-            similarity, same, real = scores(query, ids, keys)
-            ahead = (similarity >= best[:, None]) & ~same & real
-            return count + jnp.sum(ahead, axis=1, dtype=jnp.int32), None
-
-        return 1 + jax.lax.scan(count_step, jnp.zeros(query.shape[0], jnp.int32), (keys, key_ids))[0]
-
-    return jax.lax.map(one, (queries, query_ids))
+    """Rank of the first right key of each query [n]: 1 + the wrong keys that are at least as near."""
+    engine, ids = streamed(), {"query_ids": query_ids, "key_ids": key_ids}
+    return 1 + engine.negatives_from(queries, keys, least=engine.best_rows(queries, keys, **ids).positive, **ids)
 
 
 def chance_recall(right: np.ndarray, keys: int, k: int) -> float:
@@ -126,14 +105,8 @@ def recall_at(
         raise InputError("query ids", "no query with a right key", "at least one id that both views have")
     known, compact, counts = np.unique(key_ids, return_inverse=True, return_counts=True)
     query_compact = np.searchsorted(known, query_ids)
-    q_size, k_size = min(QUERY_CHUNK, len(queries)), min(BANK_CHUNK, len(keys))
-    arrays = (
-        in_chunks(unit_rows(queries), q_size),
-        in_chunks(query_compact.astype(np.int32), q_size),
-        in_chunks(unit_rows(keys), k_size),
-        in_chunks(compact.astype(np.int32), k_size, -1),
-    )
-    rank = jax.device_get(_ranks(*jax.device_put(arrays))).ravel()[: len(queries)]
+    arrays = unit_rows(queries), query_compact.astype(np.int32), unit_rows(keys), compact.astype(np.int32)
+    rank = jax.device_get(_ranks(*jax.device_put(arrays)))
     recall = {int(at): float(np.mean(rank <= at)) for at in k}
     return Recall(
         recall=recall,

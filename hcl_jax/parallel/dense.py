@@ -112,6 +112,21 @@ class Dense:
             negative=jnp.max(jnp.where(counted & ~positive, logits, floor), axis=1, initial=floor),
         )
 
+    def negatives_from(self, query: Array, key: Array, *, least: Array, query_ids: Array, key_ids: Array) -> Array:
+        """How many negatives of each query row have a logit of at least its `least`, for ranks; no gradient.
+
+        Args:
+          query: [R, D].
+          key: [K, D], same dtype.
+          least: [R].
+          query_ids, key_ids: int [R], [K]; -1 = ignored.
+
+        Returns:
+          int32 [R].
+        """
+        logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
+        return jnp.sum(counted & ~positive & (logits >= least[:, None]), axis=1, dtype=jnp.int32)
+
     def nearest(
         self,
         query: Array,

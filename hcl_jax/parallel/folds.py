@@ -200,16 +200,43 @@ def best_merge(a: BestRows, b: BestRows) -> BestRows:
     return BestRows(jnp.maximum(a.positive, b.positive), jnp.maximum(a.negative, b.negative))
 
 
+def negatives_from_fold(
+    shared: None, x: Rows, y: Rows, x_state: Array, y_state: None, diagonal: bool, *, precision: str
+) -> tuple[Array, None]:
+    """Adds the negatives of a tile that reach `extra` of x."""
+    del diagonal
+    counted, positive = masks(x.ids, y.ids, True)
+    above = product(x.rows, y.rows.T, precision) >= x.extra[:, None]
+    return x_state + jnp.sum(counted & ~positive & above, axis=1, dtype=jnp.int32), y_state
+
+
 def nearest_fold(
-    shared: None, x: Rows, y: Rows, x_state: Nearest, y_state: None, diagonal: bool, *, over: Over, precision: str
+    shared: None,
+    x: Rows,
+    y: Rows,
+    x_state: Nearest,
+    y_state: None,
+    diagonal: bool,
+    *,
+    over: Over,
+    precision: str,
+    rising: bool,
 ) -> tuple[Nearest, None]:
-    """Keeps the k largest logits of each row; `extra` of a side is the number of each row."""
+    """Keeps the k largest logits of each row; `extra` of a side is the number of each row.
+
+    rising: keys come in the order of their numbers, and a stable choice leaves the lower of two equal ones in front.
+    """
     del diagonal
     apart = True if x.extra is None else x.extra[:, None] != y.extra[None, :]
     s = product(x.rows, y.rows.T, precision)
     s = jnp.where(entering(*masks(x.ids, y.ids, apart), over), s, lowest(s.dtype))
     k = x_state.logits.shape[1]
-    # Only the k best of the tile can stay: a sort of 2 k beside one of the tile. Equal logits: the lower row.
+    if rising:
+        numbers = jnp.broadcast_to(y.extra[None, :], s.shape)
+        logits, order = lax.top_k(jnp.concatenate([x_state.logits, s], axis=1), k)
+        numbers = jnp.concatenate([x_state.rows, numbers], axis=1)
+        return Nearest(logits, jnp.take_along_axis(numbers, order, axis=1)), y_state
+    # Only the k best of the tile can stay; a sort by two keys is slow.
     best, at = lax.top_k(s, min(k, s.shape[1]))
     logits = jnp.concatenate([x_state.logits, best], axis=1)
     rows = jnp.concatenate([x_state.rows, y.extra[at]], axis=1)

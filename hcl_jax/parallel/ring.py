@@ -12,12 +12,14 @@ behind the products where the hardware can send and compute at once. Memory: two
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from hcl_jax.errors import InputError
 from hcl_jax.parallel.sweep import Fold, Rows, sweep
@@ -101,7 +103,7 @@ def _on_a_device(
 ) -> tuple[Any, Any]:
     def sent(tree: Any, hops: int = 1) -> Any:
         to = [(i, (i + hops) % ways) for i in range(ways)]
-        return jax.tree.map(lambda a: lax.ppermute(a, axes, to), tree)
+        return _together(lambda a: lax.ppermute(a, axes, to), tree)
 
     def tiles(visitor: Rows, x_state: Any, visitor_state: Any) -> tuple[Any, Any]:
         return sweep(fold, shared, x, visitor, x_state, visitor_state, tile)
@@ -115,7 +117,7 @@ def _on_a_device(
 
     def hop(_: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         visitor, x_state, carried = carry
-        following, arrived = sent(visitor), sent(carried)
+        following, arrived = sent((visitor, carried))
         x_state, added = tiles(visitor, x_state, nothing)
         return following, x_state, None if added is None else merge(arrived, added)
 
@@ -142,8 +144,23 @@ def _on_a_device(
     return x_state, own
 
 
+def _together(send: Callable[[jax.Array], jax.Array], tree: Any) -> Any:
+    """Sends the arrays [R, ...] of a tree, those of one dtype side by side in one message: a hop has one latency."""
+    leaves, form = jax.tree.flatten(tree)
+    for dtype in {a.dtype for a in leaves}:
+        places = [i for i, a in enumerate(leaves) if a.dtype == dtype]
+        flat = [leaves[i].reshape(leaves[i].shape[0], -1) for i in places]
+        ends = np.cumsum([a.shape[1] for a in flat])[:-1]
+        parts = jnp.split(send(jnp.concatenate(flat, axis=1)), ends, axis=1)
+        for i, part in zip(places, parts, strict=True):
+            leaves[i] = part.reshape(leaves[i].shape)
+    return jax.tree.unflatten(form, leaves)
+
+
 def check_axes(mesh: Any, axes: tuple[str, ...]) -> None:
-    """Refuses axes that the mesh lacks."""
+    """Refuses axes that the mesh lacks, and a mesh whose axes are not of type Auto."""
     for axis in axes:
         if axis not in mesh.shape:
             raise InputError("axes", repr(axis), f"axes of the mesh: {', '.join(mesh.shape)}")
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise InputError("mesh", "axes of type Explicit or Manual", "axis_types=(jax.sharding.AxisType.Auto, ...)")

@@ -4,11 +4,12 @@ A loss that compares every row with every other one needs sums over rows of an N
 engine makes those sums; the losses call its methods and know neither tiles nor devices. Every engine is a frozen,
 hashable value (static under jit) with these methods; `Dense` has their equations:
 
-  softmax_rows  log-sum-exp, sum and number of the positive logits of each query row    (differentiable)
-  softmax_both  the same of the rows and of the columns of one matrix                   (differentiable)
-  sigmoid_rows  sum over keys of the logistic loss                                      (differentiable)
-  best_rows     largest positive and largest negative logit                             (not differentiable)
-  nearest       the k keys with the largest logits                                      (not differentiable)
+  softmax_rows    log-sum-exp, sum and number of the positive logits of each query row   (differentiable)
+  softmax_both    the same of the rows and of the columns of one matrix                  (differentiable)
+  sigmoid_rows    sum over keys of the logistic loss                                     (differentiable)
+  best_rows       largest positive and largest negative logit                            (not differentiable)
+  negatives_from  how many negatives reach a number of the row                           (not differentiable)
+  nearest         the k keys with the largest logits                                     (not differentiable)
 
 Ids say who is positive with whom: query i and key j are positive when `query_ids[i] == key_ids[j]`; an id of -1 takes
 the row out, as query and as key. Without keys the query rows are compared with each other, none with itself.
@@ -101,6 +102,10 @@ class Auto:
     def best_rows(self, query: Array, key: Array | None = None, **more: Any) -> BestRows:
         """See `Dense.best_rows`."""
         return self._for(query, key).best_rows(query, key, **more)
+
+    def negatives_from(self, query: Array, key: Array, **more: Any) -> Array:
+        """See `Dense.negatives_from`."""
+        return self._for(query, key).negatives_from(query, key, **more)
 
     def nearest(self, query: Array, key: Array | None = None, **more: Any) -> Nearest:
         """See `Dense.nearest`."""

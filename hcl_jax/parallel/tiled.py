@@ -63,6 +63,13 @@ class Tiled:
         fold = functools.partial(folds.best_fold, precision=self.precision)
         return self.sweep(fold, None, x, y, start, None, merge=folds.best_merge)[0]
 
+    def negatives_from(self, query: Array, key: Array, *, least: Array, query_ids: Array, key_ids: Array) -> Array:
+        """See `Dense.negatives_from`."""
+        x, y = _sides(query, key, query_ids, key_ids)
+        x = x._replace(extra=least)
+        fold = functools.partial(folds.negatives_from_fold, precision=self.precision)
+        return self.sweep(fold, None, x, y, jnp.zeros(x.ids.shape, jnp.int32), None)[0]
+
     def nearest(
         self,
         query: Array,
@@ -83,7 +90,8 @@ class Tiled:
         x = x if apart else x._replace(extra=None)
         shape = (x.ids.shape[0], k)
         start = Nearest(jnp.full(shape, lowest(x.rows.dtype), x.rows.dtype), jnp.zeros(shape, jnp.int32))
-        fold = functools.partial(folds.nearest_fold, over=over, precision=self.precision)
+        rising = self.mesh is None
+        fold = functools.partial(folds.nearest_fold, over=over, precision=self.precision, rising=rising)
         return self.sweep(fold, None, x, y, start, None)[0]
 
     def sweep(

@@ -36,17 +36,15 @@ def test_knn_equals_loops(k, temperature):
     np.testing.assert_array_equal(found, knn_by_loops(bank, bank_labels, queries, k, temperature))
 
 
-def test_chunks_change_nothing(monkeypatch):
-    bank, bank_labels = clusters(0, 230)
-    queries, _ = clusters(1, 61)
-    whole = knn_predict(bank, bank_labels, queries, k=30)
-    scores, rows = neighbours.nearest_rows(queries, bank, 7)
-    monkeypatch.setattr(neighbours, "QUERY_CHUNK", 16)
-    monkeypatch.setattr(neighbours, "BANK_CHUNK", 9)  # smaller than k, and it divides neither size
-    np.testing.assert_array_equal(knn_predict(bank, bank_labels, queries, k=30), whole)
-    chunked, chunked_rows = neighbours.nearest_rows(queries, bank, 7)
-    np.testing.assert_array_equal(chunked_rows, rows)
-    np.testing.assert_allclose(chunked, scores, rtol=1e-5, atol=1e-5)
+def test_more_rows_than_a_tile():
+    bank, queries = (
+        np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32) for seed, n in ((0, 2500), (1, 1100))
+    )
+    offset = -0.5 * np.sum(bank**2, axis=1)
+    scores, rows = neighbours.nearest_rows(queries, bank, 7, offset)
+    wanted = queries.astype(np.float64) @ bank.astype(np.float64).T + offset
+    np.testing.assert_allclose(scores, -np.sort(-wanted, axis=1)[:, :7], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(wanted, rows, axis=1), scores, rtol=1e-5, atol=1e-5)
 
 
 def test_k_is_clipped_to_the_bank():

@@ -1,6 +1,7 @@
 """One table of calls: every loss with its conventions, ids and weights, for the tests that hold for all of them."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses import LOSSES, instance_graph
+from hcl_jax.parallel.similarity import Engine, dense, ring, streamed
 from tests.losses import oracles
 
 N, D = 8, 4
@@ -214,17 +216,34 @@ TEMPERED = (
 ELSEWHERE = ("swav", "ts2vec")  # whose values have a test file of their own
 
 
+def mesh_of(devices: int) -> jax.sharding.Mesh:
+    """A mesh of the first so many devices along one axis, "data"."""
+    axis = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=axis)
+
+
+# The ways to run a loss that compares rows with rows, by a mesh.
+WAYS: dict[str, Callable] = {
+    "dense": lambda mesh: dense(),
+    "streamed": lambda mesh: streamed(),
+    "streamed in tiles": lambda mesh: streamed(tile=2),
+    "ring": lambda mesh: ring(mesh, "data"),
+}
+WITH_ENGINE = tuple(name for name in CASES if "engine" in inspect.signature(LOSSES[CASES[name].name]).parameters)
+
+
 @functools.cache
-def evaluate(dtype: type, devices: int | None = None, names: tuple[str, ...] = tuple(CASES)) -> dict:
+def evaluate(
+    dtype: type, devices: int | None = None, names: tuple[str, ...] = tuple(CASES), way: str | None = None
+) -> dict:
     """Value and gradients of the named cases: name -> (value, {"input 0" and so on, or learned name: gradient}).
 
-    One compilation for all of them. With `devices`, every array is sharded by rows over so many.
+    One compilation for all of them. With `devices`, every array is sharded by rows over so many. `way` names an engine.
     """
     with jax.enable_x64(dtype == np.float64):
         place: Callable = jnp.asarray
+        mesh = mesh_of(devices or 1)
         if devices is not None:
-            axis = (jax.sharding.AxisType.Auto,)
-            mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices], axis_types=axis)
             place = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec("data")))
         inputs = {}
         for name in names:
@@ -234,7 +253,8 @@ def evaluate(dtype: type, devices: int | None = None, names: tuple[str, ...] = t
             learned = {key: jnp.asarray(value, dtype) for key, value in case.learned.items()}
             inputs[name] = ({f"input {i}": x for i, x in enumerate(arrays)}, learned)
         # Compiled without LLVM's optimisation: it takes half as long, and nothing here is slow.
-        every = jax.jit(_all, compiler_options={"xla_backend_optimization_level": 0})
+        engine = None if way is None else WAYS[way](mesh)
+        every = jax.jit(functools.partial(_all, engine), compiler_options={"xla_backend_optimization_level": 0})
         return jax.device_get(every(inputs))
 
 
@@ -271,14 +291,16 @@ def paired(name: str, table: Mapping[str, Callable] = LOSSES) -> Callable:
     }.get(name, f)
 
 
-def _all(inputs: dict) -> dict:
-    return {name: _one(CASES[name], *given) for name, given in inputs.items()}
+def _all(engine: Engine | None, inputs: dict) -> dict:
+    chosen = {} if engine is None else {"engine": engine}
+    return {name: _one(CASES[name], chosen, *given) for name, given in inputs.items()}
 
 
-def _one(case: Case, arrays: dict, learned: dict) -> tuple[jax.Array, dict]:
+def _one(case: Case, chosen: dict, arrays: dict, learned: dict) -> tuple[jax.Array, dict]:
     floats = {key: x for key, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.floating)}
 
     def loss(given: dict) -> jax.Array:
-        return case.loss(*(given.get(key, x) for key, x in arrays.items()), **{key: given[key] for key in learned})
+        keywords = {key: given[key] for key in learned} | chosen
+        return case.loss(*(given.get(key, x) for key, x in arrays.items()), **keywords)
 
     return jax.value_and_grad(loss)({**floats, **learned})

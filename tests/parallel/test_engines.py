@@ -45,6 +45,8 @@ ENGINES = {
     "auto on one device": lambda: auto(limit_bytes=0),
 }
 
+SLOW = ("ring of 3", "ring of 5", "ring of 8", "ring over two axes of three", "auto without room", "auto on one device")
+
 
 def weighted(sums, weights) -> jax.Array:
     """One number out of all sums of all rows; the log-sum-exp over nothing is left out."""
@@ -81,13 +83,19 @@ def assert_near(found, wanted, share: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=share * np.abs(b).max())
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ENGINES])
 def test_float64_equals_dense(name):
     wanted = value_and_gradients("dense", np.float64, 1.0, False)
     assert_near(value_and_gradients(name, np.float64, 1.0, False), wanted, 1e-12)
 
 
-@pytest.mark.parametrize("name", ["streamed in tiles of 4", "ring of 4 in tiles of 2", "ring of 5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "streamed in tiles of 4",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("ring of 4 in tiles of 2", "ring of 5")),
+    ],
+)
 def test_logits_beyond_exp_equal_dense(name):
     """Logits of +-3,000 overflow without each row's own maximum."""
     wanted = value_and_gradients("dense", np.float64, 300.0, False)
@@ -115,6 +123,7 @@ def test_best_and_nearest_equal_dense(name):
         return (
             engine.best_rows(q, k, **ids),
             engine.best_rows(q, query_ids=ids["query_ids"]),
+            engine.negatives_from(q, k, least=jnp.asarray(BY_QUERY[0]), **ids),
             engine.nearest(q, k, k=3, over="negatives", **ids)._replace(rows=own),
             engine.nearest(q, k=R - 1, query_ids=own),
             engine.nearest(q, k, k=K, query_ids=own, key_ids=jnp.arange(K)),
@@ -184,6 +193,7 @@ def test_engines_are_values():
         (lambda: streamed(tile=0), "tile: found 0"),
         (lambda: ring(mesh_of(2), "model"), "axes: found 'model'; allowed: axes of the mesh: data"),
         (lambda: auto(mesh_of(2)), "axes: found 'fsdp'"),
+        (lambda: ring(jax.make_mesh((2,), ("data",), devices=jax.devices()[:2]), "data"), "mesh: found axes of type"),
         (lambda: auto(limit_bytes=-1), "limit_bytes: found -1"),
         (lambda: dense("float32"), "precision: found 'float32'; allowed: highest"),
     ],

@@ -1,0 +1,45 @@
+"""Every loss that compares rows, every way to run it, on every number of devices: one number and one gradient."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.losses.cases import ONE_EACH, WITH_ENGINE, evaluate
+
+# On eight devices the compilation takes the time: there one case of each loss.
+ONE_OF_EACH = tuple(name for name in WITH_ENGINE if name in ONE_EACH)
+RUNS = {
+    "streamed": ("streamed", None, WITH_ENGINE),
+    "streamed in tiles": ("streamed in tiles", None, WITH_ENGINE),
+    "ring of 1": ("ring", 1, ONE_OF_EACH),
+    "ring of 2": ("ring", 2, WITH_ENGINE),
+    "ring of 4": ("ring", 4, ONE_OF_EACH),
+    "ring of 8": ("ring", 8, ONE_OF_EACH),
+    "streamed, rows on 4": ("streamed", 4, ONE_OF_EACH),
+}
+
+
+def assert_equal(found, wanted, share: float, name: str) -> None:
+    """Value and every gradient within a share of the largest entry."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        scale = max(float(np.abs(b).max()), 1e-3)
+        np.testing.assert_allclose(a, b, rtol=0, atol=share * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [run if run in ("streamed in tiles", "ring of 1") else pytest.param(run, marks=pytest.mark.slow) for run in RUNS],
+)
+def test_float64_equals_dense(run):
+    way, devices, names = RUNS[run]
+    reference = evaluate(np.float64)  # dense, on one device, equal to the oracles in test_values.py
+    found = evaluate(np.float64, devices, names, way)
+    assert len(names) >= 14
+    for name in names:
+        assert_equal(found[name], reference[name], 1e-10, name)
+
+
+def test_float32_is_near():
+    reference = evaluate(np.float64)
+    for name, found in evaluate(np.float32, None, ONE_OF_EACH, "streamed in tiles").items():
+        assert_equal(found, reference[name], 1e-5, name)
