@@ -1,6 +1,7 @@
 """Finite value and gradient whatever the batch holds."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.losses import LOSSES
+from hcl_jax.parallel.similarity import Engine, streamed
 from tests.losses.cases import ORACLES, PAIRED, TEMPERED, A, B, D, N, paired
 
 PARAMETERS = {**dict.fromkeys(TEMPERED, "temperature"), "clip": "scale", "siglip": "scale"}
@@ -31,20 +33,21 @@ IDS = {
 
 
 @functools.cache
-def step(name: str):
+def step(name: str, engine: Engine | None = None):
     """jit of value and gradients by both inputs and, where there is one, by temperature or scale."""
+    chosen = {} if engine is None else {"engine": engine}
 
     def loss(a: jax.Array, b: jax.Array, number: jax.Array, ids: jax.Array) -> jax.Array:
         parameters = {PARAMETERS[name]: number} if name in PARAMETERS else {}
         if name == "siglip":
             parameters["bias"] = -number
-        return paired(name)(a, b, ids=ids, **parameters)
+        return paired(name)(a, b, ids=ids, **parameters, **chosen)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)), compiler_options={"xla_backend_optimization_level": 0})
 
 
-def check(name: str, a, b, number: float, ids, what: str) -> float:
-    value, gradients = step(name)(a, b, jnp.float32(number), jnp.asarray(ids, jnp.int32))
+def check(name: str, a, b, number: float, ids, what: str, engine: Engine | None = None) -> float:
+    value, gradients = step(name, engine)(a, b, jnp.float32(number), jnp.asarray(ids, jnp.int32))
     assert value.dtype == jnp.float32
     assert np.isfinite(value), (name, what, number)
     for gradient in gradients:
@@ -63,6 +66,19 @@ def test_finite(name, dtype):
             value = check(name, a, b, 0.1, ids, f"{what}, {which}")
             if which == "all ignored":
                 assert value == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in PAIRED if "engine" in inspect.signature(LOSSES[n]).parameters])
+def test_finite_in_tiles(name):
+    """The same batches tile by tile, where a tile may hold no valid row: finite, and the dense number."""
+    for what, (a, b) in BATCHES.items():
+        a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+        for which, ids in IDS.items():
+            for number in (0.01, 1.0, 100.0) if which == "all own" else (0.1,):
+                found = check(name, a, b, number, ids, f"{what}, {which}", streamed(tile=2))
+                wanted = check(name, a, b, number, ids, f"{what}, {which}")
+                assert found == pytest.approx(wanted, rel=1e-4, abs=1e-4), (what, which, number)
 
 
 @pytest.mark.parametrize("name", PAIRED)
