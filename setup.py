@@ -57,7 +57,7 @@ setup(
         "gpu12": ["jax[cuda12]>=0.10"],  # for drivers older than CUDA 13's
         "series": ["aeon>=1.3"],
         "wandb": ["wandb>=0.19"],
-        "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20"],
+        "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20", "open_clip_torch>=3.3"],
         "dev": [
             "build>=1.2",
             "chex>=0.1.90",

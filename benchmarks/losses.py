@@ -1,0 +1,658 @@
+"""Value and gradient of a contrastive loss, ours each way and its peers, on the CPU: time, extra memory, the number.
+
+python benchmarks/losses.py                               NT-Xent and CLIP, 1,024 to 16,384 rows in all
+python benchmarks/losses.py --rows=1024 --devices=4       and on a virtual mesh of 4 devices, ring beside dense
+python benchmarks/losses.py --large=262144                ours, streamed, once
+python benchmarks/losses.py --analysis=1048576            memory as compiled, nothing is run
+python benchmarks/losses.py --neighbours                  the 20 nearest of 20,000 rows for 20,000
+
+The peers that are not there (pip install '.[peers]') have a row that says so; --markdown prints the tables for docs/.
+
+Every method is a process of its own, so that its memory is its own, and the processes take turns call by call: what the
+machine does beside them hits all alike. Inputs are equal. Columns:
+
+  median, min       ms of a call, over --repeats
+  ratio             median over that of ours, streamed
+  temp              MiB that the compiled program takes beside inputs and outputs (jax; of one device on a mesh)
+  peak              MiB that the process grew by in its first call, outputs and libraries' buffers included (Linux)
+  value, off        the loss, and its difference from float64 in NumPy; gradient off: norm of the difference / norm
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MIB = 2**20
+START_SECONDS = 300  # to import, make inputs and compile
+BLOCK = 1024  # rows at a time in NumPy
+WAITING = "PASSIVE"
+
+
+class Spec(NamedTuple):
+    """What a method is measured on. rows: of both views or modalities together, or of each side for neighbours."""
+
+    rows: int
+    dim: int
+    temperature: float
+    k: int
+    seed: int
+    devices: int
+
+
+Built = tuple[Callable[[], Any], int | None]  # a call, and the compiled temp bytes where there are such
+
+
+class Method(NamedTuple):
+    """A row of a table: loss(spec, mesh or None) is a function of two arrays for jax, or build(spec) makes the call."""
+
+    name: str
+    loss: Callable[[Spec, Any], Callable[..., Any]] | None = None
+    build: Callable[[Spec], Built] | None = None
+    needs: str = ""  # a module
+    extra_bytes: Callable[[Spec], float] = lambda spec: 0.0  # what a call takes, where no compiler says so
+    devices: bool = False  # on the mesh of --devices
+
+
+def inputs(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+    """Two views [rows / 2, dim] whose pairs have a cosine of about 0.3: positives stand out, and not in every row."""
+    draws = np.random.default_rng(spec.seed)
+    a = draws.normal(size=(spec.rows // 2, spec.dim)).astype(np.float32)
+    return a, a + 3 * draws.normal(size=a.shape).astype(np.float32)
+
+
+def two_sets(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and keys [rows, dim] each, at unit length."""
+    z = np.random.default_rng(spec.seed).normal(size=(2, spec.rows, spec.dim)).astype(np.float32)
+    q, k = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    return q, k
+
+
+def cores() -> int:
+    """Cores that this process may use: jax's own number of threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---- methods of jax
+
+
+def built(method: Method, spec: Spec) -> Built:
+    """The call of a method."""
+    if method.build is not None:
+        return method.build(spec)
+    import jax
+
+    compiled, arrays = lowered(method, spec)
+    a, b = arrays()
+    return lambda: jax.block_until_ready(compiled(a, b)), temp_bytes(compiled)
+
+
+def temp_bytes(compiled: Any) -> int | None:
+    """What a compiled program takes beside inputs and outputs, where the compiler says so."""
+    return getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
+
+
+def lowered(method: Method, spec: Spec) -> tuple[Any, Callable[[], list[Any]]]:
+    """The compiled value and gradient, and what makes its inputs."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+
+    from hcl_jax.parallel.mesh import BATCH_AXES, make_mesh
+
+    mesh = make_mesh({"data": -1}) if method.devices else None
+    place = SingleDeviceSharding(jax.devices()[0]) if mesh is None else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    shape = jax.ShapeDtypeStruct((spec.rows // 2, spec.dim), np.float32, sharding=place)
+    assert method.loss is not None
+    step = jax.jit(jax.value_and_grad(method.loss(spec, mesh), argnums=(0, 1)))
+    return step.lower(shape, shape).compile(), lambda: [jax.device_put(z, place) for z in inputs(spec)]
+
+
+def ours(name: str, engine: str, **options: Any) -> Callable[[Spec, Any], Callable[..., Any]]:
+    """A loss of hcl_jax with an engine."""
+
+    def make(spec: Spec, mesh: Any) -> Callable[..., Any]:
+        from hcl_jax.losses import clip, nt_xent
+        from hcl_jax.parallel import similarity
+
+        of_mesh = {"mesh": mesh} if engine == "ring" else {}
+        chosen = getattr(similarity, engine)(**of_mesh, **options)
+        if name == "nt_xent":
+            return lambda a, b: nt_xent(a, b, temperature=spec.temperature, engine=chosen)
+        return lambda a, b: clip(a, b, scale=1 / spec.temperature, engine=chosen)
+
+    return make
+
+
+def plain(spec: Spec, mesh: Any) -> Callable[..., Any]:
+    """NT-Xent as the textbook has it."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(a, b):
+        z = jnp.concatenate([a, b])
+        z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
+        s = jnp.where(jnp.eye(len(z), dtype=bool), -jnp.inf, z @ z.T / spec.temperature)
+        positive = jnp.sum(z * jnp.roll(z, len(a), axis=0), axis=1) / spec.temperature
+        return jnp.mean(jax.nn.logsumexp(s, axis=1) - positive)
+
+    return loss
+
+
+def optax_loss(spec: Spec, mesh: Any) -> Callable[..., Any]:
+    """Optax wants labels."""
+    import jax.numpy as jnp
+    import optax
+
+    labels = jnp.tile(jnp.arange(spec.rows // 2), 2)
+    return lambda a, b: optax.losses.ntxent(jnp.concatenate([a, b]), labels, spec.temperature)
+
+
+def ours_nearest(engine: str) -> Callable[[Spec], Built]:
+    """The nearest rows by an engine."""
+
+    def build(spec: Spec) -> Built:
+        import jax
+        import jax.numpy as jnp
+
+        from hcl_jax.parallel import similarity
+
+        q, k = map(jnp.asarray, two_sets(spec))
+        ids = jnp.arange(spec.rows)
+        chosen = getattr(similarity, engine)()
+        step = jax.jit(lambda q, k, ids: chosen.nearest(q, k, k=spec.k, query_ids=ids, key_ids=ids).rows)
+        compiled = step.lower(q, k, ids).compile()
+        return lambda: jax.block_until_ready(compiled(q, k, ids)), temp_bytes(compiled)
+
+    return build
+
+
+# ---- peers
+
+
+def on_torch(make: Callable[[Spec], Callable[..., Any]]) -> Callable[[Spec], Built]:
+    """make(spec) -> loss(a, b) of tensors, run with its gradient."""
+
+    def build(spec: Spec) -> Built:
+        import torch
+
+        torch.set_num_threads(cores())
+        loss = make(spec)
+        a, b = (torch.tensor(z, requires_grad=True) for z in inputs(spec))
+
+        def call() -> Any:
+            value = loss(a, b)
+            return value.detach(), torch.autograd.grad(value, (a, b))
+
+        return call, None
+
+    return build
+
+
+def lightly_loss(spec: Spec) -> Callable[..., Any]:
+    """Puts rows to unit length itself."""
+    from lightly.loss import NTXentLoss
+
+    return NTXentLoss(temperature=spec.temperature)
+
+
+def metric_learning_loss(spec: Spec) -> Callable[..., Any]:
+    """Wants labels; its cosine puts rows to unit length."""
+    import torch
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    loss, labels = NTXentLoss(temperature=spec.temperature), torch.arange(spec.rows // 2).repeat(2)
+    return lambda a, b: loss(torch.cat([a, b]), labels)
+
+
+def open_clip_loss(spec: Spec) -> Callable[..., Any]:
+    """Takes rows at unit length."""
+    from open_clip.loss import ClipLoss
+    from torch.nn.functional import normalize
+
+    loss = ClipLoss()
+    return lambda a, b: loss(normalize(a, dim=1), normalize(b, dim=1), 1 / spec.temperature)
+
+
+def numpy_nearest(block: int) -> Callable[[Spec], Built]:
+    """The nearest rows by argpartition, `block` queries at a time; 0: all at once."""
+
+    def build(spec: Spec) -> Built:
+        q, k = two_sets(spec)
+        step = block or spec.rows
+
+        def call() -> np.ndarray:
+            return np.concatenate([partition(q[i : i + step], k, spec.k) for i in range(0, spec.rows, step)])
+
+        return call, None
+
+    return build
+
+
+def partition(q: np.ndarray, k: np.ndarray, n: int) -> np.ndarray:
+    """Rows of the n largest products, in no order."""
+    return np.argpartition(-(q @ k.T), n, axis=1)[:, :n]
+
+
+def sklearn_nearest(spec: Spec) -> Built:
+    """Brute force; at unit length the smallest distance is the largest product."""
+    from sklearn.neighbors import NearestNeighbors
+
+    q, k = two_sets(spec)
+    index = NearestNeighbors(n_neighbors=spec.k, algorithm="brute", metric="euclidean").fit(k)
+    return lambda: index.kneighbors(q, return_distance=False), None
+
+
+def ways(loss: str) -> tuple[Method, ...]:
+    """Ours: the engines."""
+    return (
+        Method("ours, streamed", ours(loss, "streamed")),
+        Method("ours, streamed, bfloat16", ours(loss, "streamed", precision="bfloat16")),
+        Method("ours, dense", ours(loss, "dense")),
+        Method("ours, auto", ours(loss, "auto")),
+        Method("ours, ring", ours(loss, "ring"), devices=True),
+        Method("ours, dense, on the mesh", ours(loss, "dense"), devices=True),
+    )
+
+
+# Bytes of the peers: seen at 1,024 and 2,048 rows, pytorch-metric-learning at 256 to 512 (it sets each of the rows
+# positives beside all of the rows^2 negatives).
+NT_XENT = (
+    *ways("nt_xent"),
+    Method("plain jit", plain),
+    Method("optax ntxent", optax_loss),
+    Method("lightly NTXentLoss", None, on_torch(lightly_loss), "lightly", lambda s: 24.0 * s.rows**2),
+    Method(
+        "pytorch-metric-learning NTXentLoss",
+        None,
+        on_torch(metric_learning_loss),
+        "pytorch_metric_learning",
+        lambda s: 17.0 * s.rows**3,
+    ),
+)
+CLIP = (
+    *ways("clip"),
+    Method("open_clip ClipLoss", None, on_torch(open_clip_loss), "open_clip", lambda s: 9.0 * s.rows**2),
+)
+NEAREST = (
+    Method("ours, streamed", None, ours_nearest("streamed")),
+    Method("ours, dense", None, ours_nearest("dense")),
+    Method("NumPy argpartition, all at once", None, numpy_nearest(0), "", lambda s: 16.0 * s.rows**2),
+    Method(f"NumPy argpartition, {BLOCK:,} rows at a time", None, numpy_nearest(BLOCK)),
+    Method("scikit-learn NearestNeighbors, brute", None, sklearn_nearest),
+)
+TABLES = {"nt_xent": NT_XENT, "clip": CLIP, "nearest": NEAREST}
+
+
+# ---- a process a method
+
+
+def working(pipe: Any, table: str, at: int, spec: Spec) -> None:
+    """Builds a method, then makes a call each time it is told to; answers with a dict."""
+    method = TABLES[table][at]
+    os.environ.update(JAX_PLATFORMS="cpu", OMP_NUM_THREADS=str(cores()))
+    # Else torch's threads spin while they wait, into the next method's turn; on busy cores a call took 80 ms, not 2.
+    os.environ.setdefault("OMP_WAIT_POLICY", WAITING)
+    from hcl_jax import backend
+
+    backend.prepare()
+    if method.devices:
+        flag = f"--xla_force_host_platform_device_count={spec.devices}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+    try:
+        call, temp = built(method, spec)
+        pipe.send({"temp": temp})
+        while told := pipe.recv():
+            before = resident(reset=True)
+            began = time.perf_counter()
+            out = call()
+            seconds = time.perf_counter() - began
+            peak = resident("VmHWM")
+            answer: dict[str, Any] = {"seconds": seconds, "growth": peak - before if peak and before else None}
+            if told == "first":
+                answer["out"] = tuple(np.asarray(leaf) for leaf in leaves(out))
+            pipe.send(answer)
+    except (EOFError, KeyboardInterrupt):
+        pass
+    except Exception as error:  # a peer may fail in any way: its row says how
+        pipe.send({"failed": f"{type(error).__name__}: {error}".splitlines()[0][:160]})
+
+
+def leaves(out: Any) -> list[Any]:
+    """Arrays of nested tuples."""
+    return [leaf for part in out for leaf in leaves(part)] if isinstance(out, tuple | list) else [out]
+
+
+def resident(line: str = "VmRSS", reset: bool = False) -> int | None:
+    """Bytes of this process in memory, or the peak of it ("VmHWM"), which `reset` brings down; None if unknown."""
+    try:
+        if reset:
+            pathlib.Path("/proc/self/clear_refs").write_text("5")
+        text = pathlib.Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next((int(row.split()[1]) * 1024 for row in text.splitlines() if row.startswith(f"{line}:")), None)
+
+
+def available() -> float:
+    """Bytes of memory that are free to take."""
+    try:
+        text = pathlib.Path("/proc/meminfo").read_text()
+    except OSError:
+        return float("inf")
+    return next(int(row.split()[1]) * 1024 for row in text.splitlines() if row.startswith("MemAvailable:"))
+
+
+class Worker:
+    """The parent's end of a process; `skipped` says why there is none any more."""
+
+    def __init__(self, table: str, at: int, spec: Spec, limit: float):
+        self.method, self.limit, self.skipped = TABLES[table][at], limit, ""
+        self.temp: int | None = None
+        self.first: dict[str, Any] = {}
+        self.seconds: list[float] = []
+        self._process = None
+        if self.method.needs and importlib.util.find_spec(self.method.needs) is None:
+            self.skipped = "not installed: pip install '.[peers]'"
+        elif not self._too_much(self.method.extra_bytes(spec)):
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=working, args=(theirs, table, at, spec), daemon=True)
+            self._process.start()
+            theirs.close()
+            self.temp = self._answer(START_SECONDS, "to start and compile").get("temp")
+            self._too_much(self.temp or 0)
+
+    def call(self, told: str = "again") -> None:
+        """One call, timed over there."""
+        if self.skipped or self._process is None:
+            return
+        self._pipe.send(told)
+        answer = self._answer(self.limit, "a call (--limit-seconds)")
+        if told == "first":
+            self.first = answer
+        elif answer:
+            self.seconds.append(answer["seconds"])
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+
+    def _too_much(self, needed: float) -> bool:
+        free = available()
+        if needed > 0.9 * free:
+            self._skip(f"needs {needed / MIB:,.0f} MiB, {free / MIB:,.0f} are available")
+        return bool(self.skipped)
+
+    def _answer(self, seconds: float, what: str) -> dict[str, Any]:
+        try:
+            answer = self._pipe.recv() if self._pipe.poll(seconds) else {"failed": f"more than {seconds:g} s {what}"}
+        except (EOFError, OSError):
+            answer = {"failed": "its process died, most likely for want of memory"}
+        if "failed" in answer:
+            self._skip(answer["failed"])
+            return {}
+        return answer
+
+    def _skip(self, why: str) -> None:
+        self.skipped = why
+        self.close()
+
+
+def measure(table: str, spec: Spec, repeats: int, limit: float, only: tuple[str, ...] = ()) -> list[Worker]:
+    """Every method: built, called once for its memory and numbers, then in turns."""
+    workers: list[Worker] = []
+    try:
+        for at, method in enumerate(TABLES[table]):
+            if (not method.devices or spec.devices > 1) and (not only or method.name in only):
+                workers.append(Worker(table, at, spec, limit))
+                workers[-1].call("first")
+        for _ in range(repeats):
+            for worker in workers:
+                worker.call()
+    finally:
+        for worker in workers:
+            worker.close()
+    return workers
+
+
+# ---- what the numbers should be, in float64
+
+
+def exact(table: str, spec: Spec) -> tuple[float, np.ndarray, np.ndarray]:
+    """Value and both gradients of a loss, a block of rows at a time."""
+    a, b = (z.astype(np.float64) for z in inputs(spec))
+    lengths = [np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b)]
+    x, y = a / lengths[0], b / lengths[1]
+    n, t = len(a), spec.temperature
+    paired = np.sum(x * y)
+    if table == "nt_xent":
+        u = np.concatenate([x, y])
+        lse, du, _ = softmax_half(u, u, t, apart=True)
+        value = (lse - 2 * paired / t) / (2 * n)
+        dx, dy = (du[:n] - 2 * y / t) / (2 * n), (du[n:] - 2 * x / t) / (2 * n)
+    else:
+        there, dx, dy = softmax_half(x, y, t)
+        back, dy_back, dx_back = softmax_half(y, x, t)
+        value = (there + back - 2 * paired / t) / (2 * n)
+        dx, dy = (dx + dx_back - 2 * y / t) / (2 * n), (dy + dy_back - 2 * x / t) / (2 * n)
+
+    def through_length(g: np.ndarray, u: np.ndarray, length: np.ndarray) -> np.ndarray:
+        return (g - u * np.sum(g * u, axis=1, keepdims=True)) / length
+
+    return float(value), through_length(dx, x, lengths[0]), through_length(dy, y, lengths[1])
+
+
+def softmax_half(q: np.ndarray, k: np.ndarray, t: float, apart: bool = False) -> tuple[float, np.ndarray, np.ndarray]:
+    """sum_i log sum_j exp(q_i . k_j / t), and its gradients; apart: q is k, j is not i, and both gradients are one."""
+    total, dq, dk = 0.0, np.zeros_like(q), np.zeros_like(k)
+    for i in range(0, len(q), BLOCK):
+        block = q[i : i + BLOCK]
+        s = block @ k.T / t
+        if apart:
+            s[np.arange(len(block)), i + np.arange(len(block))] = -np.inf
+        highest = s.max(axis=1, keepdims=True)
+        e = np.exp(s - highest)
+        sums = e.sum(axis=1, keepdims=True)
+        total += float(np.sum(np.log(sums) + highest))
+        p = e / sums / t
+        dq[i : i + BLOCK] += p @ k
+        dk += p.T @ block
+    return (total, dq + dk, dk) if apart else (total, dq, dk)
+
+
+def exact_neighbours(spec: Spec) -> np.ndarray:
+    """The k nearest rows of each query, sorted by row."""
+    q, k = (z.astype(np.float64) for z in two_sets(spec))
+    parts = [partition(q[i : i + BLOCK], k, spec.k) for i in range(0, spec.rows, BLOCK)]
+    return np.sort(np.concatenate(parts), axis=1)
+
+
+# ---- tables
+
+
+def loss_cells(worker: Worker, truth: tuple[float, np.ndarray, np.ndarray]) -> list[str]:
+    """Value, and how far value and gradient are from float64."""
+    value, *gradients = worker.first["out"]
+    off = np.sqrt(sum(np.sum((g - w) ** 2) for g, w in zip(gradients, truth[1:], strict=True)))
+    norm = np.sqrt(sum(np.sum(w**2) for w in truth[1:]))
+    return [f"{value:.6f}", f"{value - truth[0]:+.1e}", f"{off / norm:.1e}"]
+
+
+def neighbour_cells(worker: Worker, truth: np.ndarray) -> list[str]:
+    """Share of the neighbours that are those of float64, in per cent."""
+    found = worker.first["out"][0]
+    same = np.mean([len(np.intersect1d(f, w, assume_unique=True)) for f, w in zip(found, truth, strict=True)])
+    return [f"{100 * same / truth.shape[1]:.3f}"]
+
+
+def print_table(title: str, last: list[str], workers: list[Worker], cells: Any, markdown: bool) -> None:
+    """One table; a method without numbers has the reason in their place."""
+    head = ["method", "median ms", "min ms", "ratio", "temp MiB", "peak MiB", *last]
+    base = next(
+        (statistics.median(w.seconds) for w in workers if w.method.name == "ours, streamed" and w.seconds), None
+    )
+    lines: list[list[str]] = []
+    for w in workers:
+        if w.skipped or not w.seconds:
+            lines.append([w.method.name, w.skipped or "not called"])
+            continue
+        middle, growth = statistics.median(w.seconds), w.first["growth"]
+        ratio = "-" if base is None else f"{middle / base:.2f}"
+        memory = ["-" if b is None else f"{b / MIB:,.1f}" for b in (w.temp, growth)]
+        lines.append([w.method.name, f"{1e3 * middle:,.1f}", f"{1e3 * min(w.seconds):,.1f}", ratio, *memory, *cells(w)])
+    write(title, head, lines, markdown)
+
+
+def loss_table(table: str, spec: Spec, repeats: int, limit: float, markdown: bool) -> None:
+    """Every way to one loss, at one size."""
+    truth = exact(table, spec)
+    workers = measure(table, spec, repeats, limit)
+    mesh = f", mesh of {spec.devices} virtual devices" if spec.devices > 1 else ""
+    title = f"{table}, {spec.rows:,} rows, temperature {spec.temperature:g}, {repeats} calls each{mesh}"
+    print_table(title, ["value", "off", "gradient off"], workers, lambda w: loss_cells(w, truth), markdown)
+
+
+def neighbour_table(spec: Spec, repeats: int, limit: float, markdown: bool) -> None:
+    """Every way to the nearest rows."""
+    truth = exact_neighbours(spec)
+    workers = measure("nearest", spec, repeats, limit)
+    title = f"{spec.k} nearest of {spec.rows:,} rows for {spec.rows:,} queries, {repeats} calls each; same: as float64"
+    print_table(title, ["same %"], workers, lambda w: neighbour_cells(w, truth), markdown)
+
+
+def write(title: str, head: list[str], lines: list[list[str]], markdown: bool) -> None:
+    """Rows of cells as text or as Markdown; a short row's last cell is a remark."""
+    if markdown:
+        print(f"\n{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+        for line in lines:
+            print(f"| {' | '.join(line + [''] * (len(head) - len(line)))} |")
+    else:
+        full = [line for line in [head, *lines] if len(line) == len(head)]
+        widths = [max(len(line[i]) for line in full) for i in range(len(head))]
+        widths[0] = max(len(line[0]) for line in lines)
+        print(f"\n{title}")
+        for line in [head, *lines]:
+            first, *rest = line
+            texts = [c.rjust(w) for c, w in zip(rest, widths[1:], strict=True)] if len(line) == len(head) else rest
+            print("  ".join([first.ljust(widths[0]), *texts]))
+    sys.stdout.flush()
+
+
+def heading(spec: Spec, markdown: bool) -> None:
+    """Command, machine, versions, seed."""
+    names = ["jax", "jaxlib", "numpy", "optax", "scikit-learn"]
+    names += ["torch", "lightly", "pytorch-metric-learning", "open_clip_torch"]
+    versions = [f"Python {platform.python_version()}"]
+    for name in names:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{name} not installed")
+    try:
+        model = next(
+            row.split(":")[1].strip()
+            for row in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+            if row.startswith("model name")
+        )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        machine = f"{model}, {cores()} cores, {memory:.0f} GiB"
+    except (OSError, StopIteration, ValueError):
+        machine = f"{platform.processor() or platform.machine()}, {cores()} cores"
+    flags = os.environ.get("XLA_FLAGS") or "those of hcl_jax.backend"
+    lines = [
+        f"python benchmarks/losses.py {' '.join(sys.argv[1:])}".rstrip(),
+        f"{machine}; CPU only, {cores()} threads in jax, torch and NumPy",
+        f"XLA flags: {flags}; OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', WAITING)}",
+        ", ".join(versions),
+        f"{spec.dim} features, float32, seed {spec.seed}",
+    ]
+    print("\n".join(f"`{lines[0]}`  " if markdown and line is lines[0] else line + "  " * markdown for line in lines))
+    sys.stdout.flush()
+
+
+def analysis(rows: int, spec: Spec, temperatures: list[float], markdown: bool) -> None:
+    """Memory of the compiled programs, which are not run."""
+    from hcl_jax import backend
+
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    backend.prepare()
+    head = ["method", "inputs MiB", "outputs MiB", "temp MiB"]
+    for table, methods in (("nt_xent", NT_XENT), ("clip", CLIP)):
+        lines = []
+        for method in methods:
+            if method.devices or method.loss is None:
+                continue
+            compiled, _ = lowered(method, spec._replace(rows=rows, temperature=temperatures[0]))
+            m = compiled.memory_analysis()
+            sizes = (m.argument_size_in_bytes, m.output_size_in_bytes, m.temp_size_in_bytes)
+            lines.append([method.name, *(f"{size / MIB:,.1f}" for size in sizes)])
+        write(f"{table}, {rows:,} rows, as compiled, not run", head, lines, markdown)
+
+
+def large(rows: int, spec: Spec, temperatures: list[float], limit: float, markdown: bool) -> None:
+    """Ours, streamed, called once."""
+    lines = []
+    for t in temperatures:
+        (w,) = measure("nt_xent", spec._replace(rows=rows, temperature=t), 0, limit, only=("ours, streamed",))
+        name = f"ours, streamed, temperature {t:g}"
+        if w.skipped:
+            lines.append([name, w.skipped])
+            continue
+        memory = ["-" if b is None else f"{b / MIB:,.1f}" for b in (w.temp, w.first["growth"])]
+        value, *gradients = w.first["out"]
+        finite = "yes" if np.isfinite(value) and all(np.isfinite(g).all() for g in gradients) else "no"
+        lines.append([name, f"{w.first['seconds']:,.1f}", *memory, f"{value:.6f}", finite])
+    head = ["method", "s, first call", "temp MiB", "peak MiB", "value", "all finite"]
+    write(f"nt_xent, {rows:,} rows, once", head, lines, markdown)
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1024,4096,16384", help="of both views or modalities together, even")
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--temperature", default="0.1,0.01", help="clip: its scale is 1 over it")
+    parser.add_argument("--losses", default="nt_xent,clip")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--limit-seconds", type=float, default=60.0, help="a method whose call takes longer is skipped")
+    parser.add_argument("--devices", type=int, default=0, help="of a virtual mesh, for ring")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--large", type=int, default=0, metavar="ROWS", help="ours, streamed, once")
+    parser.add_argument("--analysis", type=int, default=0, metavar="ROWS", help="memory as compiled")
+    parser.add_argument("--neighbours", action="store_true", help="nearest rows in place of losses")
+    parser.add_argument("--queries", type=int, default=20000, help="--neighbours: as many queries and keys")
+    parser.add_argument("--k", type=int, default=20, help="--neighbours: how many")
+    parser.add_argument("--markdown", action="store_true")
+    known = parser.parse_args()
+    temperatures = [float(t) for t in known.temperature.split(",")]
+    spec = Spec(0, known.dim, 0.0, known.k, known.seed, known.devices)
+    heading(spec, known.markdown)
+    if known.analysis:
+        analysis(known.analysis, spec, temperatures, known.markdown)
+    if known.large:
+        large(known.large, spec, temperatures, max(known.limit_seconds, 3600.0), known.markdown)
+    if known.neighbours:
+        neighbour_table(spec._replace(rows=known.queries), known.repeats, known.limit_seconds, known.markdown)
+    if known.analysis or known.large or known.neighbours:
+        return
+    for table in known.losses.split(","):
+        for rows in map(int, known.rows.split(",")):
+            for t in temperatures:
+                here = spec._replace(rows=rows, temperature=t)
+                loss_table(table, here, known.repeats, known.limit_seconds, known.markdown)
+
+
+if __name__ == "__main__":
+    main()
