@@ -19,22 +19,19 @@ machine does beside them hits all alike. Inputs are equal. Columns:
 """
 
 import argparse
+import functools
 import importlib.metadata
-import importlib.util
-import multiprocessing
 import os
 import pathlib
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from turns import MIB, Built, Worker, take_turns
 
-MIB = 2**20
-START_SECONDS = 300  # to import, make inputs and compile
 BLOCK = 1024  # rows at a time in NumPy
 WAITING = "PASSIVE"
 
@@ -48,9 +45,6 @@ class Spec(NamedTuple):
     k: int
     seed: int
     devices: int
-
-
-Built = tuple[Callable[[], Any], int | None]  # a call, and the compiled temp bytes where there are such
 
 
 class Method(NamedTuple):
@@ -296,8 +290,8 @@ TABLES = {"nt_xent": NT_XENT, "clip": CLIP, "nearest": NEAREST}
 # ---- a process a method
 
 
-def working(pipe: Any, table: str, at: int, spec: Spec) -> None:
-    """Builds a method, then makes a call each time it is told to; answers with a dict."""
+def build(table: str, at: int, spec: Spec) -> Built:
+    """The call of a method, in its process."""
     method = TABLES[table][at]
     os.environ.update(JAX_PLATFORMS="cpu", OMP_NUM_THREADS=str(cores()))
     # Else torch's threads spin while they wait, into the next method's turn; on busy cores a call took 80 ms, not 2.
@@ -308,106 +302,7 @@ def working(pipe: Any, table: str, at: int, spec: Spec) -> None:
     if method.devices:
         flag = f"--xla_force_host_platform_device_count={spec.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
-    try:
-        call, temp = built(method, spec)
-        pipe.send({"temp": temp})
-        while told := pipe.recv():
-            before = resident(reset=True)
-            began = time.perf_counter()
-            out = call()
-            seconds = time.perf_counter() - began
-            peak = resident("VmHWM")
-            answer: dict[str, Any] = {"seconds": seconds, "growth": peak - before if peak and before else None}
-            if told == "first":
-                answer["out"] = tuple(np.asarray(leaf) for leaf in leaves(out))
-            pipe.send(answer)
-    except (EOFError, KeyboardInterrupt):
-        pass
-    except Exception as error:  # a peer may fail in any way: its row says how
-        pipe.send({"failed": f"{type(error).__name__}: {error}".splitlines()[0][:160]})
-
-
-def leaves(out: Any) -> list[Any]:
-    """Arrays of nested tuples."""
-    return [leaf for part in out for leaf in leaves(part)] if isinstance(out, tuple | list) else [out]
-
-
-def resident(line: str = "VmRSS", reset: bool = False) -> int | None:
-    """Bytes of this process in memory, or the peak of it ("VmHWM"), which `reset` brings down; None if unknown."""
-    try:
-        if reset:
-            pathlib.Path("/proc/self/clear_refs").write_text("5")
-        text = pathlib.Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    return next((int(row.split()[1]) * 1024 for row in text.splitlines() if row.startswith(f"{line}:")), None)
-
-
-def available() -> float:
-    """Bytes of memory that are free to take."""
-    try:
-        text = pathlib.Path("/proc/meminfo").read_text()
-    except OSError:
-        return float("inf")
-    return next(int(row.split()[1]) * 1024 for row in text.splitlines() if row.startswith("MemAvailable:"))
-
-
-class Worker:
-    """The parent's end of a process; `skipped` says why there is none any more."""
-
-    def __init__(self, table: str, at: int, spec: Spec, limit: float):
-        self.method, self.limit, self.skipped = TABLES[table][at], limit, ""
-        self.temp: int | None = None
-        self.first: dict[str, Any] = {}
-        self.seconds: list[float] = []
-        self._process = None
-        if self.method.needs and importlib.util.find_spec(self.method.needs) is None:
-            self.skipped = "not installed: pip install '.[peers]'"
-        elif not self._too_much(self.method.extra_bytes(spec)):
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=working, args=(theirs, table, at, spec), daemon=True)
-            self._process.start()
-            theirs.close()
-            self.temp = self._answer(START_SECONDS, "to start and compile").get("temp")
-            self._too_much(self.temp or 0)
-
-    def call(self, told: str = "again") -> None:
-        """One call, timed over there."""
-        if self.skipped or self._process is None:
-            return
-        self._pipe.send(told)
-        answer = self._answer(self.limit, "a call (--limit-seconds)")
-        if told == "first":
-            self.first = answer
-        elif answer:
-            self.seconds.append(answer["seconds"])
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-
-    def _too_much(self, needed: float) -> bool:
-        free = available()
-        if needed > 0.9 * free:
-            self._skip(f"needs {needed / MIB:,.0f} MiB, {free / MIB:,.0f} are available")
-        return bool(self.skipped)
-
-    def _answer(self, seconds: float, what: str) -> dict[str, Any]:
-        try:
-            answer = self._pipe.recv() if self._pipe.poll(seconds) else {"failed": f"more than {seconds:g} s {what}"}
-        except (EOFError, OSError):
-            answer = {"failed": "its process died, most likely for want of memory"}
-        if "failed" in answer:
-            self._skip(answer["failed"])
-            return {}
-        return answer
-
-    def _skip(self, why: str) -> None:
-        self.skipped = why
-        self.close()
+    return built(method, spec)
 
 
 def measure(table: str, spec: Spec, repeats: int, limit: float, only: tuple[str, ...] = ()) -> list[Worker]:
@@ -416,11 +311,10 @@ def measure(table: str, spec: Spec, repeats: int, limit: float, only: tuple[str,
     try:
         for at, method in enumerate(TABLES[table]):
             if (not method.devices or spec.devices > 1) and (not only or method.name in only):
-                workers.append(Worker(table, at, spec, limit))
+                start = functools.partial(build, table, at, spec)
+                workers.append(Worker(method.name, start, method.needs, method.extra_bytes(spec), limit))
                 workers[-1].call("first")
-        for _ in range(repeats):
-            for worker in workers:
-                worker.call()
+        take_turns(workers, repeats)
     finally:
         for worker in workers:
             worker.close()
@@ -500,18 +394,16 @@ def neighbour_cells(worker: Worker, truth: np.ndarray) -> list[str]:
 def print_table(title: str, last: list[str], workers: list[Worker], cells: Any, markdown: bool) -> None:
     """One table; a method without numbers has the reason in their place."""
     head = ["method", "median ms", "min ms", "ratio", "temp MiB", "peak MiB", *last]
-    base = next(
-        (statistics.median(w.seconds) for w in workers if w.method.name == "ours, streamed" and w.seconds), None
-    )
+    base = next((statistics.median(w.seconds) for w in workers if w.name == "ours, streamed" and w.seconds), None)
     lines: list[list[str]] = []
     for w in workers:
         if w.skipped or not w.seconds:
-            lines.append([w.method.name, w.skipped or "not called"])
+            lines.append([w.name, w.skipped or "not called"])
             continue
         middle, growth = statistics.median(w.seconds), w.first["growth"]
         ratio = "-" if base is None else f"{middle / base:.2f}"
         memory = ["-" if b is None else f"{b / MIB:,.1f}" for b in (w.temp, growth)]
-        lines.append([w.method.name, f"{1e3 * middle:,.1f}", f"{1e3 * min(w.seconds):,.1f}", ratio, *memory, *cells(w)])
+        lines.append([w.name, f"{1e3 * middle:,.1f}", f"{1e3 * min(w.seconds):,.1f}", ratio, *memory, *cells(w)])
     write(title, head, lines, markdown)
 
 
@@ -613,7 +505,7 @@ def large(rows: int, spec: Spec, temperatures: list[float], limit: float, markdo
         memory = ["-" if b is None else f"{b / MIB:,.1f}" for b in (w.temp, w.first["growth"])]
         value, *gradients = w.first["out"]
         finite = "yes" if np.isfinite(value) and all(np.isfinite(g).all() for g in gradients) else "no"
-        lines.append([name, f"{w.first['seconds']:,.1f}", *memory, f"{value:.6f}", finite])
+        lines.append([name, f"{w.first['seconds']:,.2f}", *memory, f"{value:.6f}", finite])
     head = ["method", "s, first call", "temp MiB", "peak MiB", "value", "all finite"]
     write(f"nt_xent, {rows:,} rows, once", head, lines, markdown)
 
