@@ -113,6 +113,12 @@ def arguments(loss: Callable) -> set[str]:
     return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - set(GIVEN)
 
 
+def known_to(function: Callable, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the keywords that a function has."""
+    accepted = inspect.signature(function).parameters
+    return {k: v for k, v in keywords.items() if k in accepted}
+
+
 def _masks(spec: Mapping[str, Any], present: Mapping[str, jax.Array], rows: int) -> list[jax.Array] | None:
     """For each input made from a view: which rows have it; None when no input can be absent."""
     owners = [r.owner for r in map(parse, spec["inputs"]) if r and r.kind in ("output", "target", "views")]
@@ -162,7 +168,8 @@ def evaluate(
     # Of a distribution: how far it is from equal probabilities.
     metrics |= {f"{k}_max": jnp.max(v) for k, v in moving.items() if jnp.ndim(v)}
     for name, measure in measures.items():
-        metrics[name] = measure(*map(jax.lax.stop_gradient, inputs), **_constant(keywords))
+        read_too = {k: jax.lax.stop_gradient(v) if isinstance(v, jax.Array) else v for k, v in keywords.items()}
+        metrics[name] = measure(*map(jax.lax.stop_gradient, inputs), **known_to(measure, read_too))
     return value, metrics
 
 
@@ -178,10 +185,6 @@ def counted(spec: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
         if jnp.issubdtype(label.dtype, jnp.integer):
             there &= (label >= 0).reshape(ids.shape[0], -1).any(axis=1)
     return jnp.sum(there)
-
-
-def _constant(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: jax.lax.stop_gradient(v) if isinstance(v, jax.Array) else v for k, v in keywords.items()}
 
 
 def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.Array], step: jax.Array) -> jax.Array:

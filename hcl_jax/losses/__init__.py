@@ -10,8 +10,8 @@ from hcl_jax.losses.barlow_twins import barlow_twins
 from hcl_jax.losses.bpr import bpr, bpr_accuracy
 from hcl_jax.losses.clip import clip, clip_top1
 from hcl_jax.losses.cosine import byol, negative_cosine
-from hcl_jax.losses.debiased import debiased, debiased_top1, hard_negative, hard_negative_top1
-from hcl_jax.losses.decoupled import decoupled, decoupled_top1, decoupled_weighted, decoupled_weighted_top1
+from hcl_jax.losses.debiased import debiased, hard_negative
+from hcl_jax.losses.decoupled import decoupled, decoupled_weighted
 from hcl_jax.losses.dino import dino
 from hcl_jax.losses.info_nce import info_nce, info_nce_top1
 from hcl_jax.losses.instance_graph import instance_graph
@@ -24,7 +24,7 @@ from hcl_jax.losses.nnclr import nnclr
 from hcl_jax.losses.nt_xent import nt_xent, nt_xent_top1
 from hcl_jax.losses.preference import dpo, dpo_accuracy, dpo_margin, ipo, next_token
 from hcl_jax.losses.quality_weights import quality_weights
-from hcl_jax.losses.siglip import siglip, siglip_top1
+from hcl_jax.losses.siglip import siglip
 from hcl_jax.losses.sinkhorn import sinkhorn
 from hcl_jax.losses.spectral import spectral
 from hcl_jax.losses.sup_con import sup_con
@@ -70,18 +70,18 @@ LOSSES = {
     "next_token": next_token,
 }
 
-# What is logged beside a loss, from the same call: loss -> metric -> function.
+# What is logged beside a loss: loss -> metric -> function of the same inputs, and of those keywords that it has.
 MEASURES = {
     "nt_xent": {"contrastive_top1": nt_xent_top1},
     "info_nce": {"contrastive_top1": info_nce_top1},
     "moco_v3": {"contrastive_top1": moco_v3_top1},
-    "decoupled": {"contrastive_top1": decoupled_top1},
-    "decoupled_weighted": {"contrastive_top1": decoupled_weighted_top1},
-    "debiased": {"contrastive_top1": debiased_top1},
-    "hard_negative": {"contrastive_top1": hard_negative_top1},
+    "decoupled": {"contrastive_top1": nt_xent_top1},
+    "decoupled_weighted": {"contrastive_top1": nt_xent_top1},
+    "debiased": {"contrastive_top1": nt_xent_top1},
+    "hard_negative": {"contrastive_top1": nt_xent_top1},
     "triplet": {"contrastive_top1": triplet_top1},
     "clip": {"contrastive_top1": clip_top1},
-    "siglip": {"contrastive_top1": siglip_top1},
+    "siglip": {"contrastive_top1": clip_top1},
     "multi_view": {"contrastive_top1": multi_view_top1},
     "cross_entropy": {"top1": cross_entropy_top1},
     "bpr": {"accuracy": bpr_accuracy},

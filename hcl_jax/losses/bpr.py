@@ -42,17 +42,15 @@ def bpr_accuracy(
     negative_scores: Array,
     *,
     ids: Array | None = None,
-    row_weights: Array | None = None,
 ) -> Array:
     """Share of pairs in the right order (a tie is a miss), mean over rows.
 
     Args:
-      positive_scores, negative_scores, ids: as in `bpr`; row_weights change nothing.
+      positive_scores, negative_scores, ids: as in `bpr`.
 
     Returns:
       Scalar in 0..1.
     """
-    del row_weights
     differences, valid = _differences(positive_scores, negative_scores, ids)
     return rows.mean(jnp.mean(differences > 0, axis=1, dtype=differences.dtype), valid, None)
 

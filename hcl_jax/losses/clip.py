@@ -52,20 +52,17 @@ def clip_top1(
     image: Array,
     text: Array,
     *,
-    scale: float | Array = 1.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
     engine: Engine = DENSE,
 ) -> Array:
     """Share of rows whose nearest row of the other modality is a positive, mean of both directions (a tie is a miss).
 
     Args:
-      image, text, ids, engine: as in `clip`; its other arguments are accepted and change nothing.
+      image, text, ids, engine: as in `clip`.
 
     Returns:
       Scalar in 0..1.
     """
-    del scale, row_weights
     n, _ = rows.check_matrices(image=image, text=text)
     ids = rows.row_ids(ids, n)
     valid = rows.valid_rows(ids, n)

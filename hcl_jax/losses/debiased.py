@@ -6,7 +6,6 @@ from jax import Array
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
-from hcl_jax.losses.nt_xent import nt_xent_top1
 from hcl_jax.parallel.similarity import DENSE, Engine
 from hcl_jax.parallel.tiles import lowest
 
@@ -120,48 +119,3 @@ def _corrected(negative: Array, positive: Array, tau_plus: float | Array, floor:
     above = part < 1
     estimate = negative + jnp.log1p(-jnp.where(above, part, 0)) - jnp.log1p(-tau_plus)
     return jnp.maximum(jnp.where(above, estimate, lowest(negative.dtype)), floor)
-
-
-def debiased_top1(
-    za: Array,
-    zb: Array,
-    *,
-    temperature: float | Array = 1.0,
-    tau_plus: float | Array = 0.1,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-    engine: Engine = DENSE,
-) -> Array:
-    """As `nt_xent_top1`.
-
-    Args:
-      za, zb, ids, engine: as in `debiased`; its other arguments are accepted and change nothing.
-
-    Returns:
-      Scalar in 0..1.
-    """
-    del temperature, tau_plus, row_weights
-    return nt_xent_top1(za, zb, ids=ids, engine=engine)
-
-
-def hard_negative_top1(
-    za: Array,
-    zb: Array,
-    *,
-    temperature: float | Array = 1.0,
-    tau_plus: float | Array = 0.1,
-    beta: float | Array = 1.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-    engine: Engine = DENSE,
-) -> Array:
-    """As `nt_xent_top1`.
-
-    Args:
-      za, zb, ids, engine: as in `hard_negative`; its other arguments are accepted and change nothing.
-
-    Returns:
-      Scalar in 0..1.
-    """
-    del temperature, tau_plus, beta, row_weights
-    return nt_xent_top1(za, zb, ids=ids, engine=engine)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.losses import rows
-from hcl_jax.losses.nt_xent import nt_xent, nt_xent_top1
+from hcl_jax.losses.nt_xent import nt_xent
 from hcl_jax.parallel.similarity import DENSE, Engine
 
 
@@ -96,46 +96,3 @@ def decoupled_weighted(
     )
     weighted = sums._replace(positive_sum=sums.positive_sum * rows.interleave([weight, weight]))
     return rows.mean(jnp.mean(rows.softmax_loss(weighted).reshape(n, 2), axis=1), valid, row_weights)
-
-
-def decoupled_top1(
-    za: Array,
-    zb: Array,
-    *,
-    temperature: float | Array = 1.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-    engine: Engine = DENSE,
-) -> Array:
-    """As `nt_xent_top1`.
-
-    Args:
-      za, zb, ids, engine: as in `decoupled`; its other arguments are accepted and change nothing.
-
-    Returns:
-      Scalar in 0..1.
-    """
-    del temperature, row_weights
-    return nt_xent_top1(za, zb, ids=ids, engine=engine)
-
-
-def decoupled_weighted_top1(
-    za: Array,
-    zb: Array,
-    *,
-    temperature: float | Array = 1.0,
-    sigma: float = 0.5,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-    engine: Engine = DENSE,
-) -> Array:
-    """As `nt_xent_top1`.
-
-    Args:
-      za, zb, ids, engine: as in `decoupled_weighted`; its other arguments are accepted and change nothing.
-
-    Returns:
-      Scalar in 0..1.
-    """
-    del temperature, sigma, row_weights
-    return nt_xent_top1(za, zb, ids=ids, engine=engine)

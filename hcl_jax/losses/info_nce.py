@@ -81,23 +81,18 @@ def info_nce_top1(
     key: Array,
     negatives: Array | None = None,
     *,
-    temperature: float | Array = 1.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
-    convention: str = "mean",
     in_batch: bool | None = None,
-    decoupled: bool = False,
     engine: Engine = DENSE,
 ) -> Array:
     """Share of queries whose nearest key is a positive (a tie with a negative is a miss).
 
     Args:
-      query, key, negatives, ids, in_batch, engine: as in `info_nce`; its other arguments change nothing.
+      query, key, negatives, ids, in_batch, engine: as in `info_nce`.
 
     Returns:
       Scalar in 0..1.
     """
-    del temperature, row_weights, convention, decoupled
     n, in_batch = _check(query, key, negatives, in_batch)
     ids = rows.row_ids(ids, n)
     valid = rows.valid_rows(ids, n)

@@ -65,19 +65,15 @@ def moco_v3_top1(
     qb: Array,
     ka: Array,
     *,
-    temperature: float | Array = 1.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
-    convention: str = "two_tau",
     engine: Engine = DENSE,
 ) -> Array:
     """Mean of both directions of `info_nce_top1`.
 
     Args:
-      qa, kb, qb, ka, ids, engine: as in `moco_v3`; its other arguments are accepted and change nothing.
+      qa, kb, qb, ka, ids, engine: as in `moco_v3`.
 
     Returns:
       Scalar in 0..1.
     """
-    del temperature, row_weights, convention
     return (info_nce_top1(qa, kb, ids=ids, engine=engine) + info_nce_top1(qb, ka, ids=ids, engine=engine)) / 2

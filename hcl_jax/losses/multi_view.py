@@ -60,23 +60,19 @@ def multi_view(
 
 def multi_view_top1(
     *views: Array,
-    temperature: float | Array = 1.0,
     graph: str = "full",
     present: Sequence[Array | None] | None = None,
     ids: Array | None = None,
-    row_weights: Array | None = None,
-    convention: str = "mean",
     engine: Engine = DENSE,
 ) -> Array:
     """`clip_top1` of each pair of views, mean over the pairs that have a row.
 
     Args:
-      views, graph, present, ids, engine: as in `multi_view`; its other arguments are accepted and change nothing.
+      views, graph, present, ids, engine: as in `multi_view`.
 
     Returns:
       Scalar in 0..1.
     """
-    del temperature, row_weights, convention
     pairs = _pairs(views, graph, present, ids)
     shares = jnp.stack([clip_top1(views[a], views[b], ids=pair_ids, engine=engine) for a, b, pair_ids in pairs])
     counted = jnp.stack([jnp.any(pair_ids != IGNORED) for _, _, pair_ids in pairs])

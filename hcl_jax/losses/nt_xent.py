@@ -62,22 +62,17 @@ def nt_xent_top1(
     za: Array,
     zb: Array,
     *,
-    temperature: float | Array = 1.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
-    convention: str = "mean",
-    denominator: Over = "all",
     engine: Engine = DENSE,
 ) -> Array:
     """Share of the 2N rows whose nearest other row is a positive (a tie with a negative is a miss).
 
     Args:
-      za, zb, ids, engine: as in `nt_xent`; the other arguments of it are accepted and change nothing.
+      za, zb, ids, engine: as in `nt_xent`.
 
     Returns:
       Scalar in 0..1.
     """
-    del temperature, row_weights, convention, denominator
     n, _ = rows.check_matrices(za=za, zb=zb)
     ids = rows.row_ids(ids, n)
     valid = rows.valid_rows(ids, n)

@@ -118,20 +118,16 @@ def ipo(
 
 def dpo_accuracy(
     *arrays: Array,
-    beta: float | Array = 0.1,
-    smoothing: float = 0.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
 ) -> Array:
     """Share of pairs whose chosen response has the higher reward, h > 0 (a tie is a miss).
 
     Args:
-      All as in `dpo`, its eight arrays in their order; beta, smoothing and row_weights change nothing.
+      All as in `dpo`, its eight arrays in their order.
 
     Returns:
       Scalar in 0..1.
     """
-    del beta, smoothing, row_weights
     h, valid = _margins(arrays, ids)
     return rows.mean((h > 0).astype(h.dtype), valid, None)
 
@@ -139,19 +135,16 @@ def dpo_accuracy(
 def dpo_margin(
     *arrays: Array,
     beta: float | Array = 0.1,
-    smoothing: float = 0.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
 ) -> Array:
     """Mean difference of the rewards of both responses, beta h.
 
     Args:
-      All as in `dpo`, its eight arrays in their order; smoothing and row_weights change nothing.
+      All as in `dpo`, its eight arrays in their order.
 
     Returns:
       Scalar.
     """
-    del smoothing, row_weights
     h, valid = _margins(arrays, ids)
     return rows.mean(jnp.asarray(beta, h.dtype) * h, valid, None)
 

@@ -5,7 +5,6 @@ from jax import Array
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
-from hcl_jax.losses.clip import clip_top1
 from hcl_jax.parallel.similarity import DENSE, Engine
 
 
@@ -51,25 +50,3 @@ def siglip(
         x * jnp.asarray(scale, x.dtype), t, bias=jnp.asarray(bias, x.dtype), query_ids=ids, key_ids=ids
     )
     return rows.mean(values, valid, row_weights)
-
-
-def siglip_top1(
-    image: Array,
-    text: Array,
-    *,
-    scale: float | Array = 1.0,
-    bias: float | Array = 0.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-    engine: Engine = DENSE,
-) -> Array:
-    """As `clip_top1`: scale and bias move no nearest neighbour.
-
-    Args:
-      image, text, ids, engine: as in `siglip`; its other arguments are accepted and change nothing.
-
-    Returns:
-      Scalar in 0..1.
-    """
-    del scale, bias, row_weights
-    return clip_top1(image, text, ids=ids, engine=engine)

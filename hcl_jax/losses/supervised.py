@@ -47,19 +47,16 @@ def cross_entropy_top1(
     logits: Array,
     labels: Array,
     *,
-    smoothing: float = 0.0,
     ids: Array | None = None,
-    row_weights: Array | None = None,
 ) -> Array:
     """Share of the counted entries whose class has the largest logit (a tie is a miss).
 
     Args:
-      logits, labels, ids: as in `cross_entropy`; its other arguments are accepted and change nothing.
+      logits, labels, ids: as in `cross_entropy`.
 
     Returns:
       Scalar in 0..1; 0 without a counted entry.
     """
-    del smoothing, row_weights
     logits, labels, counted = _check(logits, labels, ids)
     logits = rows.clean(logits, counted)
     own, lowest = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), jnp.finfo(logits.dtype).min

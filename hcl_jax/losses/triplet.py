@@ -56,18 +56,16 @@ def triplet_top1(
     *,
     margin: float | Array = 0.2,
     ids: Array | None = None,
-    row_weights: Array | None = None,
     engine: Engine = DENSE,
 ) -> Array:
     """Share of anchors that are nearer to their positive than to their negative (a tie is a miss).
 
     Args:
-      anchor, positive, negative, ids, engine: as in `triplet`; its other arguments are accepted and change nothing.
+      anchor, positive, negative, ids, engine: as in `triplet`.
 
     Returns:
       Scalar in 0..1.
     """
-    del row_weights
     a, p, n, there, valid = _triplets(anchor, positive, negative, margin, ids, engine)
     nearer = jnp.sum(a * p, axis=1) > jnp.sum(a * n, axis=1)
     return rows.mean((nearer | ~there).astype(a.dtype), valid, None)
