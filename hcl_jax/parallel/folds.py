@@ -5,11 +5,13 @@ With p_ij = exp(s_ij - lse_i) and g, h the cotangents of lse and of the positive
   ds_ij = g_i p_ij + h_i [j positive of i]   (+ the same with i and j exchanged, where both sides were summed)
   dx_i  = sum_j ds_ij y_j,   dy_j = sum_i ds_ij x_i
 
-Three ways through a tile, chosen by its data: when no logit can leave the range of exp (`bounded`, known from the
-lengths of the rows), sums need no maximum and one exponential serves both sides; when the ids of the two blocks do not
-overlap, no pair is a positive and no id is compared; else every row carries its own maximum.
+Three ways through a tile, chosen by its data. When every row has a shift (a logit that it has seen, or its
+log-sum-exp) and no logit of the tile is far above the lowest of them, c, one exponential exp(s_ij - c) serves the rows
+and the columns: what it loses below is nothing beside the row's own sum. When moreover the ids of the two blocks do not
+overlap, no pair is a positive and no id is compared. Else every row takes its own maximum, each side its exponential.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -30,14 +32,14 @@ from hcl_jax.parallel.tiles import (
     product,
 )
 
-# The share of log(largest number) up to which exp(s) and sums of it are safe without a maximum: |s| < 60 in float32.
+# The share of log(largest number) that a logit may be above c: 60 in float32, and sums stay far from the end.
 SAFE_SHARE = 0.68
 
 
 class SoftmaxState(NamedTuple):
-    """Of each row: the maximum so far, sum of exp(s - maximum), sum and number of positives, [R] each."""
+    """Of each row: a shift near the maximum so far, sum of exp(s - shift), sum and number of positives, [R] each."""
 
-    highest: Array
+    shift: Array
     total: Array
     positive_sum: Array
     positive_count: Array
@@ -51,27 +53,21 @@ class Pull(NamedTuple):
     h: Array
 
 
-def bounded(x: Array, y: Array) -> Array:
-    """Can no product of the rows leave the safe range of exp? bool []; |x_i . y_j| <= max |x| max |y|."""
-    largest = jnp.sqrt(jnp.max(jnp.sum(x * x, axis=1)) * jnp.max(jnp.sum(y * y, axis=1)))
-    return largest <= SAFE_SHARE * math.log(float(jnp.finfo(x.dtype).max))
-
-
-def softmax_start(ids: Array, safe: Array, dtype: Any) -> SoftmaxState:
+def softmax_start(ids: Array, dtype: Any) -> SoftmaxState:
     """The state before the first tile."""
     none = jnp.zeros(ids.shape, dtype)
-    return SoftmaxState(jnp.where(safe, none, lowest(dtype)), none, none, none)
+    return SoftmaxState(jnp.full(ids.shape, lowest(dtype), dtype), none, none, none)
 
 
 def softmax_merge(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
     """The state of the same rows after the tiles of both."""
-    highest = jnp.maximum(a.highest, b.highest)
-    total = a.total * jnp.exp(a.highest - highest) + b.total * jnp.exp(b.highest - highest)
-    return SoftmaxState(highest, total, a.positive_sum + b.positive_sum, a.positive_count + b.positive_count)
+    shift = jnp.maximum(a.shift, b.shift)
+    total = a.total * jnp.exp(a.shift - shift) + b.total * jnp.exp(b.shift - shift)
+    return SoftmaxState(shift, total, a.positive_sum + b.positive_sum, a.positive_count + b.positive_count)
 
 
 def softmax_fold(
-    safe: Array,
+    shared: None,
     x: Rows,
     y: Rows,
     x_state: SoftmaxState,
@@ -83,41 +79,57 @@ def softmax_fold(
 ) -> tuple[SoftmaxState, SoftmaxState | None]:
     """Adds the logits of a tile to the sums of its rows, and of its columns where `y_state` is there."""
     s = product(x.rows, y.rows.T, precision)
+    shifts = [_of_valid(x, x_state.shift, "max")] + ([] if y_state is None else [_of_valid(y, y_state.shift, "max")])
+    c = functools.reduce(jnp.minimum, map(jnp.min, shifts))
+    # By the lengths of the rows first: the largest logit itself costs a pass over the tile.
+    safe = _largest_product(x.rows, y.rows) - c <= _most(s)
+    safe = lax.cond(safe, lambda: True, lambda: jnp.max(s) - c <= _most(s))
 
     def plain() -> tuple[SoftmaxState, SoftmaxState | None]:
         if over == "positives":
             return x_state, y_state
-        e = jnp.exp(s)  # sums as products: both read the one array of exponentials
-        mine = x_state._replace(total=x_state.total + product(e, _valid(y, s), "highest"))
-        if y_state is None:
-            return mine, None
-        return mine, y_state._replace(total=y_state.total + product(e.T, _valid(x, s), "highest"))
+        # Sums as products: both read the one array of exponentials (v e is three times as fast as e.T v on a CPU).
+        e = jnp.exp(s - c)
+        mine = _shifted(x_state, c, product(e, _valid(y, s), "highest"))
+        return mine, None if y_state is None else _shifted(y_state, c, product(_valid(x, s), e, "highest"))
 
     def compared(own_maxima: bool) -> tuple[SoftmaxState, SoftmaxState | None]:
         counted, positive = masks(x.ids, y.ids, not_the_diagonal(x.ids.shape[0]) if diagonal else True)
         enters = entering(counted, positive, over)
-        mine = _add(x_state, s, enters, positive, own_maxima)
-        return mine, None if y_state is None else _add(y_state, s.T, enters.T, positive.T, own_maxima)
+        if own_maxima:
+            mine = _by_own_maximum(x_state, s, enters)
+            theirs = None if y_state is None else _by_own_maximum(y_state, s.T, enters.T)
+        else:
+            e = jnp.where(enters, jnp.exp(s - c), 0)
+            mine = _shifted(x_state, c, jnp.sum(e, axis=1))
+            theirs = None if y_state is None else _shifted(y_state, c, jnp.sum(e, axis=0))
+        mine = _with_positives(mine, s, positive)
+        return mine, None if theirs is None else _with_positives(theirs, s.T, positive.T)
 
     return _branch(safe, x, y, diagonal, plain, compared)
 
 
-def _add(state: SoftmaxState, s: Array, enters: Array, positive: Array, own_maxima: bool) -> SoftmaxState:
+def _shifted(state: SoftmaxState, c: Array, total: Array) -> SoftmaxState:
+    # c is the lowest shift; rows that do not count have none, and must not overflow.
+    return state._replace(total=state.total + total * jnp.exp(jnp.minimum(c - state.shift, 0)))
+
+
+def _by_own_maximum(state: SoftmaxState, s: Array, enters: Array) -> SoftmaxState:
     floor = lowest(s.dtype)
-    highest = state.highest
-    if own_maxima:
-        highest = jnp.maximum(highest, jnp.max(jnp.where(enters, s, floor), axis=1))
-    e = jnp.exp(jnp.where(enters, s - highest[:, None], floor))
-    return SoftmaxState(
-        highest,
-        state.total * jnp.exp(state.highest - highest) + jnp.sum(e, axis=1),
-        state.positive_sum + jnp.sum(jnp.where(positive, s, 0), axis=1),
-        state.positive_count + jnp.sum(positive, axis=1, dtype=s.dtype),
+    shift = jnp.maximum(state.shift, jnp.max(jnp.where(enters, s, floor), axis=1))
+    total = jnp.sum(jnp.exp(jnp.where(enters, s - shift[:, None], floor)), axis=1)
+    return state._replace(shift=shift, total=state.total * jnp.exp(state.shift - shift) + total)
+
+
+def _with_positives(state: SoftmaxState, s: Array, positive: Array) -> SoftmaxState:
+    return state._replace(
+        positive_sum=state.positive_sum + jnp.sum(jnp.where(positive, s, 0), axis=1),
+        positive_count=state.positive_count + jnp.sum(positive, axis=1, dtype=s.dtype),
     )
 
 
 def softmax_pull(
-    safe: Array,
+    shared: None,
     x: Rows,
     y: Rows,
     dx: Array,
@@ -129,27 +141,52 @@ def softmax_pull(
 ) -> tuple[Array, Array | None]:
     """Adds the gradients of a tile. `extra` of a side is its `Pull`; None for keys whose sums were not taken."""
     s = product(x.rows, y.rows.T, precision)
-    sides = [(x.extra, lambda a: a[:, None])] + ([] if y.extra is None else [(y.extra, lambda a: a[None, :])])
+    sides = [(x, lambda a: a[:, None])] + ([] if y.extra is None else [(y, lambda a: a[None, :])])
+    c = functools.reduce(jnp.minimum, (jnp.min(_of_valid(side, side.extra.lse, "max")) for side, _ in sides))
+    highest = functools.reduce(jnp.maximum, (jnp.max(_of_valid(side, side.extra.lse, "min")) for side, _ in sides))
+    # Ignored rows have logits of 0, which must not overflow either.
+    safe = jnp.maximum(highest, 0) - c <= _most(s)
+
+    def weights() -> Array:
+        every = [line(side.extra.g * jnp.exp(jnp.minimum(c - side.extra.lse, 0))) for side, line in sides]
+        return sum(every[1:], every[0])
 
     def plain() -> Array:
         if over == "positives":
             return jnp.zeros_like(s)
-        others = (_valid(y, s)[None, :], _valid(x, s)[:, None])
-        weight = [line(p.g * jnp.exp(-p.lse)) * other for (p, line), other in zip(sides, others, strict=False)]
-        return jnp.exp(s) * sum(weight[1:], weight[0])
+        counted = _valid(x, s)[:, None] * _valid(y, s)[None, :]
+        return jnp.exp(s - c) * (weights() * counted)
 
     def compared(own_maxima: bool) -> Array:
         counted, positive = masks(x.ids, y.ids, not_the_diagonal(x.ids.shape[0]) if diagonal else True)
-        enters, floor = entering(counted, positive, over), lowest(s.dtype)
-        ds = jnp.zeros_like(s)
-        for pull, line in sides:
-            # The mask comes before exp: a logit that does not count may be far above the log-sum-exp.
-            ds += line(pull.g) * jnp.exp(jnp.where(enters, s - line(pull.lse), floor))
-            ds += jnp.where(positive, line(pull.h), 0)
+        # The mask comes before exp: a logit that does not count may be far above the log-sum-exp.
+        below, floor = jnp.where(entering(counted, positive, over), s, lowest(s.dtype)), lowest(s.dtype)
+        if own_maxima:
+            parts = [
+                line(side.extra.g) * jnp.exp(jnp.maximum(below - line(side.extra.lse), floor)) for side, line in sides
+            ]
+            ds = sum(parts[1:], parts[0])
+        else:
+            ds = jnp.exp(jnp.maximum(below - c, floor)) * weights()
+        for side, line in sides:
+            ds += jnp.where(positive, line(side.extra.h), 0)
         return ds
 
-    ds = _branch(safe, x, y, diagonal, plain, compared)
-    return _pulled(ds, x, y, dx, dy, precision)
+    return _pulled(_branch(safe, x, y, diagonal, plain, compared), x, y, dx, dy, precision)
+
+
+def _largest_product(x: Array, y: Array) -> Array:
+    """A number that no x_i . y_j is above: max |x_i| max |y_j|."""
+    return jnp.sqrt(jnp.max(jnp.sum(x * x, axis=1)) * jnp.max(jnp.sum(y * y, axis=1)))
+
+
+def _most(s: Array) -> float:
+    return SAFE_SHARE * math.log(float(jnp.finfo(s.dtype).max))
+
+
+def _of_valid(side: Rows, values: Array, other: str) -> Array:
+    """The values of rows that count, the end of the numbers ("min", "max") for the others."""
+    return jnp.where(side.ids != IGNORED, values, getattr(jnp.finfo(values.dtype), other))
 
 
 def sigmoid_fold(

@@ -65,19 +65,24 @@ def sweep(
     blocks = xs.ids.shape[0]
     if y is None:
 
-        def against_itself(i: Array, state: Any) -> Any:
+        def itself(i: Array, state: Any) -> Any:
             x_i = _pick(xs, i)
-            mine, _ = fold(shared, x_i, x_i, _pick(state, i), None, True)
+            return _put(state, i, fold(shared, x_i, x_i, _pick(state, i), None, True)[0])
+
+        def against_later(i: Array, state: Any) -> Any:
+            x_i = _pick(xs, i)
 
             def pair(j: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
                 mine, state = carry
                 mine, theirs = fold(shared, x_i, _pick(xs, j), mine, _pick(state, j), False)
                 return mine, _put(state, j, theirs)
 
-            mine, state = lax.fori_loop(i + 1, blocks, pair, (mine, state))
+            mine, state = lax.fori_loop(i + 1, blocks, pair, (_pick(state, i), state))
             return _put(state, i, mine)
 
-        return _join(lax.fori_loop(0, blocks, against_itself, state), x_state), y_state
+        # The diagonal first: then every row has seen a logit.
+        state = lax.fori_loop(0, blocks, itself, state)
+        return _join(lax.fori_loop(0, blocks, against_later, state), x_state), y_state
 
     y_size = tile_of(y.ids.shape[0], tile, "key")
     ys, others = _cut(y, y_size), _cut_state(y_state, y_size)

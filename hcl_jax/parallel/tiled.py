@@ -134,17 +134,16 @@ def _softmax_forward(
 ) -> tuple[Any, Any]:
     x, y = _sides(query, key, query_ids, key_ids)
     other = x if y is None else y
-    safe = folds.bounded(x.rows, other.rows)
-    start = functools.partial(folds.softmax_start, safe=safe, dtype=x.rows.dtype)
+    start = functools.partial(folds.softmax_start, dtype=x.rows.dtype)
     fold = functools.partial(folds.softmax_fold, over=over, precision=engine.precision)
     mine, theirs = engine.sweep(
-        fold, safe, x, y, start(x.ids), start(other.ids) if both else None, merge=folds.softmax_merge
+        fold, None, x, y, start(x.ids), start(other.ids) if both else None, merge=folds.softmax_merge
     )
     out = (
         _sums(mine, x.ids, other.ids, y is None, over),
         _sums(theirs, other.ids, x.ids, False, over) if both else None,
     )
-    return out, (query, key, query_ids, key_ids, safe, out)
+    return out, (query, key, query_ids, key_ids, out)
 
 
 def _sums(state: folds.SoftmaxState, ids: Array, other_ids: Array, apart: bool, over: Over) -> SoftmaxRows:
@@ -153,23 +152,23 @@ def _sums(state: folds.SoftmaxState, ids: Array, other_ids: Array, apart: bool, 
     every = jnp.where(there, jnp.sum(other_ids != IGNORED, dtype=dtype) - int(apart), 0)
     count = {"all": every, "negatives": every - state.positive_count, "positives": state.positive_count}[over]
     some = there & (count > 0)
-    lse = jnp.where(some, jnp.log(jnp.where(some, state.total, 1)) + state.highest, lowest(dtype))
+    lse = jnp.where(some, jnp.log(jnp.where(some, state.total, 1)) + state.shift, lowest(dtype))
     return SoftmaxRows(lse, state.positive_sum, state.positive_count, count)
 
 
 def _softmax_backward(engine: Tiled, over: Over, both: bool, kept: Any, cotangents: Any) -> tuple[Any, ...]:
-    query, key, query_ids, key_ids, safe, sums = kept
+    query, key, query_ids, key_ids, sums = kept
     x, y = _sides(query, key, query_ids, key_ids)
     x = x._replace(extra=_pull(sums[0], cotangents[0], x.ids))
     if both and y is not None:
         y = y._replace(extra=_pull(sums[1], cotangents[1], y.ids))
     fold = functools.partial(folds.softmax_pull, over=over, precision=engine.precision)
-    dx, dy = engine.sweep(fold, safe, x, y, jnp.zeros_like(x.rows), None if y is None else jnp.zeros_like(y.rows))
+    dx, dy = engine.sweep(fold, None, x, y, jnp.zeros_like(x.rows), None if y is None else jnp.zeros_like(y.rows))
     return dx, dy, None, None
 
 
 def _pull(sums: SoftmaxRows, cotangent: SoftmaxRows, ids: Array) -> folds.Pull:
-    """Of rows that have no key: a log-sum-exp of 0, which no exponential leaves, and no cotangent."""
+    """Of rows that have no key: a log-sum-exp of 0 and no cotangent."""
     some = (ids != IGNORED) & (sums.key_count > 0)
     return folds.Pull(
         jnp.where(some, sums.lse, 0),
