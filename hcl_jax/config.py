@@ -95,7 +95,7 @@ def defaults() -> ConfigDict:
                 "epochs": 10.0,
                 "accumulate": 1,
                 "engine": "auto",  # how losses sum over rows: dense, streamed, ring, or auto by bytes
-                "similarity_mib": 1024,  # engine auto: what the matrices of a loss may take on a device if dense
+                "similarity_mib": 64,  # engine auto: what the matrices of a loss may take on a device if dense
                 "cache": 1,  # encoders in so many sub-batches, the loss of the whole batch
                 "seeds": 1,  # so many runs in one program, with seeds seed, seed + 1, ...
                 "compute_dtype": "float32",

@@ -185,7 +185,7 @@ def ring(
 def auto(
     mesh: jax.sharding.Mesh | None = None,
     axes: str | tuple[str, ...] = BATCH_AXES,
-    limit_bytes: int = 2**30,
+    limit_bytes: int = 2**26,
     precision: str = "highest",
 ) -> Auto:
     """The engine that chooses by bytes: dense within the limit; else ring on a mesh, streamed on one device.
@@ -193,7 +193,8 @@ def auto(
     Args:
       mesh: where the rows are; None: one device.
       axes: its axes that split the rows.
-      limit_bytes: what four R x K matrices may take on a device.
+      limit_bytes: what four R x K matrices may take on a device; 64 MiB are 2,048 rows against each other, from where
+        on tiles were twice as fast as the whole on two CPU cores.
       precision: see `dense`.
 
     Returns:
