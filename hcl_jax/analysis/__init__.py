@@ -1,0 +1,1 @@
+"""Measures of a feature space: pure functions of features and labels."""

@@ -1,10 +1,8 @@
 """Alignment and uniformity: positives close, all rows spread over the sphere."""
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import sphere
 from hcl_jax.parallel.similarity import DENSE, Engine
 
 
@@ -43,25 +41,6 @@ def align_uniform(
 
     Reference: Wang and Isola 2020, arXiv 2005.10242, section 4.1.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("alpha", alpha)
-    rows.check_positive("t", t)
-    valid = rows.valid_rows(ids, n)
-    a, b = rows.unit(za, valid), rows.unit(zb, valid)
-    square = jnp.sum((a - b) ** 2, axis=1)
-    # The gradient of |x|^alpha is infinite or undefined at 0 when alpha < 2; equal rows have nothing to gain: use 0.
-    apart = square > 0
-    distance = square if alpha == 2 else jnp.where(apart, jnp.where(apart, square, 1) ** (alpha / 2), 0)
-    spread = (_uniformity(a, valid, t, engine) + _uniformity(b, valid, t, engine)) / 2
-    return rows.mean(distance, valid, row_weights) + uniformity * spread
-
-
-def _uniformity(x: Array, valid: Array, t: float | Array, engine: Engine) -> Array:
-    """|x_i - x_j|^2 = 2 - 2 x_i . x_j on the sphere, so the sum over pairs is a softmax denominator at scale 2 t."""
-    ids = jnp.where(valid, 0, -1)
-    t = jnp.asarray(t, x.dtype)
-    sums = engine.softmax_rows(x * jnp.sqrt(2 * t), query_ids=ids)
-    pairs = jnp.sum(sums.key_count)
-    some = pairs > 0
-    lse = jax.nn.logsumexp(jnp.where(some, sums.lse, 0), where=jnp.where(some, sums.key_count > 0, True))
-    return jnp.where(some, lse - 2 * t - jnp.log(jnp.where(some, pairs, 1)), 0)
+    near = sphere.alignment(za, zb, alpha=alpha, ids=ids, row_weights=row_weights)
+    even = [sphere.uniformity(z, t=t, ids=ids, engine=engine) for z in (za, zb)]
+    return near + uniformity * sum(even) / 2

@@ -26,9 +26,30 @@ def spread(z: Array, ids: Array | None = None) -> Array:
 
     Reference: Chen and He 2021, SimSiam, arXiv 2011.10566, section 4.1 and figure 2.
     """
-    n, d = rows.check_matrices(z=z)
+    each = jax.lax.stop_gradient(deviations(z, ids))
+    return math.sqrt(each.shape[0]) * jnp.mean(each)
+
+
+def deviations(z: Array, ids: Array | None = None) -> Array:
+    """The standard deviation of each feature of the unit rows: zeros are dead, and all zeros are collapse.
+
+    Args:
+      z: [N, D].
+      ids: int [N]; -1 = ignored row. Other values change nothing.
+
+    Returns:
+      [D], float32 or wider; about 1 / sqrt(D) each for rows that are even over the sphere, 0 without a valid row.
+
+    Raises:
+      InputError: z is no matrix.
+
+    Reference: Chen and He 2021, SimSiam, arXiv 2011.10566, section 4.1 and figure 2.
+    """
+    n, _ = rows.check_matrices(z=z)
     valid = rows.valid_rows(ids, n)
-    unit = jax.lax.stop_gradient(rows.unit(z, valid))
+    unit = rows.unit(z, valid)
     count = jnp.maximum(jnp.sum(valid, dtype=unit.dtype), 1)
     centred = rows.clean(unit - (jnp.sum(unit, axis=0) / count)[None, :], valid)
-    return math.sqrt(d) * jnp.mean(jnp.sqrt(jnp.sum(centred * centred, axis=0) / count))
+    square = jnp.sum(centred * centred, axis=0) / count
+    # The root of zero has no slope.
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
