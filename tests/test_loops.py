@@ -13,10 +13,16 @@ BLOCKS = dict(re.findall(r"^## ([^\n]+)\n+```python\n(.*?)^```", TEXT, re.M | re
 
 def test_there_are_three():
     assert list(BLOCKS) == ["Flax Linen", "Flax NNX", "Equinox"]
-    assert len(BLOCKS) == TEXT.count("```python")
+    assert len(BLOCKS) + 1 == TEXT.count("```python")
     for block in BLOCKS.values():
         assert "hcl_jax.train" not in block and "nt_xent(" in block
         assert sum(bool(line) and not line.startswith(("import", "from")) for line in block.splitlines()) <= 18
+
+
+def test_the_mesh_of_the_last_example(tmp_path):
+    (tmp_path / "mesh.py").write_text(TEXT.rpartition("```python\n")[2].rpartition("```")[0])
+    made = runpy.run_path(str(tmp_path / "mesh.py"))
+    assert made["mesh"].size == 8 and np.isfinite(made["loss"])
 
 
 @pytest.mark.parametrize("name", BLOCKS)

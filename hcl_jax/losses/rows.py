@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from hcl_jax.errors import InputError
@@ -58,12 +59,22 @@ def row_ids(ids: Array | None, rows: int) -> Array:
     """Ids as a signed integer array [rows]; None makes every row its own id."""
     if ids is None:
         return jnp.arange(rows, dtype=jnp.int32)
+    if isinstance(ids, np.ndarray) and ids.size and np.issubdtype(ids.dtype, np.integer):
+        widest = np.iinfo(np.int64 if jax.config.read("jax_enable_x64") else np.int32)
+        if ids.max() > widest.max or ids.min() < widest.min:
+            raise InputError(
+                "ids",
+                f"{ids.max()}, beyond {widest.dtype}",
+                "smaller ids, as those of np.unique(..., return_inverse=True)",
+            )
     ids = jnp.asarray(ids)
     if ids.shape != (rows,):
         raise InputError("ids", f"shape {ids.shape}", f"shape {(rows,)}, one id a row")
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise InputError("ids", ids.dtype, "an integer type")
-    return ids if jnp.issubdtype(ids.dtype, jnp.signedinteger) else ids.astype(jnp.int32)
+    if jnp.issubdtype(ids.dtype, jnp.signedinteger):
+        return ids
+    return ids.astype(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
 
 
 def valid_rows(ids: Array | None, rows: int) -> Array:
@@ -87,6 +98,8 @@ def unit(x: Array, valid: Array) -> Array:
     """Rows of x at unit length, x rsqrt(max(sum x^2, 1e-12)), zero where they do not count."""
     x = clean(x, valid)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
+    # A square beyond the largest number would make the row look like zeros: a run that diverged must not look healthy.
+    square = jnp.where(square < jnp.inf, square, jnp.nan)
     return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
 
 
@@ -97,7 +110,8 @@ def cooled(u: Array, temperature: float | Array) -> Array:
 
 def nearest_rows(found: Nearest) -> tuple[Array, Array]:
     """The row of the nearest key of each query [R], and whether there is one, bool [R]; from `engine.nearest`."""
-    return found.rows[:, 0], found.logits[:, 0] > lowest(found.logits.dtype)
+    # Not "above the lowest": a row that is not a number has a neighbour, and its loss shall not be one either.
+    return found.rows[:, 0], found.logits[:, 0] != lowest(found.logits.dtype)
 
 
 def interleave(views: list[Array]) -> Array:

@@ -158,10 +158,21 @@ class Dense:
     def _matrix(
         self, query: Array, key: Array | None, query_ids: Array, key_ids: Array | None
     ) -> tuple[Array, Array, Array]:
+        check_keys(key, key_ids)
         if key is None or key_ids is None:
             key, key_ids, apart = query, query_ids, not_the_diagonal(query.shape[0])
             return (product(query, key.T, self.precision), *masks(query_ids, key_ids, apart))
         return (product(query, key.T, self.precision), *masks(query_ids, key_ids, True))
+
+
+def check_keys(key: Array | None, key_ids: Array | None) -> None:
+    """Refuses keys without ids, or ids of another length."""
+    if (key is None) != (key_ids is None) or (
+        key is not None and key_ids is not None and jnp.shape(key_ids) != jnp.shape(key)[:1]
+    ):
+        found = "none" if key_ids is None else f"shape {jnp.shape(key_ids)}"
+        rows = "none, as there are no keys" if key is None else f"shape {jnp.shape(key)[:1]}, one id a key"
+        raise InputError("key_ids", found, rows)
 
 
 def check_k(k: int, keys: int) -> None:

@@ -83,7 +83,7 @@ def softmax_fold(
     c = functools.reduce(jnp.minimum, map(jnp.min, shifts))
     # By the lengths of the rows first: the largest logit itself costs a pass over the tile.
     safe = _largest_product(x.rows, y.rows) - c <= _most(s)
-    safe = lax.cond(safe, lambda: True, lambda: jnp.max(s) - c <= _most(s))
+    safe = lax.cond(safe, lambda: safe, lambda: jnp.max(s) - c <= _most(s))
 
     def plain() -> tuple[SoftmaxState, SoftmaxState | None]:
         if over == "positives":
@@ -147,8 +147,12 @@ def softmax_pull(
     # Ignored rows have logits of 0, which must not overflow either.
     safe = jnp.maximum(highest, 0) - c <= _most(s)
 
+    # Cotangents at length one: those of a mean over many rows, times exp(c - lse), would be lost below the smallest.
+    size = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(side.extra.g)) for side, _ in sides))
+    size = jnp.where(size > 0, size, 1)
+
     def weights() -> Array:
-        every = [line(side.extra.g * jnp.exp(jnp.minimum(c - side.extra.lse, 0))) for side, line in sides]
+        every = [line(side.extra.g / size * jnp.exp(jnp.minimum(c - side.extra.lse, 0))) for side, line in sides]
         return sum(every[1:], every[0])
 
     def plain() -> Array:
@@ -163,16 +167,17 @@ def softmax_pull(
         below, floor = jnp.where(entering(counted, positive, over), s, lowest(s.dtype)), lowest(s.dtype)
         if own_maxima:
             parts = [
-                line(side.extra.g) * jnp.exp(jnp.maximum(below - line(side.extra.lse), floor)) for side, line in sides
+                line(side.extra.g / size) * jnp.exp(jnp.maximum(below - line(side.extra.lse), floor))
+                for side, line in sides
             ]
             ds = sum(parts[1:], parts[0])
         else:
             ds = jnp.exp(jnp.maximum(below - c, floor)) * weights()
         for side, line in sides:
-            ds += jnp.where(positive, line(side.extra.h), 0)
+            ds += jnp.where(positive, line(side.extra.h / size), 0)
         return ds
 
-    return _pulled(_branch(safe, x, y, diagonal, plain, compared), x, y, dx, dy, precision)
+    return _pulled(_branch(safe, x, y, diagonal, plain, compared), size, x, y, dx, dy, precision)
 
 
 def _largest_product(x: Array, y: Array) -> Array:
@@ -208,7 +213,7 @@ def sigmoid_pull(
     s = product(x.rows, y.rows.T, precision) + bias
     slope = jnp.where(positive, -jax.nn.sigmoid(-s), jax.nn.sigmoid(s))
     ds = jnp.where(counted, slope, 0) * x.extra[:, None]
-    by_rows, others = _pulled(ds, x, y, dx[0], dy, precision)
+    by_rows, others = _pulled(ds, 1, x, y, dx[0], dy, precision)
     assert others is not None
     return (by_rows, dx[1] + jnp.sum(ds, axis=1)), others
 
@@ -304,8 +309,10 @@ def _valid(side: Rows, like: Array) -> Array:
     return (side.ids != IGNORED).astype(like.dtype)
 
 
-def _pulled(ds: Array, x: Rows, y: Rows, dx: Array, dy: Array | None, precision: str) -> tuple[Array, Array | None]:
+def _pulled(
+    ds: Array, size: Array | int, x: Rows, y: Rows, dx: Array, dy: Array | None, precision: str
+) -> tuple[Array, Array | None]:
     return (
-        dx + product(ds, y.rows, precision),
-        None if dy is None else dy + product(ds.T, x.rows, precision),
+        dx + size * product(ds, y.rows, precision),
+        None if dy is None else dy + size * product(ds.T, x.rows, precision),
     )

@@ -77,7 +77,7 @@ class Auto:
         else:
             name, engine = f"ring over {ways}", Tiled(None, self.precision, self.mesh, self.axes)
         limit = self.limit_bytes / 2**20
-        size = f"{needed / 2**20:.0f} MiB a device if dense (limit {limit:.0f})"
+        size = f"{needed / 2**20:.1f} MiB a device if dense (limit {limit:.1f})"
         _say(
             logging.DEBUG if name == "dense" else logging.INFO,
             f"engine auto: {rows} x {keys} similarities, {size}: {name}",
@@ -159,7 +159,7 @@ def streamed(tile: int | None = None, precision: str = "highest") -> Tiled:
 
 def ring(
     mesh: jax.sharding.Mesh,
-    axes: str | tuple[str, ...] = BATCH_AXES,
+    axes: str | tuple[str, ...] | None = None,
     tile: int | None = None,
     precision: str = "highest",
 ) -> Tiled:
@@ -167,7 +167,7 @@ def ring(
 
     Args:
       mesh: where the rows are.
-      axes: its axes that split the rows.
+      axes: its axes that split the rows. None: those of "data" and "fsdp" that it has, else its first.
       tile: rows of a block; it must divide the rows of a device. None: at most 1,024, blocks filled up.
       precision: see `dense`.
 
@@ -177,22 +177,22 @@ def ring(
     Raises:
       InputError: an axis that the mesh lacks, a tile below 1, an unknown precision.
     """
-    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    axes = _axes(mesh, axes)
     check_axes(mesh, axes)
     return Tiled(_tile(tile), _precision(precision), mesh, axes)
 
 
 def auto(
     mesh: jax.sharding.Mesh | None = None,
-    axes: str | tuple[str, ...] = BATCH_AXES,
+    axes: str | tuple[str, ...] | None = None,
     limit_bytes: int = 2**26,
     precision: str = "highest",
 ) -> Auto:
     """The engine that chooses by bytes: dense within the limit; else ring on a mesh, streamed on one device.
 
     Args:
-      mesh: where the rows are; None: one device.
-      axes: its axes that split the rows.
+      mesh: where the rows are; None: one device. Without it rows on a mesh are all computed on every device.
+      axes: as in `ring`.
       limit_bytes: what four R x K matrices may take on a device; 64 MiB are 2,048 rows against each other, from where
         on tiles were twice as fast as the whole on two CPU cores.
       precision: see `dense`.
@@ -203,7 +203,7 @@ def auto(
     Raises:
       InputError: an axis that the mesh lacks, a limit below 0, an unknown precision.
     """
-    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    axes = () if mesh is None else _axes(mesh, axes)
     if mesh is not None:
         check_axes(mesh, axes)
     if limit_bytes < 0:
@@ -231,6 +231,14 @@ def engine_named(name: str, mesh: jax.sharding.Mesh | None, limit_bytes: int) ->
         case "ring" if mesh is not None:
             return ring(mesh)
     raise InputError("engine", repr(name), ", ".join(ENGINES))
+
+
+def _axes(mesh: jax.sharding.Mesh, axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The axes as a tuple; None: those of data and fsdp that the mesh has, or its only axis."""
+    if axes is None:
+        known = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+        return known or tuple(mesh.shape)[:1]
+    return (axes,) if isinstance(axes, str) else tuple(axes)
 
 
 def _precision(precision: str) -> str:

@@ -60,6 +60,8 @@ def sweep(
     Returns:
       (x_state, y_state) after the last tile.
     """
+    like = x.rows if y is None else x.rows[:1] + y.rows[:1]
+    x_state, y_state = _varying((x_state, y_state), like)
     size = tile_of(x.ids.shape[0], tile, "query")
     xs, state = _cut(x, size), _cut_state(x_state, size)
     blocks = xs.ids.shape[0]
@@ -111,6 +113,14 @@ def _cut(side: Rows, size: int) -> Rows:
 
 def _cut_state(state: Any, size: int) -> Any:
     return jax.tree.map(lambda a: _fill(a, size, 0), state)
+
+
+def _varying(state: Any, like: Array) -> Any:
+    """Inside a user's shard_map: zeros to start from differ over the same axes as the rows do."""
+
+    # A choice between equals is nothing to the compiler, and has the type of what it depends on.
+    either = like.ravel()[0] > 0
+    return jax.tree.map(lambda a: jnp.where(either, a, a), state)
 
 
 def _fill(a: Array, size: int, value: int) -> Array:

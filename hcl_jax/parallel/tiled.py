@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.parallel import folds
-from hcl_jax.parallel.dense import check_k
+from hcl_jax.parallel.dense import check_k, check_keys
 from hcl_jax.parallel.ring import ring_sweep
 from hcl_jax.parallel.sweep import Fold, Rows, sweep
 from hcl_jax.parallel.tiles import IGNORED, BestRows, Nearest, Over, SoftmaxRows, lowest
@@ -38,19 +38,24 @@ class Tiled:
         over: Over = "all",
     ) -> SoftmaxRows:
         """See `Dense.softmax_rows`."""
+        query, key = _wide(query, key)
         return _softmax(self, over, False, query, key, query_ids, key_ids)[0]
 
     def softmax_both(
         self, a: Array, b: Array, *, a_ids: Array, b_ids: Array, over: Over = "all"
     ) -> tuple[SoftmaxRows, SoftmaxRows]:
         """See `Dense.softmax_both`."""
-        mine, theirs = _softmax(self, over, True, a, b, a_ids, b_ids)
+        mine, theirs = _softmax(self, over, True, *_wide(a, b), a_ids, b_ids)
         assert theirs is not None
         return mine, theirs
 
     def sigmoid_rows(self, query: Array, key: Array, *, bias: Array, query_ids: Array, key_ids: Array) -> Array:
         """See `Dense.sigmoid_rows`."""
-        return _sigmoid(self, query, key, jnp.asarray(bias, query.dtype), query_ids, key_ids)
+        query, key = _wide(query, key)
+        bias = jnp.asarray(bias, query.dtype)
+        # Inside a user's shard_map the rows differ by device and the bias does not: its gradient is then their sum.
+        bias = jnp.where(query[0, 0] + key[0, 0] > 0, bias, bias)
+        return _sigmoid(self, query, key, bias, query_ids, key_ids)
 
     def best_rows(
         self, query: Array, key: Array | None = None, *, query_ids: Array, key_ids: Array | None = None
@@ -103,12 +108,19 @@ class Tiled:
         return ring_sweep(self.mesh, self.axes, fold, shared, x, y, x_state, y_state, merge or _added, self.tile)
 
 
+def _wide(query: Array, key: Array | None) -> tuple[Any, Any]:
+    """Both sides in float32 or wider: sums of exponentials leave narrower numbers."""
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), (query, key))
+
+
 def _added(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.add, a, b)
 
 
 def _sides(query: Array, key: Array | None, query_ids: Array, key_ids: Array | None) -> tuple[Rows, Rows | None]:
     """Both sides, with zeros in ignored rows: those may hold anything, NaN too."""
+
+    check_keys(key, key_ids)
 
     def side(rows: Array, ids: Array) -> Rows:
         return Rows(jnp.where((ids != IGNORED)[:, None], rows, 0), ids)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import clip, nt_xent
+from hcl_jax.losses import clip, nt_xent, siglip
 from hcl_jax.parallel.similarity import Dense, Engine, auto, dense, ring, streamed
 
 R, K, D = 16, 24, 3
@@ -192,7 +192,7 @@ def test_engines_are_values():
         (lambda: ring(mesh_of(2), "data", tile=3), "tile: found 3 for 8 rows of query"),
         (lambda: streamed(tile=0), "tile: found 0"),
         (lambda: ring(mesh_of(2), "model"), "axes: found 'model'; allowed: axes of the mesh: data"),
-        (lambda: auto(mesh_of(2)), "axes: found 'fsdp'"),
+        (lambda: auto(mesh_of(2), ("data", "fsdp")), "axes: found 'fsdp'"),
         (lambda: ring(jax.make_mesh((2,), ("data",), devices=jax.devices()[:2]), "data"), "mesh: found axes of type"),
         (lambda: auto(limit_bytes=-1), "limit_bytes: found -1"),
         (lambda: dense("float32"), "precision: found 'float32'; allowed: highest"),
@@ -202,6 +202,48 @@ def test_bad_input_is_named_at_trace_time(make, words):
     z = jax.ShapeDtypeStruct((8, D), jnp.float32)
     with pytest.raises(InputError, match="^" + words.replace("(", r"\(")):
         jax.eval_shape(lambda a, b: nt_xent(a, b, temperature=0.1, engine=make()), z, z)
+
+
+def test_keys_need_ids():
+    for engine in (dense(), streamed()):
+        for ids in (None, jnp.arange(1)):
+            with pytest.raises(InputError, match="^key_ids: found"):
+                engine.softmax_rows(jnp.ones((R, D)), jnp.ones((K, D)), query_ids=jnp.arange(R), key_ids=ids)
+
+
+def test_small_cotangents_and_narrow_rows():
+    """Weights of 1e-16 are not lost below the smallest number, and float16 rows have wide sums."""
+    q, k = jnp.array([[55.0, 0], [0, 1]]), jnp.array([[1.0, 0], [1, 0.01], [0, 0]])
+    ids = {"query_ids": jnp.arange(2), "key_ids": jnp.arange(3) + 9}
+    one, small = (
+        jax.grad(lambda q, c=c: c * streamed().softmax_rows(q, k, **ids).lse[0])(q)[0] / c for c in (1, 1e-16)
+    )
+    np.testing.assert_allclose(small, one, rtol=1e-5)
+    keys = jnp.concatenate([jnp.zeros((1024, 1)), jnp.full((1024, 1), 7.0)]).astype(jnp.float16)
+    lse = (
+        streamed()
+        .softmax_rows(jnp.ones((1, 1), jnp.float16), keys, query_ids=jnp.array([0]), key_ids=jnp.arange(2048))
+        .lse
+    )
+    assert float(lse[0]) == pytest.approx(7 + np.log(1024), rel=1e-3)
+
+
+def test_inside_a_shard_map():
+    """A loss of each device's own rows."""
+    z = jnp.asarray(RANDOM.normal(size=(2, 16, D)), jnp.float32)
+    spec = jax.sharding.PartitionSpec("data")
+
+    def local(engine, a, b):
+        step = jax.value_and_grad(functools.partial(siglip, scale=9.0, bias=-1.0, engine=engine), argnums=(0, 1))
+        one = jax.value_and_grad(functools.partial(nt_xent, temperature=0.1, engine=engine), argnums=(0, 1))
+        return jax.tree.map(lambda x: jnp.atleast_1d(x), (step(a, b), one(a, b)))
+
+    found = [
+        jax.jit(jax.shard_map(functools.partial(local, e), mesh=mesh_of(4), in_specs=spec, out_specs=spec))(*z)
+        for e in (dense(), streamed())
+    ]
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_neighbours_beyond_the_keys_are_refused():
