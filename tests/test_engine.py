@@ -24,6 +24,7 @@ def losses(folder, *flags) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["streamed", "ring"])
 def test_a_run_is_the_same_on_any_engine(tmp_path, engine):
     """Eight devices, float32: the sums are taken in another order."""
@@ -33,6 +34,7 @@ def test_a_run_is_the_same_on_any_engine(tmp_path, engine):
     np.testing.assert_allclose(other, dense, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_engine_and_limit_may_change_on_resume(tmp_path, capsys):
     folder = tmp_path / "run"
     losses(folder, "--config.train.engine=dense")
