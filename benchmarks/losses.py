@@ -3,7 +3,7 @@
 python benchmarks/losses.py                               NT-Xent and CLIP, 1,024 to 16,384 rows in all
 python benchmarks/losses.py --rows=1024 --devices=4       and on a virtual mesh of 4 devices, ring beside dense
 python benchmarks/losses.py --large=262144                ours, streamed, once
-python benchmarks/losses.py --analysis=1048576            memory as compiled, nothing is run
+python benchmarks/losses.py --analysis=1048576            memory as compiled, nothing is run; --devices=4 adds the ring
 python benchmarks/losses.py --neighbours                  the 20 nearest of 20,000 rows for 20,000
 
 The peers that are not there (pip install '.[peers]') have a row that says so; --markdown prints the tables for docs/.
@@ -254,7 +254,7 @@ def ways(loss: str) -> tuple[Method, ...]:
         Method("ours, dense", ours(loss, "dense")),
         Method("ours, auto", ours(loss, "auto")),
         Method("ours, ring", ours(loss, "ring"), devices=True),
-        Method("ours, dense, on the mesh", ours(loss, "dense"), devices=True),
+        Method("ours, dense on the mesh", ours(loss, "dense"), devices=True),
     )
 
 
@@ -296,13 +296,18 @@ def build(table: str, at: int, spec: Spec) -> Built:
     os.environ.update(JAX_PLATFORMS="cpu", OMP_NUM_THREADS=str(cores()))
     # Else torch's threads spin while they wait, into the next method's turn; on busy cores a call took 80 ms, not 2.
     os.environ.setdefault("OMP_WAIT_POLICY", WAITING)
+    prepare(spec.devices if method.devices else 0)
+    return built(method, spec)
+
+
+def prepare(devices: int) -> None:
+    """The flags of hcl_jax, and so many virtual devices; before jax starts."""
     from hcl_jax import backend
 
     backend.prepare()
-    if method.devices:
-        flag = f"--xla_force_host_platform_device_count={spec.devices}"
+    if devices > 1:
+        flag = f"--xla_force_host_platform_device_count={devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
-    return built(method, spec)
 
 
 def measure(table: str, spec: Spec, repeats: int, limit: float, only: tuple[str, ...] = ()) -> list[Worker]:
@@ -476,21 +481,20 @@ def heading(spec: Spec, markdown: bool) -> None:
 
 def analysis(rows: int, spec: Spec, temperatures: list[float], markdown: bool) -> None:
     """Memory of the compiled programs, which are not run."""
-    from hcl_jax import backend
-
     os.environ["JAX_PLATFORMS"] = "cpu"
-    backend.prepare()
+    prepare(spec.devices)
     head = ["method", "inputs MiB", "outputs MiB", "temp MiB"]
     for table, methods in (("nt_xent", NT_XENT), ("clip", CLIP)):
         lines = []
         for method in methods:
-            if method.devices or method.loss is None:
+            if (method.devices and spec.devices < 2) or method.loss is None:
                 continue
             compiled, _ = lowered(method, spec._replace(rows=rows, temperature=temperatures[0]))
             m = compiled.memory_analysis()
             sizes = (m.argument_size_in_bytes, m.output_size_in_bytes, m.temp_size_in_bytes)
             lines.append([method.name, *(f"{size / MIB:,.1f}" for size in sizes)])
-        write(f"{table}, {rows:,} rows, as compiled, not run", head, lines, markdown)
+        mesh = f", those with a mesh on each of {spec.devices} devices" if spec.devices > 1 else ""
+        write(f"{table}, {rows:,} rows, as compiled, not run{mesh}", head, lines, markdown)
 
 
 def large(rows: int, spec: Spec, temperatures: list[float], limit: float, markdown: bool) -> None:

@@ -17,7 +17,7 @@ from hcl_jax.optim import average_of, make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.parallel.seeds import over_seeds, seeds_sharding
-from hcl_jax.parallel.similarity import Engine, engine_named
+from hcl_jax.parallel.similarity import ENGINES, Engine
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
 
@@ -171,7 +171,7 @@ def _engines(config: Any, mesh: jax.sharding.Mesh) -> dict[str, Engine]:
         if word == "ring" and config.train.seeds > 1:
             raise InputError(where, repr(word), "auto, dense or streamed where train.seeds > 1")
         over = mesh if config.train.seeds == 1 else None
-        engines[name] = engine_named(word, over, config.train.similarity_mib * 2**20)
+        engines[name] = ENGINES[word](over, config.train.similarity_mib * 2**20)
     return engines
 
 

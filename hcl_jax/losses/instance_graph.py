@@ -54,7 +54,7 @@ def instance_graph(z: Array, *, k: int, ids: Array | None = None, engine: Engine
     if k == 0:
         return Targets(itself, edge)
     near = engine.nearest(u, k=k, query_ids=jnp.where(valid, 0, -1))
-    there = near.logits > lowest(u.dtype)
+    there = near.logits != lowest(u.dtype)
     positives = jnp.concatenate([itself, jnp.where(there, near.rows, -1)], axis=1)
     edges = jnp.concatenate([edge, jnp.where(there, jnp.maximum(near.logits, 0), 0)], axis=1)
     # D_ii of the row itself is a factor of its whole row of G: it cancels in the weights.

@@ -44,6 +44,6 @@ def koleo(
     u = rows.unit(z, valid)
     row, there = rows.nearest_rows(engine.nearest(u, k=1, query_ids=jnp.where(valid, 0, -1)))
     square = jnp.sum((u - u[row]) ** 2, axis=1)
-    apart = there & (square > epsilon**2)
+    apart = there & ~(square <= epsilon**2)  # NaN is apart, and stays NaN
     values = -jnp.where(apart, jnp.log(jnp.where(apart, square, 1)) / 2, jnp.log(jnp.asarray(epsilon, square.dtype)))
     return rows.mean(jnp.where(there, values, 0), valid, row_weights)

@@ -70,7 +70,8 @@ def multi_positive(
     share = jnp.ones(positives.shape, q.dtype) if weights is None else jnp.asarray(weights, q.dtype)
     share = jax.lax.stop_gradient(jnp.where(there, share, 0))
     total = jnp.sum(share, axis=1)
-    share = share / jnp.where(total > 0, total, 1)[:, None]
+    share = share / jnp.where(total == 0, 1, total)[:, None]
     near = jnp.where(there[..., None], jnp.take(k, jnp.where(there, named, 0), axis=0, mode="fill"), 0)
     positive = jnp.sum(share * jnp.sum(q[:, None, :] * near, axis=2), axis=1)
-    return rows.mean(jnp.where(total > 0, sums.lse - positive, 0), valid, row_weights)
+    # Not "above 0": weights that are no numbers shall not look like none.
+    return rows.mean(jnp.where(total == 0, 0, sums.lse - positive), valid, row_weights)

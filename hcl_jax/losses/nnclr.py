@@ -68,8 +68,8 @@ def nnclr(
         query = jnp.where(there[:, None], memory[row], 0)
         query, key = query / jnp.asarray(temperature, query.dtype), rows.unit(p, valid)
         if convention == "both_ways":
-            there_sums, back = engine.softmax_both(query, key, a_ids=ids, b_ids=ids)
-            cross = (rows.softmax_loss(there_sums) + rows.softmax_loss(back)) / 2
+            forth, back = engine.softmax_both(query, key, a_ids=ids, b_ids=ids)
+            cross = (rows.softmax_loss(forth) + rows.softmax_loss(back)) / 2
         else:
             cross = rows.softmax_loss(engine.softmax_rows(query, key, query_ids=ids, key_ids=ids))
         values += jnp.where(there, cross, 0) / 2

@@ -60,7 +60,7 @@ def row_ids(ids: Array | None, rows: int) -> Array:
     if ids is None:
         return jnp.arange(rows, dtype=jnp.int32)
     if isinstance(ids, np.ndarray) and ids.size and np.issubdtype(ids.dtype, np.integer):
-        widest = np.iinfo(np.int64 if jax.config.read("jax_enable_x64") else np.int32)
+        widest = np.iinfo(jnp.result_type(int))
         if ids.max() > widest.max or ids.min() < widest.min:
             raise InputError(
                 "ids",
@@ -74,7 +74,7 @@ def row_ids(ids: Array | None, rows: int) -> Array:
         raise InputError("ids", ids.dtype, "an integer type")
     if jnp.issubdtype(ids.dtype, jnp.signedinteger):
         return ids
-    return ids.astype(jnp.int64 if jax.config.read("jax_enable_x64") else jnp.int32)
+    return ids.astype(jnp.result_type(int))
 
 
 def valid_rows(ids: Array | None, rows: int) -> Array:

@@ -43,7 +43,8 @@ def triplet(
     Reference: Schroff et al. 2015, FaceNet, arXiv 1503.03832, equations 1 to 3; the hardest negative of the batch as
     Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
-    a, p, n, there, valid = _triplets(anchor, positive, negative, margin, ids, engine)
+    rows.check_positive("margin", margin)
+    a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
     apart = jnp.sum((a - p) ** 2, axis=1) - jnp.sum((a - n) ** 2, axis=1)
     values = jnp.where(there, jnp.maximum(apart + jnp.asarray(margin, apart.dtype), 0), 0)
     return rows.mean(values, valid, row_weights)
@@ -54,7 +55,6 @@ def triplet_top1(
     positive: Array,
     negative: Array | None = None,
     *,
-    margin: float | Array = 0.2,
     ids: Array | None = None,
     engine: Engine = DENSE,
 ) -> Array:
@@ -66,7 +66,7 @@ def triplet_top1(
     Returns:
       Scalar in 0..1.
     """
-    a, p, n, there, valid = _triplets(anchor, positive, negative, margin, ids, engine)
+    a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
     nearer = jnp.sum(a * p, axis=1) > jnp.sum(a * n, axis=1)
     return rows.mean((nearer | ~there).astype(a.dtype), valid, None)
 
@@ -75,14 +75,12 @@ def _triplets(
     anchor: Array,
     positive: Array,
     negative: Array | None,
-    margin: float | Array,
     ids: Array | None,
     engine: Engine,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Unit anchors, positives and negatives [N, D]; which anchors have a negative, and which count, bool [N]."""
     given = {} if negative is None else {"negative": negative}
     count, _ = rows.check_matrices(anchor=anchor, positive=positive, **given)
-    rows.check_positive("margin", margin)
     ids = rows.row_ids(ids, count)
     valid = rows.valid_rows(ids, count)
     a, p = rows.unit(anchor, valid), rows.unit(positive, valid)

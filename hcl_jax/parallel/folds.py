@@ -148,7 +148,8 @@ def softmax_pull(
     safe = jnp.maximum(highest, 0) - c <= _most(s)
 
     # Cotangents at length one: those of a mean over many rows, times exp(c - lse), would be lost below the smallest.
-    size = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(side.extra.g)) for side, _ in sides))
+    cotangents = [jnp.max(jnp.abs(part)) for side, _ in sides for part in (side.extra.g, side.extra.h)]
+    size = functools.reduce(jnp.maximum, cotangents)
     size = jnp.where(size > 0, size, 1)
 
     def weights() -> Array:

@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from hcl_jax.errors import InputError
 from hcl_jax.parallel.sweep import Fold, Rows, sweep
 from hcl_jax.parallel.tiles import IGNORED
 
@@ -155,12 +154,3 @@ def _together(send: Callable[[jax.Array], jax.Array], tree: Any) -> Any:
         for i, part in zip(places, parts, strict=True):
             leaves[i] = part.reshape(leaves[i].shape)
     return jax.tree.unflatten(form, leaves)
-
-
-def check_axes(mesh: Any, axes: tuple[str, ...]) -> None:
-    """Refuses axes that the mesh lacks, and a mesh whose axes are not of type Auto."""
-    for axis in axes:
-        if axis not in mesh.shape:
-            raise InputError("axes", repr(axis), f"axes of the mesh: {', '.join(mesh.shape)}")
-    if any(kind != AxisType.Auto for kind in mesh.axis_types):
-        raise InputError("mesh", "axes of type Explicit or Manual", "axis_types=(jax.sharding.AxisType.Auto, ...)")

@@ -24,15 +24,16 @@ import dataclasses
 import functools
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import Array
+from jax.sharding import AxisType
 
 from hcl_jax.errors import InputError
 from hcl_jax.parallel.dense import Dense
 from hcl_jax.parallel.mesh import BATCH_AXES
-from hcl_jax.parallel.ring import check_axes
 from hcl_jax.parallel.tiled import Tiled
 from hcl_jax.parallel.tiles import IGNORED, PRECISIONS, BestRows, Nearest, Over, SoftmaxRows
 
@@ -50,7 +51,6 @@ __all__ = [
     "Tiled",
     "auto",
     "dense",
-    "engine_named",
     "ring",
     "streamed",
 ]
@@ -177,9 +177,7 @@ def ring(
     Raises:
       InputError: an axis that the mesh lacks, a tile below 1, an unknown precision.
     """
-    axes = _axes(mesh, axes)
-    check_axes(mesh, axes)
-    return Tiled(_tile(tile), _precision(precision), mesh, axes)
+    return Tiled(_tile(tile), _precision(precision), mesh, _axes(mesh, axes))
 
 
 def auto(
@@ -203,42 +201,31 @@ def auto(
     Raises:
       InputError: an axis that the mesh lacks, a limit below 0, an unknown precision.
     """
-    axes = () if mesh is None else _axes(mesh, axes)
-    if mesh is not None:
-        check_axes(mesh, axes)
     if limit_bytes < 0:
         raise InputError("limit_bytes", limit_bytes, "a number of bytes from 0")
-    return Auto(mesh, axes, int(limit_bytes), _precision(precision))
+    return Auto(mesh, () if mesh is None else _axes(mesh, axes), int(limit_bytes), _precision(precision))
 
 
-# How a config names them.
-ENGINES = ("auto", "dense", "streamed", "ring")
-
-
-def engine_named(name: str, mesh: jax.sharding.Mesh | None, limit_bytes: int) -> Engine:
-    """The engine that a config asks for, over the axes of the mesh that split a batch.
-
-    Raises:
-      InputError: an unknown name, or a ring without a mesh.
-    """
-    match name:
-        case "auto":
-            return auto(mesh, limit_bytes=limit_bytes)
-        case "dense":
-            return dense()
-        case "streamed":
-            return streamed()
-        case "ring" if mesh is not None:
-            return ring(mesh)
-    raise InputError("engine", repr(name), ", ".join(ENGINES))
+# How a config names them: (mesh, limit_bytes) -> engine over the axes of the mesh that split a batch.
+ENGINES: dict[str, Callable[[Any, int], Engine]] = {
+    "auto": lambda mesh, limit_bytes: auto(mesh, limit_bytes=limit_bytes),
+    "dense": lambda mesh, limit_bytes: dense(),
+    "streamed": lambda mesh, limit_bytes: streamed(),
+    "ring": lambda mesh, limit_bytes: ring(mesh),
+}
 
 
 def _axes(mesh: jax.sharding.Mesh, axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The axes as a tuple; None: those of data and fsdp that the mesh has, or its only axis."""
+    """The axes as a tuple; None: those of data and fsdp that the mesh has, else its first. Refuses what is no ring."""
     if axes is None:
-        known = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
-        return known or tuple(mesh.shape)[:1]
-    return (axes,) if isinstance(axes, str) else tuple(axes)
+        axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape) or tuple(mesh.shape)[:1]
+    axes = (axes,) if isinstance(axes, str) else tuple(axes)
+    for axis in axes:
+        if axis not in mesh.shape:
+            raise InputError("axes", repr(axis), f"axes of the mesh: {', '.join(mesh.shape)}")
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise InputError("mesh", "axes of type Explicit or Manual", "axis_types=(jax.sharding.AxisType.Auto, ...)")
+    return axes
 
 
 def _precision(precision: str) -> str:

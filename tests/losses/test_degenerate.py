@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hcl_jax.losses import LOSSES
-from hcl_jax.parallel.similarity import Engine, streamed
+from hcl_jax.losses import LOSSES, instance_graph
+from hcl_jax.parallel.similarity import Engine, dense, streamed
 from tests.losses.cases import ORACLES, PAIRED, TEMPERED, A, B, D, N, paired
 
 PARAMETERS = {**dict.fromkeys(TEMPERED, "temperature"), "clip": "scale", "siglip": "scale"}
@@ -87,6 +87,23 @@ def test_batch_of_one(name):
     if name in ("clip", *TEMPERED):
         assert value == 0  # one other row and it is the positive
     check(name, jnp.asarray(A[:1], jnp.float32), jnp.asarray(B[:1], jnp.float32), 0.1, [-1], "no row")
+
+
+@pytest.mark.parametrize("engine", [dense(), streamed(tile=2)])
+def test_what_is_no_number_gives_none(engine):
+    """A run that diverged must not look healthy: no neighbour, no length and no weight hides it."""
+    a, b = jnp.asarray(A, jnp.float32).at[3, 1].set(jnp.nan), jnp.asarray(B, jnp.float32)
+    nan = jnp.full((N, 1), jnp.nan)
+    own = jnp.arange(N)[:, None]
+    for value in (
+        LOSSES["koleo"](a, engine=engine),
+        LOSSES["triplet"](a, b, engine=engine),
+        LOSSES["nnclr"](b, b, b, b, a, temperature=0.1, engine=engine),
+        LOSSES["multi_positive"](b, b, own, nan, temperature=0.1, engine=engine),
+        LOSSES["multi_positive"](b, a, *instance_graph(a, k=2, engine=engine), temperature=0.1, engine=engine),
+        LOSSES["nt_xent"](1e25 * b, b, temperature=0.1, engine=engine),  # its squares leave float32
+    ):
+        assert np.isnan(value)
 
 
 def test_row_without_a_positive_adds_nothing_and_is_counted():

@@ -52,6 +52,8 @@ WEIGHTS = np.ones(3)
         (lambda: siglip(A, B, scale=-10, bias=0), ("scale",)),
         (lambda: siglip(A, B, scale=10, bias=np.zeros(2)), ("bias", "(2,)")),
         (lambda: vicreg(A, B, epsilon=0), ("epsilon",)),
+        (lambda: nt_xent(A, B, temperature=1, ids=np.arange(8) + 2**32), ("ids", str(2**32 + 7), "int32")),
+        (lambda: nt_xent(A, B, temperature=1, ids=np.full(8, 2**32 - 1, np.uint32)), ("ids", str(2**32 - 1))),
         (lambda: nt_xent(A, B[:5], temperature=1), ("zb", "(5, 4)", "(8, 4)", "za")),
         (lambda: nt_xent(A[0], B[0], temperature=1), ("za", "(4,)", "two axes")),
         (lambda: clip(A, B[:, :3], scale=1), ("text", "(8, 3)", "(8, 4)", "image")),
