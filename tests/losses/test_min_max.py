@@ -79,7 +79,7 @@ def test_descent_of_the_encoder_and_ascent_of_the_distribution():
     inputs = tuple(map(jnp.asarray, VIEWS))
     gradient = jax.jit(jax.grad(lambda v, p: min_max(*v, distribution=p), argnums=(0, 1)))(inputs, p)
     start = value(*VIEWS, distribution=p)
-    views = [v - 0.01 * g for v, g in zip(VIEWS, gradient[0], strict=True)]
+    views = [v - 0.01 * g for v, g in zip(inputs, gradient[0], strict=True)]
     assert value(*views, distribution=p) < start
     up = np.asarray(gradient[1] - gradient[1].mean())  # stays on the simplex
     assert value(*VIEWS, distribution=p + 0.01 * up) > start
