@@ -23,7 +23,8 @@ import numpy as np
 from jax import Array
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.rows import labelled
+from hcl_jax.evaluate.rows import Labelled, labelled
+from hcl_jax.evaluate.svm import part_of
 
 LOSSES = {
     "hinge": lambda v: jnp.maximum(0, 1 - v),
@@ -60,31 +61,44 @@ class LatentClass(NamedTuple):
 
 
 def latent_class_report(
-    features: jax.typing.ArrayLike, labels: jax.typing.ArrayLike, *, loss: str = "logistic", k: int = 1
+    features: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    loss: str = "logistic",
+    k: int = 1,
+    most: int | None = None,
+    seed: int = 0,
 ) -> LatentClass:
     """Both sides of the bound, and what stands between them, on the rows that are given.
 
-    Time: sum_c n_c^2 N triples; 1,437 rows of ten classes are 3e8 of them, seconds. Take a part of larger sets.
+    Time: sum_c n_c^2 N triples; 1,437 rows of ten classes are 3e8 of them, seconds; it grows as N^3. `most` takes a
+    part of larger sets, and the account is then that of the world of the part.
 
     Args:
       features: [N, D], as they are: lengths matter (divide by them first for unit rows).
       labels: int [N]; -1 = left out. rho is their frequency.
       loss: "hinge", max(0, 1 - v), or "logistic", log2(1 + exp(-v)).
       k: negatives, for tau_k alone.
+      most: rows; of more a random part is read, in which each class keeps its share, and one with a share
+        below half a row may vanish. None: all rows.
+      seed: of that part.
 
     Returns:
       LatentClass.
 
     Raises:
-      InputError: shapes or values that do not fit, fewer than two classes, an unknown loss, k below 1.
+      InputError: shapes or values that do not fit, fewer than two classes, an unknown loss, k or most below 1.
 
     Reference: Arora et al. 2019, arXiv 1902.09229, lemma 4.3, theorem 4.1 and section 5.1.
     """
     if loss not in LOSSES:
         raise InputError("loss", repr(loss), ", ".join(map(repr, LOSSES)))
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError("k", repr(k), "a whole number from 1")
+    for name, value in (("k", k), ("most", 1 if most is None else most)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(name, repr(value), "a whole number from 1")
     rows = labelled(features, labels, "latent class")
+    if most is not None:
+        rows = Labelled(*(x[part_of(rows.labels, most, seed)] for x in rows))
     known, y, counts = np.unique(rows.labels, return_inverse=True, return_counts=True)
     if len(known) < 2:
         raise InputError("latent class labels", f"only class {known[0]}", "at least two classes")

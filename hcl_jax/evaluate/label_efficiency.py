@@ -1,6 +1,7 @@
 """Linear decodability from few labels, over several draws of the labelled rows."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -133,3 +134,72 @@ def label_efficiency(
         error = draws_error(shares) if draws > 1 else float("nan")
         out[n] = LabelEfficiency(float(shares.mean()), error, draws, shares, len(tests))
     return out
+
+
+def _points(curve: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(log labels, accuracies), by number of labels."""
+    if not curve:
+        raise InputError("curve", "no point", "at least one number of labels")
+    for n, value in curve.items():
+        if not (n > 0 and math.isfinite(n) and math.isfinite(value)):
+            raise InputError("curve", f"{n}: {value}", "{labels above 0: a finite accuracy}")
+    counts = sorted(curve)
+    return np.log(np.array(counts, np.float64)), np.array([curve[n] for n in counts], np.float64)
+
+
+def labels_needed(curve: Mapping[int, float], target: float) -> float:
+    """Number of labels at which a curve first reaches an accuracy, on straight lines in log(labels).
+
+    log n = log n_0 + (log n_1 - log n_0) (target - a_0) / (a_1 - a_0), n_1 the first point with a_1 >= target
+
+    The first crossing of the points as they are: a curve that falls again later has still reached it, and no points
+    are smoothed.
+
+    Args:
+      curve: {labels: accuracy}, as {n: found.mean for n, found in label_efficiency(...).items()}.
+      target: accuracy, such as 0.9 of that of a probe on all labels.
+
+    Returns:
+      Labels, in the unit of the curve; its smallest number where that one reaches the target (fewer may do), infinity
+      where none does.
+
+    Raises:
+      InputError: no point, labels that are not above 0, values that are not finite.
+
+    Reference: Henaff et al. 2019, arXiv 1905.09272, figure 1 (labels needed to match an accuracy).
+    """
+    logs, values = _points(curve)
+    if not math.isfinite(target):
+        raise InputError("target", target, "a finite accuracy")
+    reached = np.flatnonzero(values >= target)
+    if not len(reached):
+        return math.inf
+    i = int(reached[0])
+    if i == 0:
+        return float(min(curve))
+    share = (target - values[i - 1]) / (values[i] - values[i - 1])
+    return float(np.exp(logs[i - 1] + share * (logs[i] - logs[i - 1])))
+
+
+def area_under_curve(curve: Mapping[int, float]) -> float:
+    """Mean accuracy over log(labels): the area under straight lines between the points, divided by the range.
+
+    area = sum_i (a_i + a_{i+1}) / 2 (log n_{i+1} - log n_i) / (log n_last - log n_first)
+
+    Compare curves of the same numbers of labels.
+
+    Args:
+      curve: {labels: accuracy}.
+
+    Returns:
+      A float between the smallest and the largest accuracy; of one point its accuracy.
+
+    Raises:
+      InputError: as `labels_needed`.
+
+    Reference: the trapezoidal rule; Henaff et al. 2019, arXiv 1905.09272, figure 1 (the axis of log labels).
+    """
+    logs, values = _points(curve)
+    if len(logs) == 1:
+        return float(values[0])
+    return float(np.sum((values[1:] + values[:-1]) / 2 * np.diff(logs)) / (logs[-1] - logs[0]))

@@ -2,11 +2,13 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from hcl_jax.analysis.latent_class import latent_class_report
 from hcl_jax.errors import InputError
+from hcl_jax.evaluate.svm import part_of
 
 PLAIN = {"hinge": lambda v: max(0.0, 1 - v), "logistic": lambda v: np.log2(1 + np.exp(-v))}
 
@@ -87,3 +89,58 @@ def test_bad_input(settings, words):
     labels = np.array([1, 1, 1]) if not settings else np.array([0, 1, 1])
     with pytest.raises(InputError, match="^" + words):
         latent_class_report(np.ones((3, 2), np.float32), labels, **settings)
+
+
+def unequal_world(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes of 1, 2 and 5 rows in some order: always the same shapes, so few programs."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 2, 3], rng.permutation([1, 2, 5]))
+    spread = rng.choice([0.0, 1.0, 4.0])
+    return (spread * rng.normal(size=(4, 3))[labels] + rng.normal(size=(8, 3))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+def test_float64_equals_the_loops_to_the_last_digits(loss):
+    with jax.enable_x64(True):
+        for seed in range(10):
+            x, labels = unequal_world(seed)
+            found = latent_class_report(x, labels, loss=loss)
+            total, same, other, classifier, tau = by_loops(x.astype(np.float64), labels, loss)
+            assert (found.unsupervised, found.same, found.other) == pytest.approx((total, same, other), rel=1e-10)
+            assert (found.mean_classifier, found.tau) == pytest.approx((classifier, tau), rel=1e-10)
+            # Its parts, added up again, and those of the loops.
+            assert found.unsupervised == pytest.approx((1 - tau) * other + tau * same, rel=1e-10)
+            assert found.bound == pytest.approx((total - tau) / (1 - tau), rel=1e-10)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+def test_the_bound_holds_in_a_hundred_unequal_worlds(loss):
+    for seed in range(100):
+        x, labels = unequal_world(seed)
+        found = latent_class_report(x, labels, loss=loss)
+        assert sorted(found.rho) == pytest.approx([1 / 8, 2 / 8, 5 / 8])
+        assert found.mean_classifier <= found.bound + 1e-6 * abs(found.bound)
+
+
+def test_tau_k_by_every_draw_of_classes():
+    x, labels = unequal_world(0)
+    for k in (1, 2, 4):
+        found = latent_class_report(x, labels, k=k)
+        probability = 0.0
+        for c, *negatives in itertools.product(range(3), repeat=k + 1):
+            if c in negatives:
+                probability += np.prod(found.rho[[c, *negatives]])
+        assert found.tau_k == pytest.approx(probability, rel=1e-12)
+        assert (k == 1) == (found.tau_k == pytest.approx(found.tau, rel=1e-12))
+
+
+def test_most_takes_a_part_in_which_classes_keep_their_share():
+    x, labels = np.random.default_rng(0).normal(size=(80, 2)), np.repeat([0, 1, 2], [40, 20, 20])
+    found = latent_class_report(x, labels, loss="hinge", most=8)
+    np.testing.assert_allclose(found.rho, [1 / 2, 1 / 4, 1 / 4])
+    assert found.unsupervised != latent_class_report(x, labels, loss="hinge", most=8, seed=1).unsupervised
+    part = part_of(labels, 8, 0)
+    again = latent_class_report(x[part], labels[part], loss="hinge", most=8)
+    assert found.unsupervised == again.unsupervised
+    with pytest.raises(InputError, match="^most: found 0"):
+        latent_class_report(x, labels, most=0)

@@ -58,6 +58,39 @@ def test_rank_one_gives_zero(length):
     assert float(effective_rank(x)) == pytest.approx(1, abs=1e-5)
 
 
+MEASURES = jax.jit(
+    lambda z: tuple(m(z, centring="none") for m in (singular_value_entropy, largest_singular_value_ratio))
+)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
+def test_closed_forms_in_float64(shape):
+    """Equal singular values: log D; rank one: 0; p = (1/2, 1/4, 1/4): 1.5 log 2 and log 2."""
+    rng = np.random.default_rng(5)
+    left, right = (np.linalg.qr(rng.normal(size=(n, 5)))[0] for n in shape)
+    with jax.enable_x64(True):
+        for values, expected in [
+            (np.full(5, 7.0), (np.log(5), np.log(5))),
+            (np.array([3.0, 0, 0, 0, 0]), (0, 0)),
+            (np.array([2.0, 1, 1, 0, 0]), (1.5 * np.log(2), np.log(2))),
+        ]:
+            np.testing.assert_allclose(MEASURES((left * values[None, :]) @ right.T), expected, rtol=0, atol=1e-12)
+
+
+def test_small_singular_values_count_in_float32():
+    """1,000 rows of 256 features, sigma from 1 down to 1 / 256: none of them is taken for rounding."""
+    rng = np.random.default_rng(5)
+    u, v = (np.linalg.qr(rng.normal(size=(n, 256)))[0] for n in (1000, 256))
+    sigma = 1 / np.arange(1, 257)
+    found = singular_values(jnp.asarray((u * sigma) @ v.T, jnp.float32))
+    np.testing.assert_allclose(found, sigma, rtol=2e-2)
+
+
+@pytest.mark.parametrize("measure", [singular_value_entropy, largest_singular_value_ratio, effective_rank])
+def test_what_is_no_number_gives_none(measure):
+    assert np.isnan(measure(jnp.ones((6, 4)).at[2, 1].set(jnp.nan)))
+
+
 @pytest.mark.parametrize("what", ["zeros", "rank one", "equal values", "random"])
 def test_finite_gradients(what):
     rng = np.random.default_rng(3)

@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.label_efficiency import label_draws, label_efficiency
+from hcl_jax.evaluate.label_efficiency import area_under_curve, label_draws, label_efficiency, labels_needed
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,43 @@ def test_bad_input():
         label_draws(labels, 1, 0)
     with pytest.raises(InputError, match="only class 1 in 5 rows"):
         label_efficiency(x, np.ones(5, int), x, labels)
+
+
+def test_labels_needed_by_hand():
+    curve = {100: 0.9, 1: 0.3, 10: 0.5}  # in any order
+    assert labels_needed(curve, 0.5) == pytest.approx(10)
+    assert labels_needed(curve, 0.4) == pytest.approx(10**0.5)  # half way between log 1 and log 10
+    assert labels_needed(curve, 0.6) == pytest.approx(10**1.25)
+    assert labels_needed(curve, 0.9) == pytest.approx(100)
+    assert labels_needed(curve, 0.91) == float("inf")
+    assert labels_needed(curve, 0.2) == labels_needed(curve, 0.3) == 1  # fewer may do
+
+
+def test_labels_needed_is_the_first_crossing():
+    falls_again = {1: 0.2, 10: 0.8, 100: 0.4, 1000: 0.9}
+    assert labels_needed(falls_again, 0.5) == pytest.approx(10**0.5)
+    assert labels_needed(falls_again, 0.85) == pytest.approx(10**2.9)  # from the point before, not from the best
+    assert labels_needed({5: 0.7, 50: 0.7}, 0.7) == 5
+
+
+def test_area_under_the_curve_by_hand():
+    assert area_under_curve({1: 0.3, 10: 0.5, 100: 0.9}) == pytest.approx((0.4 + 0.7) / 2)
+    assert area_under_curve({1: 0.3, 10: 0.5, 1000: 0.9}) == pytest.approx((0.4 + 2 * 0.7) / 3)
+    assert area_under_curve({2: 0.6, 8: 0.6, 4: 0.6}) == pytest.approx(0.6)
+    assert area_under_curve({7: 0.4}) == 0.4
+    whole = np.linspace(np.log(3), np.log(300), 2001)
+    line = {float(np.exp(v)): float(v**2) for v in whole}
+    expected = (whole[-1] ** 3 - whole[0] ** 3) / 3 / (whole[-1] - whole[0])
+    assert area_under_curve(line) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("curve", "words"),
+    [({}, "curve: found no point"), ({0: 0.5}, "curve: found 0: 0.5"), ({1: float("nan")}, "curve: found 1: nan")],
+)
+def test_bad_curves(curve, words):
+    for measure in (area_under_curve, lambda c: labels_needed(c, 0.5)):
+        with pytest.raises(InputError, match="^" + words):
+            measure(curve)
+    with pytest.raises(InputError, match="^target: found nan"):
+        labels_needed({1: 0.5}, float("nan"))
