@@ -1,0 +1,265 @@
+"""A claim file: what is said, which runs test it, what is measured on them, and what must come out.
+
+    title = "The signal is linear"
+    finding = "..."                    what the source says, in a sentence
+    source = "..."
+    minutes = 5                        on 2 cores, all seeds
+    seeds = 8
+    measure = "linear_signal"          a name of claims.measures.MEASURES
+
+    [runs.ssl]                         an arm: a recipe with other fields
+    config = "simclr:digits"
+    set = { "train.epochs" = 30.0 }
+    vary = { "data.flipped" = [0.0, 0.1] }      one run for each value of one field (optional)
+
+    [arguments]                        of the measure
+    run = "ssl"
+
+    [[statements]]
+    says = "after training a mean classifier is within 5 points of the probe"
+    quantity = "gap"                   a number that the measure makes for each seed
+    below = 0.05                       or above = ...
+    test = "mean"                      of verdict.TESTS; "mean" when left out
+
+    [small]                            laid over the rest by --small: a form for CI that proves nothing
+    seeds = 2
+
+A claim that shares its runs with another says `like = "other"`: every table that it lacks is the other's.
+"""
+
+import hashlib
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hcl_jax.errors import InputError, nearest
+
+
+class Statement(NamedTuple):
+    """One thing that must come out: `quantity` above or below `threshold`."""
+
+    says: str
+    quantity: str
+    direction: str
+    threshold: float
+    test: str
+
+
+class Arm(NamedTuple):
+    """Runs of one recipe: one, or one for each value of a field.
+
+    Attributes:
+      config: recipe and argument.
+      fields: dotted field -> value.
+      vary: (dotted field, its values), or None.
+      seeds: of one program; None: those of the claim.
+      per_seed: a program for each seed, where the data differ from seed to seed.
+      untrained: the features before the first step are read too.
+      views: which of the claim's views are read; None: all, or the recipe's own where the claim has none.
+    """
+
+    config: str
+    fields: Mapping[str, Any]
+    vary: tuple[str, tuple[Any, ...]] | None
+    seeds: int | None
+    per_seed: bool
+    untrained: bool
+    views: tuple[str, ...] | None
+
+
+class Claim(NamedTuple):
+    """A claim file, checked."""
+
+    name: str
+    title: str
+    finding: str
+    source: str
+    minutes: float
+    seeds: int
+    measure: str
+    arms: dict[str, Arm]
+    views: dict[str, Mapping[str, Any]]
+    arguments: Mapping[str, Any]
+    statements: tuple[Statement, ...]
+    sha256: str
+
+
+# field -> (type, default); ... = must be there
+FIELDS: dict[str, tuple[Any, Any]] = {
+    "title": (str, ...),
+    "finding": (str, ...),
+    "source": (str, ...),
+    "minutes": ((int, float), ...),
+    "seeds": (int, ...),
+    "measure": (str, ...),
+    "runs": (dict, ...),
+    "views": (dict, {}),
+    "arguments": (dict, {}),
+    "statements": (list, ...),
+}
+ARM: dict[str, tuple[Any, Any]] = {
+    "config": (str, ...),
+    "set": (dict, {}),
+    "vary": (dict, {}),
+    "seeds": (int, 0),
+    "per_seed": (bool, False),
+    "untrained": (bool, False),
+    "views": (list, []),
+}
+STATEMENT: dict[str, tuple[Any, Any]] = {
+    "says": (str, ...),
+    "quantity": (str, ...),
+    "above": ((int, float), None),
+    "below": ((int, float), None),
+    "test": (str, "mean"),
+}
+
+
+def folders() -> list[pathlib.Path]:
+    """Where packaged claims lie: inside the installed package, or beside it in a clone."""
+    here = pathlib.Path(__file__).resolve().parent.parent
+    return [p for p in (here / "claim_files", here.parent / "claims") if p.is_dir()]
+
+
+def files(folder: pathlib.Path | None = None) -> dict[str, pathlib.Path]:
+    """Claim files by name: those of a folder, or the packaged ones."""
+    if folder is not None and not folder.is_dir():
+        raise InputError("--claims", f"no folder {folder}", "a folder with claim files (.toml)")
+    found = [p for f in ([folder] if folder else folders()) for p in sorted(f.glob("*.toml"))]
+    return {p.stem: p for p in found}
+
+
+def chosen(names: list[str], known: Mapping[str, pathlib.Path]) -> list[str]:
+    """The claims that names mean: a claim, or all that begin with it (`labels` = labels-digits, ...)."""
+    out: list[str] = []
+    for name in names:
+        some = [k for k in known if k == name or k.startswith(f"{name}-")]
+        if not some:
+            raise InputError("claim", repr(name), nearest(name, known, most=20))
+        out += [k for k in some if k not in out]
+    return out
+
+
+def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -> Claim:
+    """Reads and checks a claim.
+
+    Raises:
+      InputError: naming file and field.
+    """
+    from hcl_jax.claims.measures import MEASURES
+    from hcl_jax.claims.verdict import TESTS
+
+    path = known[name]
+    raw = _merged(path, known)
+    over = raw.pop("small", {})
+    raw = _over(raw, over) if small else raw
+    fields = _checked(raw, FIELDS, str(path))
+    arms = {k: _arm(v, fields["views"], f"{path}: runs.{k}") for k, v in fields["runs"].items()}
+    if not arms:
+        raise InputError(f"{path}: runs", "nothing", "a table for each arm")
+    if fields["measure"] not in MEASURES:
+        raise InputError(f"{path}: measure", repr(fields["measure"]), nearest(fields["measure"], MEASURES))
+    if fields["seeds"] < 2:
+        raise InputError(f"{path}: seeds", fields["seeds"], "two or more: intervals are over seeds")
+    if not fields["statements"]:
+        raise InputError(f"{path}: statements", "nothing", "one or more, each with above or below")
+    statements = tuple(
+        _statement(s, f"{path}: statements[{i}]", TESTS) for i, s in enumerate(fields["statements"])
+    )
+    text = repr(_plain({k: fields[k] for k in sorted(fields)}))
+    return Claim(
+        name=name,
+        title=fields["title"],
+        finding=fields["finding"],
+        source=fields["source"],
+        minutes=float(fields["minutes"]),
+        seeds=fields["seeds"],
+        measure=fields["measure"],
+        arms=arms,
+        views=fields["views"],
+        arguments=fields["arguments"],
+        statements=statements,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def _merged(path: pathlib.Path, known: Mapping[str, pathlib.Path]) -> dict[str, Any]:
+    raw = _toml(path)
+    like = raw.pop("like", None)
+    if like is None:
+        return raw
+    if like not in known or like == path.stem:
+        raise InputError(f"{path}: like", repr(like), nearest(str(like), known))
+    other = _toml(known[like])
+    if "like" in other:
+        raise InputError(f"{path}: like", f"{like!r}, which is like {other['like']!r}", "a claim with its own runs")
+    for table in ("runs", "views", "small", "seeds"):
+        if table in other:
+            raw.setdefault(table, other[table])
+    return raw
+
+
+def _toml(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"no TOML ({error})", "a claim file; hcl_jax/claims/claim.py shows one") from None
+
+
+def _over(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{k: _over(below[k], v) if k in below else v for k, v in above.items()}}
+
+
+def _checked(raw: Any, known: Mapping[str, tuple[Any, Any]], where: str) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise InputError(where, repr(raw), "a table")
+    for key in raw:
+        if key not in known:
+            raise InputError(where, f"a field {key!r}", nearest(key, known))
+    out = {}
+    for key, (kind, default) in known.items():
+        if key not in raw and default is ...:
+            raise InputError(where, f"no {key}", "a file with it")
+        out[key] = raw.get(key, default)
+        right = isinstance(out[key], kind) and (kind is bool or not isinstance(out[key], bool))
+        if key in raw and not right:
+            names = kind.__name__ if isinstance(kind, type) else "number"
+            raise InputError(f"{where}: {key}", repr(out[key]), f"a {names}")
+    return out
+
+
+def _arm(raw: Any, known: Mapping[str, Any], where: str) -> Arm:
+    fields = _checked(raw, ARM, where)
+    for view in fields["views"]:
+        if view not in known:
+            raise InputError(f"{where}.views", repr(view), nearest(str(view), known))
+    views = tuple(fields["views"]) or tuple(known) or None
+    vary = None
+    if fields["vary"]:
+        if len(fields["vary"]) != 1:
+            raise InputError(f"{where}: vary", ", ".join(fields["vary"]), "one field with a list of values")
+        ((name, values),) = fields["vary"].items()
+        if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
+            raise InputError(f"{where}: vary.{name}", repr(values), "a list of different values")
+        vary = (name, tuple(values))
+    return Arm(fields["config"], fields["set"], vary, fields["seeds"] or None, fields["per_seed"], fields["untrained"], views)
+
+
+def _statement(raw: Any, where: str, tests: Mapping[str, Any]) -> Statement:
+    fields = _checked(raw, STATEMENT, where)
+    given = [d for d in ("above", "below") if fields[d] is not None]
+    if len(given) != 1:
+        raise InputError(where, f"{' and '.join(given) or 'no threshold'}", "above or below, one of them")
+    if fields["test"] not in tests:
+        raise InputError(f"{where}: test", repr(fields["test"]), nearest(fields["test"], tests))
+    (direction,) = given
+    return Statement(fields["says"], fields["quantity"], direction, float(fields[direction]), fields["test"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(value[k]) for k in sorted(value)}
+    return [_plain(v) for v in value] if isinstance(value, list) else value

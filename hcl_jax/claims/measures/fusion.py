@@ -1,0 +1,86 @@
+"""Several views of an example, some missing: fused by the mean of what is there, or with zeros in the gaps."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hcl_jax.claims.measures.reading import Arms, one
+from hcl_jax.errors import InputError
+from hcl_jax.evaluate.linear import held_out_fifth, linear_probe
+
+
+def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]) -> dict[str, object]:
+    """Probes of one view and of all, while a share of the views is missing at test time.
+
+    Views share an output space (contrast put them there). `mean` is the mean of the unit outputs that are present, and
+    its probe knows no gap; `zeros` is their concatenation with zeros where one is missing. Both are fitted on whole
+    training rows. An example keeps at least one view.
+
+    Args:
+      arms: the runs.
+      seed: of the gaps, the same for every method.
+      runs: {arm: share of views missing in its training and at test time}; the first has 0.
+      views: names, with output in one space.
+
+    Returns:
+      for each share: fused_<share>, single_<share> (the view that is best on held-out training rows, on the test rows
+      that have it), over_single_<share>; drop_mean_<share>, drop_zeros_<share> (accuracy on whole rows less that with
+      gaps, of one model), drop_excess_<share> = drop_mean - drop_zeros / 2.
+
+    Reference: Tian et al. 2020, "Contrastive multiview coding", arXiv 1906.05849, section 3 (views in one space).
+    """
+    if len(views) < 2:
+        raise InputError("arguments: views", repr(views), "two or more")
+    found: dict[str, object] = {}
+    for name, missing in runs.items():
+        if not 0 <= missing < 1:
+            raise InputError(f"arguments: runs.{name}", missing, "0 to below 1, a share")
+        read = one(arms, name).views
+        train, test = ([read[v][s] for v in views] for s in ("train", "test"))
+        whole = np.all([s.present for s in train], axis=0), np.all([s.present for s in test], axis=0)
+        x, z = ([_unit(s.features[rows]) for s in splits] for splits, rows in ((train, whole[0]), (test, whole[1])))
+        y, t = train[0].labels[whole[0]], test[0].labels[whole[1]]
+        gaps = kept(len(t), len(views), missing, seed)
+        best = max(range(len(views)), key=lambda i: _validated(x[i], y, seed))
+        single = linear_probe(x[best], y, z[best][gaps[:, best]], t[gaps[:, best]], seed=seed).accuracy.value
+        drops = {}
+        for how in ("mean", "zeros"):
+            full = np.ones_like(gaps)
+            fit = fuse(x, np.ones((len(y), len(views)), bool), how)
+            with_all = linear_probe(fit, y, fuse(z, full, how), t, seed=seed).accuracy.value
+            with_gaps = linear_probe(fit, y, fuse(z, gaps, how), t, seed=seed).accuracy.value
+            drops[how] = with_all - with_gaps
+            if how == "mean":
+                found[f"fused_{missing}"] = with_gaps
+        found |= {f"single_{missing}": single, f"over_single_{missing}": found[f"fused_{missing}"] - single}  # type: ignore[operator]
+        if missing:
+            found |= {f"drop_{how}_{missing}": drop for how, drop in drops.items()}
+            found[f"drop_excess_{missing}"] = drops["mean"] - drops["zeros"] / 2
+    return found
+
+
+def kept(rows: int, views: int, missing: float, seed: int) -> np.ndarray:
+    """bool [rows, views]: each view is missing with this probability, and one at random stays in any case."""
+    rng = np.random.default_rng((seed, 11))
+    there = rng.random((rows, views)) >= missing
+    stays = rng.integers(0, views, rows)
+    there[np.arange(rows), stays] |= ~there.any(axis=1)
+    return there
+
+
+def fuse(outputs: Sequence[np.ndarray], there: np.ndarray, how: str) -> np.ndarray:
+    """"mean": of the outputs that are there; "zeros": their concatenation, zeros for the others."""
+    gated = [out * there[:, [i]] for i, out in enumerate(outputs)]
+    if how == "zeros":
+        return np.concatenate(gated, axis=1)
+    return np.sum(gated, axis=0) / there.sum(axis=1, keepdims=True)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _validated(x: np.ndarray, y: np.ndarray, seed: int) -> float:
+    held = held_out_fifth(y, seed)
+    return linear_probe(x[~held], y[~held], x[held], y[held], seed=seed).accuracy.value
+

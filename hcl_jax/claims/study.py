@@ -1,0 +1,247 @@
+"""A claim from file to verdict: train what is missing, extract, measure, judge. Every piece is cached by its content."""
+
+import json
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hcl_jax import card
+from hcl_jax.claims import claim as claims
+from hcl_jax.claims import code, features
+from hcl_jax.claims.claim import Claim
+from hcl_jax.claims.measures import MEASURES
+from hcl_jax.claims.measures.reading import Arms, Reading
+from hcl_jax.claims.programs import Program, atomic, forget, is_trained, minutes_of, programs, sha, train
+from hcl_jax.claims.verdict import judge
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.run import Parts
+
+CURVE = {"x", "y"}
+
+
+def run(
+    name: str,
+    known: Mapping[str, pathlib.Path],
+    *,
+    cache: pathlib.Path,
+    dirs: Mapping[str, str],
+    small: bool = False,
+    parts: Parts | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs what a claim still lacks, and judges it.
+
+    Args:
+      name: of the claim.
+      known: claim files by name.
+      cache: folder of all results; a killed run loses what it was doing and nothing before.
+      dirs: {data set: folder}.
+      small: the claim's small form.
+      parts: tables of parts, where the claim's recipes need some of one's own.
+      say: where a line of progress goes.
+
+    Returns:
+      The result, as `results/<name>.json` in the cache has it.
+
+    Raises:
+      InputError: bad input, naming the claim's file and field.
+    """
+    parts = parts or Parts()
+    where = str(known[name])
+    claim = claims.read(name, known, small=small)
+    plan = programs(claim, where, dirs=dirs, cache=cache, parts=parts)
+    key, why = _key(claim, plan)
+    old = stored(cache, name, small)
+    if old is not None and old["key"] != key:
+        changed = [part for part in why if old["why"].get(part) != why[part]]
+        say(f"{name}: other {', '.join(changed)} than when it was measured; what depends on that is made again")
+    began, progress = time.monotonic(), _Progress(claim, plan, cache, say)
+    folders: dict[str, pathlib.Path] = {}
+    used = _arms_used(claim, plan)
+    for program in plan:
+        progress.show(program)
+        data_dir = features.pointer_dir(program, folders, f"{where}: runs.{program.arm}")
+        train(program, cache, data_dir, parts, say)
+        if program.arm in used:
+            views = features.views_of(claim.arms[program.arm], claim.views)
+            untrained = claim.arms[program.arm].untrained
+            folders[program.key] = features.extract(
+                program, views, untrained=untrained, cache=cache, data_dir=data_dir, dirs=dirs, parts=parts,
+                where=f"{where}: runs.{program.arm}", say=say,
+            )  # fmt: skip
+            forget()
+    numbers = {s: _measured(claim, plan, folders, s, cache / "measured" / key, where, say) for s in range(claim.seeds)}
+    result = {
+        "name": name,
+        "small": small,
+        "key": key,
+        "why": why,
+        "title": claim.title,
+        "finding": claim.finding,
+        "source": claim.source,
+        "measure": claim.measure,
+        "seeds": claim.seeds,
+        "programs": len(plan),
+        "minutes": {
+            "planned": claim.minutes,
+            "training": round(sum(minutes_of(cache, p) for p in plan), 2),
+            "this_call": round((time.monotonic() - began) / 60, 2),
+        },
+        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "versions": card.versions()},
+        "statements": _judged(claim, numbers, where),
+        "numbers": {str(s): n for s, n in numbers.items()},
+    }
+    atomic(_result_path(cache, name, small), json.dumps(result, indent=1) + "\n")
+    for statement in result["statements"]:
+        say(f"{name}: {statement['verdict']}: {statement['says']} ({line(statement)})")
+    return result
+
+
+def state_of(
+    name: str,
+    known: Mapping[str, pathlib.Path],
+    *,
+    cache: pathlib.Path,
+    dirs: Mapping[str, str],
+    small: bool = False,
+    parts: Parts | None = None,
+) -> dict[str, Any]:
+    """The stored result of a claim as it is now. Raises InputError when there is none, or when something has changed."""
+    result = stored(cache, name, small)
+    if result is None:
+        raise InputError(name, "no result", f"python -m hcl_jax.claims run {name} first")
+    claim = claims.read(name, known, small=small)
+    key, why = _key(claim, programs(claim, str(known[name]), dirs=dirs, cache=cache, parts=parts))
+    if key != result["key"]:
+        changed = [part for part in why if result["why"].get(part) != why[part]]
+        found = f"a result of another {', '.join(changed)}"
+        raise InputError(name, found, f"python -m hcl_jax.claims run {name} again")
+    return result
+
+
+def stored(cache: pathlib.Path, name: str, small: bool = False) -> dict[str, Any] | None:
+    """The result that lies in the cache, whatever has changed since."""
+    path = _result_path(cache, name, small)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def line(statement: Mapping[str, Any]) -> str:
+    """`+0.031 ± 0.012, above 0`: the number, half its interval, what was asked."""
+    asked = f"{statement['direction']} {statement['threshold']:g}"
+    if statement["test"] == "sign":
+        return f"{statement['value']:.2f} of {statement['n']} seeds {asked}, p {statement['p']:.3f}"
+    if statement["test"] == "each":
+        return f"{statement['low']:.4g} to {statement['high']:.4g}, each {asked}"
+    return f"{statement['value']:+.4f} ± {statement['half_width']:.4f}, {asked}"
+
+
+def _result_path(cache: pathlib.Path, name: str, small: bool) -> pathlib.Path:
+    return cache / "results" / f"{name}{'.small' if small else ''}.json"
+
+
+def _key(claim: Claim, plan: list[Program]) -> tuple[str, dict[str, str]]:
+    """What a result stands on. Statements are judged anew each time, but a changed file is another claim."""
+    why = {part: sha([p.why[part] for p in plan]) for part in ("config", "data", "code")}
+    why["code"] = sha(why["code"], code.version([code.module_of(MEASURES[claim.measure]), "hcl_jax.claims.features"]))
+    why["claim file"] = claim.sha256
+    return sha(why)[:24], why
+
+
+def _arms_used(claim: Claim, plan: list[Program]) -> set[str]:
+    """Arms that the measure names, and those whose features others are trained on."""
+    words: set[str] = set()
+
+    def collect(value: Any) -> None:
+        if isinstance(value, str):
+            words.add(value)
+        elif isinstance(value, Mapping):
+            words.update(value)
+            for v in value.values():
+                collect(v)
+        elif isinstance(value, list):
+            for v in value:
+                collect(v)
+
+    collect(claim.arguments)
+    pointed = {n.arm for p in plan if str(p.config.data.dir).startswith("features:") for n in p.needs}
+    return (set(claim.arms) & words) | pointed
+
+
+def _measured(
+    claim: Claim,
+    plan: list[Program],
+    folders: Mapping[str, pathlib.Path],
+    seed: int,
+    folder: pathlib.Path,
+    where: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    path = folder / f"seed{seed}.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    say(f"  measure {claim.measure}: seed {seed}")
+    try:
+        found = MEASURES[claim.measure](_arms(claim, plan, folders, seed), seed, **claim.arguments)
+    except TypeError as error:
+        raise InputError(f"{where}: arguments", str(error), f"those of the measure {claim.measure}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+    atomic(path, json.dumps(found))
+    return json.loads(path.read_text(encoding="utf-8"))  # the same types as next time
+
+
+def _arms(claim: Claim, plan: list[Program], folders: Mapping[str, pathlib.Path], seed: int) -> Arms:
+    arms: dict[str, list[Reading]] = {}
+    for program in plan:
+        if program.key in folders and seed in program.seeds:
+            folder = folders[program.key]
+            before = features.read(folder, seed, untrained=True) if claim.arms[program.arm].untrained else None
+            arms.setdefault(program.arm, []).append(Reading(program.value, features.read(folder, seed), before))
+    return arms
+
+
+def _judged(claim: Claim, numbers: Mapping[int, Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
+    out = []
+    for i, statement in enumerate(claim.statements):
+        field = f"{where}: statements[{i}].quantity"
+        known = [k for k, v in numbers[0].items() if not (isinstance(v, dict) and set(v) == CURVE)]
+        if statement.quantity not in known:
+            raise InputError(field, repr(statement.quantity), nearest(statement.quantity, known, most=20))
+        values = [float(n[statement.quantity]) for n in numbers.values()]
+        try:
+            verdict = judge(values, statement.direction, statement.threshold, statement.test)
+        except InputError as error:
+            raise InputError(field, error.found, error.allowed) from None
+        finite = {k: None if v != v else v for k, v in verdict._asdict().items()}  # JSON has no nan
+        out.append({**statement._asdict(), **finite, "half_width": verdict.half_width, "values": values})
+    return out
+
+
+class _Progress:
+    """A line before each program: how far, how long, how much longer by what the finished ones took."""
+
+    def __init__(self, claim: Claim, plan: list[Program], cache: pathlib.Path, say: Callable[[str], None]):
+        self.claim, self.plan, self.cache, self.say = claim, plan, cache, say
+
+    def show(self, program: Program) -> None:
+        """Says where the claim stands before this program."""
+        if is_trained(self.cache, program):
+            return
+        done = [p for p in self.plan if is_trained(self.cache, p)]
+        left = [p for p in self.plan if not is_trained(self.cache, p)]
+        minutes = sum(self._expected(p, done) for p in left)
+        basis = f"by {len(done)} finished ones" if done else "as its file says"
+        number = self.plan.index(program) + 1
+        self.say(
+            f"{self.claim.name}: program {number} of {len(self.plan)}, {len(done)} cached; about {minutes:.0f} min "
+            f"of training left, {basis}"
+        )
+
+    def _expected(self, program: Program, done: list[Program]) -> float:
+        alike = [p for p in done if p.arm == program.arm] or done
+        if not alike:
+            return self.claim.minutes / len(self.plan)
+        return sum(minutes_of(self.cache, p) for p in alike) / len(alike)
