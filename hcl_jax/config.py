@@ -26,7 +26,7 @@ OPEN_FIELDS = (
 # Below these, an override may name an argument that the recipe leaves at its default.
 OPEN_SPECS = ("views.", "towers.", "objectives.", "evaluate.views.")
 
-VIEW = {"draws": None, "missing": 0.0}
+VIEW = {"draws": None, "missing": 0.0, "swapped": 0.0}
 EVALUATION_VIEW = {"output": "h", "draws": None, "missing": 0.0}
 TOWER: dict[str, Any] = {
     "heads": {},
@@ -57,6 +57,9 @@ def defaults() -> ConfigDict:
                 "batch_size": 256,  # global, in examples
                 "labels": ("label",),
                 "labelled": 1.0,  # share of the training examples that keep their labels; those of others are -1
+                "sample": 0,  # 0 = all; else so many training examples, drawn by the seed
+                "flipped": 0.0,  # share of the training labels that are replaced by another class, by the seed
+                "flipped_keeps": False,  # the class that replaces one is drawn from all, the true one among them
                 "num_classes": 0,  # 0 = as the source says
                 "order": "shuffled",  # or "whole": each step holds every record once, in order (one graph)
                 "generated": "",  # folder of views made offline (python -m hcl_jax.generate): the field "generated"

@@ -58,7 +58,7 @@ def generate(
 
     Args:
       source: the examples.
-      view: {"kind", "field", "ops", "draws"} of the view, kind image or series; `missing` is not read.
+      view: {"kind", "field", "ops", "draws"} of the view, kind image or series; `missing` and `swapped` are not read.
       folder: new, empty, or of this command with the same settings.
       seed: of the draws.
       count: views of each example.

@@ -111,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         size = config.data.batch_size
         rows = np.arange(min(known.rows, size))
         steps = {"start": known.step, "stop": known.step + 1, "order": config.data.order}
+        steps |= data.noise_fields(config.data)
         batch = next(data.batches(source, config.views, seed=config.seed, batch_size=size, rows=rows, **steps))
         draw(batch["views"], batch["present"], known.rows, known.output)
     except InputError as error:

@@ -94,8 +94,17 @@ class Run(NamedTuple):
 
 
 def epoch_examples(config: Any, source: data.Source) -> int:
-    """The rows of an epoch: the records, or with whole-set batches the batch itself, absent rows included."""
-    return config.data.batch_size if config.data.order == "whole" else source.num_examples
+    """The rows of an epoch: the records or a sample of them, or with whole-set batches the batch itself, absent rows
+    included."""
+    if config.data.order == "whole":
+        return config.data.batch_size
+    return config.data.sample or source.num_examples
+
+
+def noise_of(config: Any, source: data.Source, seed: int) -> data.Noise:
+    """What a seed's training batches are made with. Raises InputError for what the source cannot give."""
+    fields = data.noise_fields(config.data)
+    return data.training_noise(source.num_examples, source.labels, config.views, seed=seed, **fields)
 
 
 def steps_of(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:
@@ -126,6 +135,7 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
 
 def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
     batch_size = config.data.batch_size
+    noise_of(config, source, config.seed)  # refuses here, before anything is written
     steps = steps_of(config.train.steps, config.train.epochs, epoch_examples(config, source), batch_size)
     batch_sharding = sharding.batch_sharding(mesh)
     specs = data.batch_specs(
@@ -209,6 +219,7 @@ def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iter
             stop=stop,
             order=config.data.order,
             views=run.parts.views,
+            **data.noise_fields(config.data),
         )
         for seed in ([run.seeds[i] for i in rows] if run.single else run.seeds)
     ]

@@ -20,7 +20,7 @@ from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, epoch_examples, global_batches, steps_of
+from hcl_jax.run import Parts, Run, build, epoch_examples, global_batches, noise_of, steps_of
 from hcl_jax.seeds import by_seed, note
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
@@ -107,8 +107,10 @@ def train_and_evaluate(
         stack.callback(checkpoints.close)
         if fresh:
             log.say(sharding.table(run.one.abstract.params, run.one.shardings.params))
-        if config.data.batch_size > source.num_examples and config.data.order == "shuffled":
-            log.say(f"batch {config.data.batch_size}: of {source.num_examples} records some stand in it more than once")
+        _note_noise(run, source, log, folder if fresh and first else None)
+        records = epoch_examples(config, source)
+        if config.data.batch_size > records and config.data.order == "shuffled":
+            log.say(f"batch {config.data.batch_size}: of {records} records some stand in it more than once")
         if not fresh:
             log.say(f"{folder}: resumed at step {start} of {run.steps}")
         for field, (old, new) in changed.items():
@@ -205,6 +207,19 @@ class _Meter:
                 f"{values['skipped']:.0f} non-finite steps in a row up to step {step}; the state is the last finite "
                 "one (usual causes: a learning rate too high, token ids past the vocabulary)"
             )
+
+
+def _note_noise(run: Run, source: data.Source, log: Log, folder: pathlib.Path | None) -> None:
+    """Says what is wrong with the examples of each seed, and keeps in a folder which ones they are."""
+    kept: dict[str, Any] = {}
+    for seed in run.seeds:
+        noise = noise_of(run.config, source, seed)
+        kept |= data.noise_arrays(noise, seed)
+        line = data.noise_line(noise, source.num_examples, seed)
+        if line:
+            log.say(line)
+    if kept and folder is not None:
+        workdir.write_arrays(folder / "noise.npz", kept)
 
 
 def _check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any, Any]]) -> None:

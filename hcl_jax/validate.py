@@ -24,7 +24,7 @@ POSITIVE = (
     *("scale", "beta", "epsilon"),
 )
 SPEC_FIELDS = {
-    "view": ("kind", "field", "ops", "draws", "missing"),
+    "view": ("kind", "field", "ops", "draws", "missing", "swapped"),
     "evaluation view": ("kind", "field", "ops", "draws", "missing", "tower", "output"),
     "tower": ("views", "encoder", "heads", "target", "memory", "batching", "bn_groups", "frozen"),
     "target": ("momentum", "schedule", "heads", "stats"),
@@ -47,6 +47,7 @@ def check(
     for name, view in c["views"].items():
         _view(f"config.views.{name}", view, views, kinds, SPEC_FIELDS["view"])
     _towers(c, encoders, heads)
+    _noise(c)
     made = outputs_of(c)
     for name, spec in c["objectives"].items():
         _objective(f"config.objectives.{name}", spec, made, c, losses)
@@ -219,6 +220,21 @@ def _numbers(c: Mapping[str, Any]) -> None:
                 raise InputError(where, repr(pattern), "a regular expression") from None
 
 
+
+
+def _noise(c: Mapping[str, Any]) -> None:
+    """What noise.py takes; how many records and classes there are shows when the data are open."""
+    data, whole = c["data"], c["data"]["order"] == "whole"
+    sample, most, flipped = data["sample"], data["num_examples"], data["flipped"]
+    _range("config.data.sample", sample, sample >= 0, ">= 0; 0 takes all")
+    _range("config.data.sample", sample, not most or sample <= most, f"at most data.num_examples {most}")
+    _range("config.data.sample", sample, not (whole and sample), "0, for data.order is whole")
+    _range("config.data.flipped", flipped, 0 <= flipped <= 1, "0 <= x <= 1, a share of the labels")
+    _range("config.data.flipped", flipped, not flipped or data["labels"], "0, for data.labels has none")
+    for name, view in c["views"].items():
+        where, share = f"config.views.{name}.swapped", "0 <= x <= 1, the share of examples with the view of another"
+        _number(where, view["swapped"], lambda x: 0 <= x <= 1, share)
+        _range(where, view["swapped"], not (whole and view["swapped"]), "0, for data.order is whole")
 def _pairs(where: str, rules: Any) -> Any:
     for rule in rules:
         if not isinstance(rule, tuple | list) or len(rule) != 2:

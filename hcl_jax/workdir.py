@@ -2,7 +2,10 @@
 
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax.errors import InputError
@@ -86,3 +89,11 @@ def freeze(workdir: str | os.PathLike, config: Any) -> pathlib.Path:
     part.write_text(configs.to_json(config), encoding="utf-8")
     os.replace(part, path / "config.json")
     return path
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with open(part, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    os.replace(part, path)

@@ -13,7 +13,7 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build
 
 SMALL = ("byol:digits", "byol:fashion", "moco:digits", "moco:fashion", "swav:digits", "swav:fashion", "dino:digits",
-         "multi_task", "generated_views")  # fmt: skip
+         "multi_task", "generated_views", "supervised:digits", "supervised:fashion", "supervised:emoji")  # fmt: skip
 RESNET = ["towers.image.encoder.width=0.125", "data.shape=(48,48,3)"]
 SHRINK = {
     "simclr:digits": ["towers.image.encoder.widths=(8,)"],
@@ -31,6 +31,7 @@ SHRINK = {
     ],
     "three_views:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
     "simclr_series:BasicMotions": ["towers.series.encoder.depth=1"],
+    "supervised:BasicMotions": ["towers.series.encoder.depth=1"],
     "byol:imagenet": [*RESNET, "towers.image.heads.z.hidden=16", "towers.image.heads.p.hidden=16"],
     "moco:imagenet_v2": [*RESNET, "towers.image.heads.z.hidden=16"],
     "swav:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from hcl_jax.data import arrays, emoji, folder, graphs, preferences, random, series, tfds
 from hcl_jax.data.generated import with_generated
+from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
 from hcl_jax.data.random import random_like
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
@@ -70,11 +71,16 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
 
 __all__ = [
     "SOURCES",
+    "Noise",
     "Source",
     "batch_specs",
     "batches",
     "evaluation_batches",
     "from_arrays",
+    "noise_arrays",
+    "noise_fields",
+    "noise_line",
     "open_source",
     "random_like",
+    "training_noise",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from hcl_jax.data import images
 from hcl_jax.data import order as orders
+from hcl_jax.data.noise import Noise, training_noise
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import VIEWS, make_view
@@ -22,6 +23,7 @@ PARALLEL, AHEAD = 16, 2  # batches made at once, at most; batches that wait for 
 Batch = dict[str, Any]
 # step -> (record int64 [n], bool [n] of the rows that hold one, or None when all do)
 Positions = Callable[[Any], tuple[Any, Any]]
+CLEAN = Noise(None, {}, {})
 
 
 def batches(
@@ -36,6 +38,9 @@ def batches(
     order: str = "shuffled",
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
+    sample: int = 0,
+    flipped: float = 0.0,
+    flipped_keeps: bool = False,
 ) -> Iterator[Batch]:
     """The local rows of the training batches of steps start..stop-1.
 
@@ -43,7 +48,7 @@ def batches(
 
     Args:
       source: N records.
-      views_config: view -> {kind, field, ops, draws, missing}.
+      views_config: view -> {kind, field, ops, draws, missing, swapped}.
       seed: of the run.
       batch_size: B, rows of the global batch; may exceed N.
       rows: int [n], sorted global rows that this process makes.
@@ -52,19 +57,30 @@ def batches(
         last record are absent (one graph as the whole batch).
       views: op name -> function.
       keep_draws: whether a view keeps the random numbers it drew, as "draws".
+      sample, flipped, flipped_keeps: of `noise.training_noise`. With a sample of m records N above is m. A swapped view
+        is made from another record, which is read besides; "index" and labels stay those of the row's own record.
 
     Returns:
       NumPy batches {"index": int32 [n], "labels": {label: [n, ...]}, "present": {view: bool [n]} of those
       views that a row can lack, "views": {view: pytree}}. A view that a row lacks is zeros there.
 
     Raises:
-      InputError: a view of a field that is not there, a picture that does not decode, a label outside its classes.
+      InputError: a view of a field that is not there, a picture that does not decode, a label outside its classes, a
+        sample or swapped views of records that stay in order.
     """
 
     local = _checked(source, views_config, rows, batch_size)
-    positions = _positions(source, seed, batch_size, local, order)
-    stream = _stream(source, views_config, positions, seed, batch_size, local, (start, stop), views, keep_draws)
-    return _numpy(stream.as_numpy_iterator(), source, views_config, positions, start)
+    asked: dict[str, Any] = {"sample": sample, "flipped": flipped, "flipped_keeps": flipped_keeps}
+    noise = training_noise(source.num_examples, source.labels, views_config, seed=seed, **asked)
+    if order == "whole":
+        swaps = {f"views.{name}.swapped": views_config[name]["swapped"] for name in noise.borrowed}
+        for field, value in {"data.sample": sample, **swaps}.items():
+            if value:
+                raise InputError(f"config.{field}", value, "0, for data.order is whole")
+    positions = _positions(source, seed, batch_size, local, order, sampled=noise.rows)
+    steps = (start, stop)
+    stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws, noise=noise)
+    return _numpy(stream.as_numpy_iterator(), source, views_config, positions, start, noise.borrowed)
 
 
 def batch_specs(
@@ -119,7 +135,7 @@ def evaluation_batches(
     keep_draws: bool = False,
     size_field: str = "config.evaluate.batch_size",
 ) -> Iterator[Batch]:
-    """The local rows of the batches that hold every record once, in order; the last batch is filled up.
+    """The local rows of the batches that hold every record once, in order and as it is; the last batch is filled up.
 
     Args:
       source: N records.
@@ -151,6 +167,7 @@ def _positions(
     local: np.ndarray,
     order: str,
     size_field: str = "config.data.batch_size",
+    sampled: np.ndarray | None = None,
 ) -> Positions:
     """Where the records of a step stand: "shuffled" by epoch, the "whole" set in every step, or "each" record once."""
     num_examples = source.num_examples
@@ -161,8 +178,14 @@ def _positions(
         why = ", all records: data.order is whole" if order == "whole" else f": {refer}"
         raise InputError(size_field, batch_size, f"at least {num_examples}{why}")
 
+    with tf.device("CPU:0"):  # as the tensors of the noise in _stream
+        kept = None if sampled is None else tf.constant(sampled)
+
     def shuffled(step: Any) -> tuple[Any, None]:
-        return orders.records(step * batch_size + tf.constant(local, tf.int64), num_examples, seed), None
+        place = step * batch_size + tf.constant(local, tf.int64)
+        if sampled is None:
+            return orders.records(place, num_examples, seed), None
+        return tf.gather(kept, orders.records(place, len(sampled), seed)), None
 
     def in_order(step: Any) -> tuple[Any, Any]:
         place = (0 if order == "whole" else step) * batch_size + tf.constant(local, tf.int64)
@@ -200,7 +223,13 @@ def _stream(
     views: Mapping[str, Any],
     keep_draws: bool,
     where: str = "config.views",
+    noise: Noise = CLEAN,
 ) -> Any:
+    # Tensors outside of the graph: inside they would be constants of it.
+    with tf.device("CPU:0"):
+        offsets = {k: tf.constant(v) for k, v in noise.offsets.items()}
+        borrowed = {k: tf.constant(v) for k, v in noise.borrowed.items()}
+
     @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
     def make(step: Any) -> Batch:
         index, real = positions(step)
@@ -209,11 +238,20 @@ def _stream(
         for label in source.labels:
             value = record[label]
             value = tf.cast(value, tf.float32 if value.dtype.is_floating else tf.int32)
+            if label in offsets:
+                value = _moved(value, tf.gather(offsets[label], index), source.labels[label])
             batch["labels"][label] = value if real is None else _blank(value, real, -1)
+        others: dict[tuple[str, float], Any] = {}  # read once for the views that are swapped alike
         for name, view in views_config.items():
-            draws = Draws(seed, step, batch_size, local, view.get("draws") or name)
-            made = make_view(view, record[view["field"]], draws, views=views, where=f"{where}.{name}")
-            there = _presence(source, record, name, view, index, real, seed)
+            word = view.get("draws") or name
+            draws = Draws(seed, step, batch_size, local, word)
+            shown = record
+            if name in borrowed:
+                key = (word, view["swapped"])
+                shown = others[key] if key in others else source.fetch(tf.gather(borrowed[name], index))
+                others[key] = shown
+            made = make_view(view, shown[view["field"]], draws, views=views, where=f"{where}.{name}")
+            there = _presence(source, shown, name, view, index, real, seed)
             if there is not None:
                 made = {
                     k: v if k == "draws" else tf.nest.map_structure(lambda x, m=there: _blank(x, m, 0), v)
@@ -256,13 +294,24 @@ def _presence(
     return there
 
 
+def _moved(value: Any, offset: Any, classes: int) -> Any:
+    """(class + offset) mod C; a class that is unknown, or out of range and still to be refused, stays as it is."""
+    offset = tf.reshape(tf.cast(offset, value.dtype), [-1, *[1] * (value.shape.rank - 1)])
+    return tf.where((value >= 0) & (value < classes), (value + offset) % classes, value)
+
+
 def _blank(value: Any, keep: Any, fill: int) -> Any:
     keep = tf.reshape(keep, tf.concat([tf.shape(keep), tf.ones(value.shape.rank - 1, tf.int32)], 0))
     return tf.where(keep, value, tf.cast(fill, value.dtype))
 
 
 def _numpy(
-    stream: Iterator[Batch], source: Source, views_config: Mapping[str, Any], positions: Positions, step: int
+    stream: Iterator[Batch],
+    source: Source,
+    views_config: Mapping[str, Any],
+    positions: Positions,
+    step: int,
+    borrowed: Mapping[str, np.ndarray] = CLEAN.borrowed,
 ) -> Iterator[Batch]:
     while True:
         try:
@@ -270,7 +319,7 @@ def _numpy(
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            raise _named(source, views_config, positions, step) or error from None
+            raise _named(source, views_config, positions, step, borrowed) or error from None
         for label, classes in source.labels.items():
             value = batch["labels"][label]
             if classes and value.size and (value.min() < -1 or value.max() >= classes):
@@ -281,12 +330,18 @@ def _numpy(
         step += 1
 
 
-def _named(source: Source, views_config: Mapping[str, Any], positions: Positions, step: int) -> InputError | None:
+def _named(
+    source: Source,
+    views_config: Mapping[str, Any],
+    positions: Positions,
+    step: int,
+    borrowed: Mapping[str, np.ndarray],
+) -> InputError | None:
     """Which record of the failed step is at fault: TensorFlow's error does not name it."""
-    index, _ = positions(tf.constant(step, tf.int64))
+    index = positions(tf.constant(step, tf.int64))[0].numpy()
     pictures = [v["field"] for v in views_config.values() if v["kind"] == "image"]
     encoded = {field for field in pictures if source.fields[field][1] == "string"}
-    for number in index.numpy():
+    for number in np.concatenate([index, *(origin[index] for origin in borrowed.values())]):
         try:
             record = source.fetch(tf.constant([number], tf.int64))
         except Exception as error:  # outside a graph a reader's own kind comes through

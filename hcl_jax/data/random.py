@@ -47,6 +47,8 @@ def random_like(
     """
     if data.name in MADE and data.name in (sources or {}):
         return (sources or {})[data.name](type(data)({**data, "dir": ""}), split)
+    if not data.num_examples and data.sample > RECORDS:  # records enough for the sample
+        data = type(data)({**data, "num_examples": data.sample})
     if any(v["kind"] == "graph" for v in views.values()):
         return _graphs(data, {v["field"] for v in views.values()}, split)
     known = {}
