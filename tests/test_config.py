@@ -21,6 +21,7 @@ RECIPES = [
     "dino:imagenet", "grace:cora", "grace:blocks", "graphcl:mutag", "graphcl:motifs", "joao:mutag", "joao:motifs",
     "ts2vec:BasicMotions", "second_stage:linear", "second_stage:mlp", "second_stage:contrast",
     "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:fixed", "multi_task:uncertainty",
+    "nmtune:linear", "nmtune:mlp", "nmtune:paper", "nmtune:code",
     "generated_views:digits", "generated_views:fashion_mnist", "supervised:digits", "supervised:fashion_mnist",
     "supervised:emoji", "supervised:BasicMotions",
 ]  # fmt: skip

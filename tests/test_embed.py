@@ -203,6 +203,29 @@ def test_the_second_stage_learns_from_the_files(tmp_path, argument):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("argument", ["linear", "mlp", "paper", "code"])
+def test_nmtune_learns_from_the_files(tmp_path, argument):
+    """The classifier learns, the loss is the weighted sum that the recipe names, and z can be read beside h."""
+    write_features(tmp_path / "h", n=96, width=8)
+    fields = ["train.steps=60", "log.every=1", "optimizer.learning_rate=0.02", f"data.dir={tmp_path / 'h'}"]
+    folder = train(f"nmtune:{argument}", tmp_path / "w", *fields)
+    results = json.loads((folder / "card.json").read_text())["results"]
+    assert results["eval/top1/labels"] > 0.9
+    assert ("eval/z/knn_accuracy" in results) == (argument != "linear") and "eval/h/knn_accuracy" in results
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    first, last = (next(line for line in order if "loss" in line) for order in (lines, lines[::-1]))
+    assert last["loss"] < first["loss"] and last["skipped"] == 0
+    parts = {name for name in ("consistency", "covariance", "dominant") if f"loss/{name}" in last}
+    assert len(parts) == (3 if argument in ("paper", "code") else 0)
+    if parts:
+        weights = {"paper": (0.01, 0.01, 0.01), "code": (1.0, 0.04, 0.001)}[argument]
+        terms = [last[f"loss/{name}"] for name in ("consistency", "covariance", "dominant")]
+        whole = last["loss/labels"] + sum(w * x for w, x in zip(weights, terms, strict=True))
+        assert last["loss"] == pytest.approx(whole, rel=1e-5)
+        assert -1 / (1 if argument == "paper" else 5) <= terms[2] < 0 <= min(terms[:2])
+
+
+@pytest.mark.slow
 def test_the_first_stage_feeds_the_second(embedded, tmp_path):
     folder = train("second_stage:linear", tmp_path / "w", "train.steps=2", f"data.dir={embedded}")
     results = json.loads((folder / "card.json").read_text())["results"]

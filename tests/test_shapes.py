@@ -37,6 +37,7 @@ SHAPES = {
     "dino:digits": {**CONV},
     "multi_task:uncertainty": {**CONV, **HEAD, "data.labelled": "0.5"},
     "second_stage:frozen_tower": {**CONV},
+    "nmtune:paper": {},
     "grace:blocks": {"towers.graph.encoder.widths": "(8, 8)", **GRAPH_HEAD},
     "graphcl:motifs": {**GIN, **GRAPH_HEAD},
     "joao:motifs": {**GIN, **GRAPH_HEAD},
@@ -69,7 +70,7 @@ def shrunk(recipe, mesh):
 
 
 def opened(config):
-    if config.data.name == "fashion_mnist":
+    if config.data.name in ("fashion_mnist", "npz"):
         return data.random_like(config.data, config.views)
     if config.data.name == "BasicMotions":
         pytest.importorskip("aeon")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.errors import InputError
+from hcl_jax.losses import singular
 
 CENTRINGS = ("none", "columns", "rows")
 
@@ -22,39 +23,31 @@ def singular_values(features: Array, *, centring: str = "none") -> Array:
         own mean over the columns (the code of the noise study, where the row is what is centred).
 
     Returns:
-      [min(N, D)], float32 or wider. Values below eps max(N, D) sigma_1 are zero.
+      [min(N, D)], float32 or wider. Values that rounding left of zeros are zero (losses/singular.py says which).
 
     Raises:
       InputError: no matrix, or an unknown word.
 
     Reference: Golub and Van Loan 2013, Matrix Computations, section 8.6 (the eigenvalues of X X^T are sigma^2).
     """
-    x = jnp.asarray(features)
-    if x.ndim != 2 or 0 in x.shape:
-        raise InputError("features", f"shape {x.shape}", "[rows, features], at least [1, 1]")
+    return singular.singular_values(_centred(features, centring))
+
+
+def _centred(features: Array, centring: str) -> Array:
     if centring not in CENTRINGS:
         raise InputError("centring", repr(centring), ", ".join(map(repr, CENTRINGS)))
+    x = jnp.asarray(features)
+    if centring == "none" or x.ndim != 2 or 0 in x.shape:  # what is no matrix is refused by those who read it
+        return x
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if centring == "columns":
-        x = x - jnp.mean(x, axis=0, keepdims=True)
-    elif centring == "rows":
-        x = x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1, keepdims=True), 1e-12))
-        x = x - jnp.mean(x, axis=1, keepdims=True)
-    # At length one the squares neither overflow nor vanish; the measures below know no length.
-    length = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
-    x = x / jnp.where(length > 0, length, 1)
-    short = x if x.shape[0] <= x.shape[1] else x.T
-    squares = jnp.linalg.eigvalsh(jnp.matmul(short, short.T, precision="highest"))[::-1]
-    # A Gram matrix squares the condition: below eps max(N, D) of the largest eigenvalue there is only rounding.
-    counted = squares > jnp.finfo(x.dtype).eps * max(x.shape) * jnp.maximum(squares[0], 0)
-    # The root of zero has no slope: masked on both sides, so that its gradient is zero and not NaN.
-    return jnp.where(counted, jnp.sqrt(jnp.where(counted, squares, 1)), 0) * length
+        return x - jnp.mean(x, axis=0, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1, keepdims=True), 1e-12))
+    return x - jnp.mean(x, axis=1, keepdims=True)
 
 
 def _shares(features: Array, centring: str) -> Array:
-    values = singular_values(features, centring=centring)
-    total = jnp.sum(values)
-    return values / jnp.where(total > 0, total, 1)
+    return singular.shares(_centred(features, centring))
 
 
 def singular_value_entropy(features: Array, *, centring: str = "rows") -> Array:
@@ -73,7 +66,7 @@ def singular_value_entropy(features: Array, *, centring: str = "rows") -> Array:
     Reference: Chen et al. 2024, arXiv 2309.17002, section 2.3.
     """
     p = _shares(features, centring)
-    return -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0))
+    return -jnp.sum(jnp.where(p != 0, p * jnp.log(jnp.where(p != 0, p, 1)), 0))
 
 
 def largest_singular_value_ratio(features: Array, *, centring: str = "rows") -> Array:
@@ -92,7 +85,7 @@ def largest_singular_value_ratio(features: Array, *, centring: str = "rows") -> 
     Reference: Chen et al. 2024, arXiv 2309.17002, section 2.3.
     """
     p = _shares(features, centring)
-    return -jnp.log(jnp.where(p[0] > 0, p[0], 1))
+    return -jnp.log(jnp.where(p[0] != 0, p[0], 1))
 
 
 def effective_rank(features: Array, *, centring: str = "none") -> Array:

@@ -4,7 +4,7 @@ from functools import partial
 
 from hcl_jax.encoders.convnet import ConvNet
 from hcl_jax.encoders.graph import GCN, GIN
-from hcl_jax.encoders.heads import Identity, Linear, Projector, Prototypes
+from hcl_jax.encoders.heads import Identity, Linear, Projector, Prototypes, Residual
 from hcl_jax.encoders.mlp import MLP
 from hcl_jax.encoders.passthrough import Passthrough
 from hcl_jax.encoders.resnet import ResNet
@@ -35,6 +35,7 @@ HEADS = {
     "projector": Projector,
     "predictor": partial(Projector, features=0, hidden=512, last_batch_norm=False, last_bias=True),
     "linear": Linear,
+    "residual": Residual,
     "prototypes": Prototypes,
     "identity": Identity,
 }

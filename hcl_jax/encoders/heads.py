@@ -1,7 +1,7 @@
 """Heads: what maps a representation to the space of a loss.
 
 Names: projector and predictor `dense{1..}/kernel|bias`, `norm{1..}/scale|bias`; linear `dense/kernel|bias`;
-prototypes `kernel` [D, features], one prototype a column.
+prototypes `kernel` [D, features], one prototype a column; residual `mlp/` as a projector, `scale` [D].
 Biases: a dense layer before a norm has none (the norm would remove it); a hidden one without a norm has one; the last
 one without a norm has one only with `last_bias`.
 """
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from hcl_jax.encoders.batch_norm import BatchNorm
 from hcl_jax.encoders.rows import Rows, choose
+from hcl_jax.errors import InputError
 
 ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu, "gelu": partial(nn.gelu, approximate=False)}
 # use_scale, use_bias
@@ -89,6 +90,42 @@ class Linear(nn.Module):
         """x [n, D] -> [n, features]."""
         del rows
         return nn.Dense(self.features, self.use_bias, self.dtype, self.param_dtype, name="dense")(x)
+
+
+class Residual(nn.Module):
+    """z = s * MLP(x) + x, s a learned number a channel; MLP(x) = W_2 relu(norm(W_1 x)) + b, as wide as x.
+
+    Args:
+      ratio: width of the hidden layer by that of x.
+      scale: s at the start.
+      skip: whether there is s and x; without, z = MLP(x).
+
+    Reference: Chen et al. 2024, NMTune, arXiv 2309.17002, section 3; scale, ratio and norm are the authors' code's.
+    """
+
+    ratio: int = 4
+    scale: float = 1.0
+    skip: bool = True
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """x [n, D] -> z [n, D].
+
+        Raises:
+          InputError: a ratio below 1.
+        """
+        if self.ratio < 1:
+            raise InputError("head.ratio", self.ratio, ">= 1")
+        width, types = x.shape[-1], {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        hidden = self.ratio * width
+        mlp = Projector(width, hidden, last_batch_norm=False, last_bias=True, name="mlp", **types)
+        z = mlp(x, rows)
+        if not self.skip:
+            return z
+        s = self.param("scale", nn.initializers.constant(self.scale), (width,), self.param_dtype)
+        return s.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (width,)) * z + x.astype(self.dtype)
 
 
 class Prototypes(nn.Module):

@@ -9,10 +9,13 @@ from hcl_jax.losses.align_uniform import align_uniform
 from hcl_jax.losses.barlow_twins import barlow_twins
 from hcl_jax.losses.bpr import bpr, bpr_accuracy
 from hcl_jax.losses.clip import clip, clip_top1
+from hcl_jax.losses.consistency import consistency
 from hcl_jax.losses.cosine import byol, negative_cosine
+from hcl_jax.losses.covariance import covariance
 from hcl_jax.losses.debiased import debiased, hard_negative
 from hcl_jax.losses.decoupled import decoupled, decoupled_weighted
 from hcl_jax.losses.dino import dino
+from hcl_jax.losses.dominant_singular_value import dominant_singular_value
 from hcl_jax.losses.info_nce import info_nce, info_nce_top1
 from hcl_jax.losses.instance_graph import instance_graph
 from hcl_jax.losses.koleo import koleo
@@ -58,6 +61,9 @@ LOSSES = {
     "spectral": spectral,
     "align_uniform": align_uniform,
     "koleo": koleo,
+    "consistency": consistency,
+    "covariance": covariance,
+    "dominant_singular_value": dominant_singular_value,
     "ts2vec": ts2vec,
     "cross_entropy": cross_entropy,
     "mean_squared_error": mean_squared_error,

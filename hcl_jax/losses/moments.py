@@ -1,4 +1,4 @@
-"""Weighted moments of the valid rows, for losses on batch statistics (Barlow Twins, VICReg).
+"""Weighted moments of the valid rows, for losses on batch statistics (Barlow Twins, VICReg, covariance).
 
 A row's weight is its multiplicity: weight 2 is the row twice, weight 0 or id -1 is no row. Here, unlike in the losses
 that are a mean of rows, weights are renormalised, because a statistic is a ratio of sums.
@@ -40,3 +40,10 @@ def moments(x: Array, valid: Array, weight: Array) -> Moments:
 def cross(x: Array, y: Array, weight: Array) -> Array:
     """sum_i w_i x_i y_i^T, [D, D]."""
     return jnp.matmul((weight[:, None] * x).T, y, precision="highest")
+
+
+def off_diagonal(centred: Array, weight: Array) -> Array:
+    """(1 / D) sum_{i != j} C_ij^2 of rows without their mean, C divided by N - 1; 0 with fewer than two rows."""
+    count, d = jnp.sum(weight), centred.shape[1]
+    covariance = cross(centred, centred, weight) / jnp.where(count > 1, count - 1, 1)
+    return jnp.sum(jnp.where(jnp.eye(d, dtype=bool), 0, covariance) ** 2) / d

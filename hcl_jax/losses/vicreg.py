@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.losses import rows
-from hcl_jax.losses.moments import cross, moments, multiplicity, ratio
+from hcl_jax.losses.moments import moments, multiplicity, off_diagonal, ratio
 
 
 def vicreg(
@@ -58,8 +58,6 @@ def vicreg(
     for z in (za, zb):
         centred, biased = moments(z, valid, weight)
         std = jnp.sqrt(biased * (count / less_one) + epsilon)
-        cov = cross(centred, centred, weight) / less_one
-        off = jnp.where(jnp.eye(d, dtype=bool), 0, cov)
         loss += variance * (0.5 if convention == "mean" else 1.0) * jnp.mean(jnp.maximum(0, target_std - std))
-        loss += covariance * jnp.sum(off**2) / d
+        loss += covariance * off_diagonal(centred, weight)
     return jnp.where(count > 0, loss, 0)

@@ -83,6 +83,34 @@ def test_linear_identity_and_prototypes():
         np.testing.assert_allclose(found, unit @ columns, rtol=1e-4, atol=1e-5)
 
 
+def test_residual_is_its_input_plus_a_scaled_mlp(weights):
+    mlp = {"mlp/dense1/kernel": (10, 40), "mlp/norm1/scale": (40,), "mlp/norm1/bias": (40,)}
+    mlp |= {"mlp/dense2/kernel": (40, 10), "mlp/dense2/bias": (10,)}
+    assert shapes("residual") == mlp | {"scale": (10,)}
+    assert shapes("residual", skip=False) == mlp
+    assert shapes("residual", ratio=2)["mlp/dense1/kernel"] == (10, 20)
+    module, x = HEADS["residual"](), np.asarray(X, "float64")
+    variables = weights(module, X)
+    found = jax.jit(lambda v, x: module.apply(v, x, TRAIN, mutable="batch_stats")[0])(variables, X)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, "float64"), variables["params"])
+    hidden = x @ p["mlp"]["dense1"]["kernel"]
+    hidden = (hidden - hidden.mean(0)) / np.sqrt(hidden.var(0) + 1e-5)
+    hidden = np.maximum(hidden * p["mlp"]["norm1"]["scale"] + p["mlp"]["norm1"]["bias"], 0)
+    made = hidden @ p["mlp"]["dense2"]["kernel"] + p["mlp"]["dense2"]["bias"]
+    np.testing.assert_allclose(found, p["scale"] * made + x, rtol=1e-4, atol=1e-4)
+    inner = {part: {"mlp": variables[part]["mlp"]} for part in ("params", "batch_stats")}
+    plain = HEADS["residual"](skip=False).apply(inner, X, TRAIN, mutable="batch_stats")[0]
+    np.testing.assert_allclose(plain, made, rtol=1e-4, atol=1e-4)
+
+
+def test_residual_starts_at_the_stated_scale():
+    module = HEADS["residual"](scale=0.25, ratio=1)
+    params = jax.jit(lambda x: module.init(jax.random.key(0), x, TRAIN))(X)["params"]
+    np.testing.assert_array_equal(params["scale"], np.full(10, 0.25))
+    with pytest.raises(InputError, match="head.ratio: found 0"):
+        shapes("residual", ratio=0)
+
+
 def test_prototypes_start_at_unit_length():
     for dtype in ("float32", "bfloat16"):
         module = HEADS["prototypes"](features=50, param_dtype=dtype)

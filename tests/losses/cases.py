@@ -136,6 +136,14 @@ CASES = {
     "align_uniform, ids": Case("align_uniform", (A, B), {}, {"alpha": 1.5, "uniformity": 0.5, **SPECIAL}),
     "koleo": Case("koleo", (A,), {}, PLAIN),
     "koleo, ids": Case("koleo", (A,), {}, SPECIAL),
+    "consistency": Case("consistency", (A, B), {}, SPECIAL, stopped=(1,)),
+    "consistency, entry": Case("consistency", (A, B), {}, {"reduction": "entry"}, stopped=(1,)),
+    "covariance": Case("covariance", (A,), {}, PLAIN),
+    "covariance, ids": Case("covariance", (A,), {}, {"ids": IDS, "row_weights": WHOLE}),
+    "dominant_singular_value": Case("dominant_singular_value", (A,), {}, PLAIN),
+    "dominant_singular_value, wide": Case(
+        "dominant_singular_value", (normal(14, N, 11),), {}, {"top": 2, "ids": IDS, "row_weights": WHOLE}
+    ),
     "bpr": Case("bpr", (A, B), {}, PLAIN),
     "bpr, one pair": Case("bpr", (A[:, 0], B[:, 0]), {}, SPECIAL),
     "cross_entropy": Case("cross_entropy", (A, LABELS), {}, SPECIAL),
@@ -169,6 +177,9 @@ ONE_EACH = (
     "spectral, ids",
     "align_uniform, ids",
     "koleo, ids",
+    "consistency",
+    "covariance, ids",
+    "dominant_singular_value, wide",
     "bpr",
     "cross_entropy",
     "mean_squared_error, mask",
@@ -203,6 +214,9 @@ PAIRED = (
     "spectral",
     "align_uniform",
     "koleo",
+    "consistency",
+    "covariance",
+    "dominant_singular_value",
     "bpr",
     "cross_entropy",
     "mean_squared_error",
@@ -278,6 +292,9 @@ def paired(name: str, table: Mapping[str, Callable] = LOSSES) -> Callable:
     def classes(a, b, **settings):
         return f(a, jnp.argmax(jnp.nan_to_num(b), axis=1), **settings)
 
+    def each(a, b, **settings):
+        return f(a, **settings) + f(b, **settings)
+
     def support(a):
         numbers = np.cos(np.arange(6 * a.shape[1])).reshape(6, -1)
         return numbers if table is ORACLES else jnp.asarray(numbers, jnp.promote_types(a.dtype, jnp.float32))
@@ -285,7 +302,7 @@ def paired(name: str, table: Mapping[str, Callable] = LOSSES) -> Callable:
     return {
         "moco_v3": lambda a, b, **settings: f(a, b, b, a, **settings),
         "nnclr": lambda a, b, **settings: f(a, b, b, a, support(a), **settings),
-        "koleo": lambda a, b, **settings: f(a, **settings) + f(b, **settings),
+        **dict.fromkeys(("koleo", "covariance", "dominant_singular_value"), each),
         "multi_positive": neighbours,
         "cross_entropy": classes,
     }.get(name, f)

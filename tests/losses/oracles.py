@@ -549,6 +549,22 @@ def koleo(z, *, epsilon=1e-8, ids=None, row_weights=None):
     return _mean_rows(values, ids, row_weights)
 
 
+def consistency(z, features, *, reduction="row", ids=None, row_weights=None):
+    ids, row_weights = _defaults(len(z), ids, row_weights)
+    values = [float((u - v) @ (u - v)) for u, v in zip(_unit(z), _unit(features), strict=True)]
+    return _mean_rows(values, ids, row_weights) / (len(z[0]) if reduction == "entry" else 1)
+
+
+def covariance(z, *, ids=None, row_weights=None):
+    c = np.cov(_repeated(z, ids, row_weights), rowvar=False)
+    return sum(c[i, j] ** 2 for i in range(len(c)) for j in range(len(c)) if i != j) / len(c)
+
+
+def dominant_singular_value(z, *, top=1, ids=None, row_weights=None):
+    values = np.linalg.svd(_repeated(z, ids, row_weights), compute_uv=False)
+    return -sum(values[:top]) / top / sum(values)
+
+
 def bpr(positive_scores, negative_scores, *, ids=None, row_weights=None):
     ids, row_weights = _defaults(len(positive_scores), ids, row_weights)
     values = []

@@ -98,6 +98,7 @@ def test_what_is_no_number_gives_none(engine):
     for value in (
         LOSSES["koleo"](a, engine=engine),
         LOSSES["triplet"](a, b, engine=engine),
+        LOSSES["dominant_singular_value"](a),
         LOSSES["nnclr"](b, b, b, b, a, temperature=0.1, engine=engine),
         LOSSES["multi_positive"](b, b, own, nan, temperature=0.1, engine=engine),
         LOSSES["multi_positive"](b, a, *instance_graph(a, k=2, engine=engine), temperature=0.1, engine=engine),

@@ -15,9 +15,12 @@ from hcl_jax.losses import (
     bpr,
     byol,
     clip,
+    consistency,
+    covariance,
     debiased,
     decoupled,
     decoupled_weighted,
+    dominant_singular_value,
     hard_negative,
     info_nce,
     instance_graph,
@@ -46,6 +49,8 @@ SHORT = N - LEFT_OUT.sum()
 OWN, ONES = np.arange(N, dtype=np.int32), np.ones(N)
 
 FAST = {"xla_backend_optimization_level": 0}
+
+STATISTICS = ("barlow_twins", "vicreg", "covariance", "dominant_singular_value")
 
 # One call of each loss that has parameters.
 PARAMETERS: dict[str, dict] = {
@@ -259,6 +264,34 @@ def test_whitened_views_have_no_redundancy():
     assert value(vicreg, 2 * z, 2 * z) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_covariance_is_a_term_of_vicreg():
+    assert value(vicreg, A, B, invariance=0.0, variance=0.0, covariance=3.0) == pytest.approx(
+        3 * (value(covariance, A) + value(covariance, B)), rel=1e-12
+    )
+    assert value(covariance, A[:1]) == 0
+    line = np.outer(np.arange(N) - 3.5, [1.0, 2.0])  # Cov_12 = 2 Var_1 = 12, twice, over D = 2
+    assert value(covariance, line) == pytest.approx(12.0**2, rel=1e-12)
+
+
+def test_consistency_is_byol_of_one_pair():
+    assert value(consistency, A, B) == pytest.approx(value(byol, A, B), rel=1e-12)
+    assert value(consistency, A, B, reduction="entry") == pytest.approx(value(byol, A, B) / 4, rel=1e-12)
+    assert value(consistency, A, 3 * A) == pytest.approx(0, abs=1e-12)
+    assert value(consistency, A, -A) == pytest.approx(4, rel=1e-12)
+
+
+def test_shares_of_singular_values():
+    """Equal ones: 1/D each; one direction: all in the first; without any: 0."""
+    equal, line = np.linalg.qr(A)[0], np.outer(A[:, 0], B[0])
+    for top in (1, 3):
+        assert value(dominant_singular_value, equal, top=top) == pytest.approx(-1 / 4, rel=1e-12)
+        assert value(dominant_singular_value, 5 * equal.T, top=top) == pytest.approx(-1 / 4, rel=1e-12)
+        assert value(dominant_singular_value, line, top=top) == pytest.approx(-1 / top, rel=1e-12)
+    assert value(dominant_singular_value, np.diag([6.0, 3, 1]), top=2) == pytest.approx(-0.45, rel=1e-12)
+    assert value(dominant_singular_value, A, top=8) == pytest.approx(-1 / 8, rel=1e-12)  # there are four
+    assert value(dominant_singular_value, 0 * A) == 0
+
+
 def test_optax_ntxent_agrees():
     """optax takes one array and labels; it broadcasts N x N x D, hence the small N."""
     labels = jnp.tile(jnp.arange(N), 2)
@@ -296,12 +329,16 @@ def test_order_of_rows_does_not_matter(name):
     assert shuffled == pytest.approx(call(name, ids=IDS, weights=weights), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", [*PARAMETERS, "negative_cosine", "byol", "align_uniform", "triplet", "koleo", "w_mse"])
+@pytest.mark.parametrize(
+    "name",
+    [*PARAMETERS, "negative_cosine", "byol", "align_uniform", "triplet", "koleo", "w_mse", "consistency"]
+    + ["dominant_singular_value"],
+)
 def test_length_of_vectors_does_not_matter(name):
     assert call(name, 7.0 * A, 0.01 * B) == pytest.approx(call(name), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(set(PAIRED) - {"barlow_twins", "vicreg", "align_uniform", "spectral"}))
+@pytest.mark.parametrize("name", sorted(set(PAIRED) - {*STATISTICS, "align_uniform", "spectral"}))
 def test_weights_are_factors_of_rows(name):
     """Not renormalised: half the weights, half the loss; and the rows' parts sum to the whole."""
     assert call(name, weights=np.full(N, 0.5)) == pytest.approx(0.5 * call(name), rel=1e-12)
@@ -309,7 +346,7 @@ def test_weights_are_factors_of_rows(name):
     assert parts == pytest.approx(call(name), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
+@pytest.mark.parametrize("name", STATISTICS)
 def test_weights_are_multiplicities_in_statistics(name):
     times = np.array([2, 1, 3, 1, 1])
     rows = np.repeat(np.arange(SHORT), times)

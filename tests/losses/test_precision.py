@@ -36,7 +36,7 @@ ENGINES = {
 }
 # Rows meet no rows, or by elementwise products and sums alone.
 WITHOUT_PRODUCTS = {"negative_cosine", "byol", "swav", "dino", "bpr", "dpo", "ipo", "next_token"}
-WITHOUT_PRODUCTS |= {"cross_entropy", "mean_squared_error"}
+WITHOUT_PRODUCTS |= {"cross_entropy", "mean_squared_error", "consistency"}
 # Products find the nearest rows; value and gradient are of the rows that were found.
 SEARCH_ONLY = {"triplet", "koleo"}
 

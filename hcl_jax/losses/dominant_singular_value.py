@@ -1,0 +1,45 @@
+"""The dominant singular value: a few directions hold most of the features."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.losses import rows
+from hcl_jax.losses.moments import multiplicity
+from hcl_jax.losses.singular import shares
+
+
+def dominant_singular_value(
+    z: Array, *, top: int = 1, ids: Array | None = None, row_weights: Array | None = None
+) -> Array:
+    """Minus the share of the largest singular values of the batch, which is not centred.
+
+    loss = -(1 / top) sum_{k <= top} sigma_k / sum_j sigma_j
+
+    With `top` at least min(N, D) it is a constant. Where two singular values are equal the gradient is that of one
+    order of them.
+
+    Args:
+      z: [N, D].
+      top: how many are pulled up: 1 (the paper) or 5 (the authors' code).
+      ids: int [N]; -1 = ignored row. Other values change nothing.
+      row_weights: [N], multiplicity of each row: 2 is the row twice.
+
+    Returns:
+      Scalar in -1/top..0; -1/top when they hold all, 0 for zeros or without a valid row.
+
+    Raises:
+      InputError: z is no matrix, top no whole number above 0.
+
+    Reference: Chen et al. 2024, NMTune, arXiv 2309.17002, section 3 (L_SVD).
+    """
+    n, _ = rows.check_matrices(z=z)
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise InputError("top", repr(top), "a whole number >= 1")
+    valid = rows.valid_rows(ids, n)
+    z = rows.clean(z, valid)
+    if row_weights is not None:
+        # The row twice is sqrt(2) times the row in z^T z; the root of zero has no slope.
+        weight = multiplicity(valid, row_weights, z.dtype)
+        z = z * jnp.where(weight > 0, jnp.sqrt(jnp.where(weight > 0, weight, 1)), 0)[:, None]
+    return -jnp.sum(shares(z)[:top]) / top
