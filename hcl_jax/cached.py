@@ -141,9 +141,7 @@ def _groups(model: Model, tower: towers.Tower, stats: Any, rows: int) -> int:
 
 def _kept(model: Model) -> dict[str, set[str]]:
     """The outputs that objectives, their spreads and memory slots read, online and of targets."""
-    names = [
-        n for spec in model.objectives.values() for n in (*spec["inputs"], spec["pairs"], spec["row_weights"] or "")
-    ]
+    names = [n for spec in model.objectives.values() for n in objectives.names_read(spec)]
     names += [n for tower in model.towers.values() for spec in tower.memory.values() for n in memory.reads(spec)]
     found = [r for r in map(objectives.parse, names) if r]
     return {kind: {f"{r.owner}.{r.name}" for r in found if r.kind == kind} for kind in ("output", "target")}

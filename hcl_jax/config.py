@@ -106,7 +106,7 @@ def defaults() -> ConfigDict:
                 "remat": False,
                 "max_skipped": 10,  # stop after so many non-finite steps in a row
             },
-            "init_from": {"path": "", "include": (".*",), "exclude": (), "frozen": False},
+            "init_from": {"path": "", "rename": (), "include": (".*",), "exclude": (), "frozen": False},
             "evaluate": {
                 "every": 0,  # steps between evaluations; 0 = only at the end
                 "batch_size": 256,

@@ -25,17 +25,19 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
     """Replaces the parameters and running statistics that `include` matches and `exclude` does not.
 
     Args:
-      spec: {"path", "include", "exclude", "frozen"}; an empty path changes nothing. Names are "/"-joined paths such as
-        "image/encoder/...". Frozen weights are the optimizer's business (rules with multiplier 0).
+      spec: {"path", "rename", "include", "exclude", "frozen"}; an empty path changes nothing. Names are "/"-joined
+        paths such as "image/encoder/...". `rename` holds (regex, replacement), used one after the other on the saved
+        names; `include` and `exclude` are of this run's. Frozen weights are the optimizer's business (rules with
+        multiplier 0).
       state: a fresh state.
       seeds: with more than one the state has a leading axis of seeds, and each run starts from the same weights.
 
     Raises:
-      InputError: nothing at the path, nothing that matches, or a leaf of another shape.
+      InputError: nothing at the path, nothing that matches, a leaf of another shape, or two saved leaves of one name.
     """
     if not spec.path:
         return state
-    saved = _read(pathlib.Path(spec.path))
+    saved = _renamed(_read(pathlib.Path(spec.path)), spec.rename)
     chosen: set[str] = set()
 
     def replace(tree: Any, part: str) -> Any:
@@ -74,6 +76,19 @@ def _copied(tree: Any, like: Any) -> Any:
     """The part of `tree` that `like` has, as arrays of their own: donation must not free what both hold."""
     heads = {h: tree["heads"][h] for h in like["heads"]}
     return jax.tree.map(lambda x: x.copy(), {"encoder": tree["encoder"], "heads": heads})
+
+
+def _renamed(saved: dict[str, np.ndarray], rules: Any) -> dict[str, np.ndarray]:
+    """The saved leaves by the names that they have in this run; the first part (params, model_state) stays."""
+    renamed: dict[str, np.ndarray] = {}
+    for key, leaf in saved.items():
+        part, _, name = key.partition("/")
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        if f"{part}/{name}" in renamed:
+            raise InputError(f"{WHERE}.rename", f"two saved leaves {name!r}", "names of their own")
+        renamed[f"{part}/{name}"] = leaf
+    return renamed
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,16 +1,18 @@
 """Objectives: outputs -> weighted loss. An objective is a loss bound to the names that it reads."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.losses import WEIGHTS
 from hcl_jax.losses.spread import spread
 
 RESERVED = ("loss", "inputs", "weight", "pairs", "row_weights", "engine")
+WEIGHTS_RESERVED = ("weights", "inputs")
 GIVEN = ("ids", "row_weights", "engine", "present")  # keywords of a loss that the model fills in, not the recipe
 
 
@@ -119,12 +121,40 @@ def known_to(function: Callable, keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in keywords.items() if k in accepted}
 
 
-def _masks(spec: Mapping[str, Any], present: Mapping[str, jax.Array], rows: int) -> list[jax.Array] | None:
-    """For each input made from a view: which rows have it; None when no input can be absent."""
-    owners = [r.owner for r in map(parse, spec["inputs"]) if r and r.kind in ("output", "target", "views")]
+def weight_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The references that an objective's row weights are made of: one, or the inputs of a function of WEIGHTS."""
+    given = spec["row_weights"]
+    if isinstance(given, Mapping):
+        return tuple(given["inputs"])
+    return (given,) if given else ()
+
+
+def names_read(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every reference that an objective reads."""
+    return (*spec["inputs"], spec["pairs"], *weight_names(spec))
+
+
+def _masks(names: Sequence[str], present: Mapping[str, jax.Array], rows: int) -> list[jax.Array] | None:
+    """For each of these references made from a view: which rows have it; None when none can be absent."""
+    owners = [r.owner for r in map(parse, names) if r and r.kind in ("output", "target", "views")]
     if not any(o in present for o in owners):
         return None
     return [present.get(o, jnp.ones(rows, bool)) for o in owners]
+
+
+def _row_weights(
+    given: str | Mapping[str, Any], ids: jax.Array, step: jax.Array, sources: Mapping[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The row weights [B] of an objective, no gradient where they are made here, and how unequal those are."""
+    if not isinstance(given, Mapping):
+        return read(given, **sources), {}
+    keywords = {k: value_of(v, k, {}, step) for k, v in given.items() if k not in WEIGHTS_RESERVED}
+    inputs = [read(name, **sources) for name in given["inputs"]]
+    made = jax.lax.stop_gradient(WEIGHTS[given["weights"]](*inputs, ids=ids, **keywords))
+    valid = ids != -1
+    count = jnp.maximum(jnp.sum(valid, dtype=made.dtype), 1)
+    deviation = jnp.where(valid, made - jnp.sum(jnp.where(valid, made, 0)) / count, 0)
+    return made, {"row_weights_std": jnp.sqrt(jnp.sum(deviation**2) / count)}
 
 
 def evaluate(
@@ -143,7 +173,7 @@ def evaluate(
     """The loss of one objective over the whole batch, before its weight, and its metrics.
 
     Rows where a view that the objective reads is absent get the pair id -1: they enter nothing. A loss that has a
-    `present` keyword takes the masks themselves and decides pair by pair.
+    `present` keyword takes the masks of its inputs themselves and decides pair by pair.
     """
     sources = {"batch": batch, "outputs": outputs, "target": target, "memory": memory}
     inputs = [read(name, **sources) for name in spec["inputs"]]
@@ -152,19 +182,23 @@ def evaluate(
     keywords: dict[str, Any] = {k: value_of(v, k, learned, step) for k, v in given.items()}
     moving = {k: keywords[k] for k, v in given.items() if is_learned(v) or is_scheduled(v)}
     accepted = inspect.signature(loss).parameters
-    masks = _masks(spec, batch["present"], ids.shape[0])
+    masks = _masks(spec["inputs"], batch["present"], ids.shape[0])
+    weighed = _masks(weight_names(spec), batch["present"], ids.shape[0]) or []
     if "present" in accepted:
         keywords["present"] = None if masks is None else tuple(masks)
-    elif masks is not None:
-        ids = jnp.where(jnp.stack(masks).all(0), ids, -1)
+    else:
+        weighed += masks or []
+    if weighed:
+        ids = jnp.where(jnp.stack(weighed).all(0), ids, -1)
     if "ids" in accepted:
         keywords["ids"] = ids
+    metrics: dict[str, jax.Array] = {}
     if spec["row_weights"] and "row_weights" in accepted:
-        keywords["row_weights"] = read(spec["row_weights"], **sources)
+        keywords["row_weights"], metrics = _row_weights(spec["row_weights"], ids, step, sources)
     if "engine" in accepted:
         keywords["engine"] = engine
     value = loss(*inputs, **keywords)
-    metrics = {k: v for k, v in moving.items() if not jnp.ndim(v)}
+    metrics |= {k: v for k, v in moving.items() if not jnp.ndim(v)}
     # Of a distribution: how far it is from equal probabilities.
     metrics |= {f"{k}_max": jnp.max(v) for k, v in moving.items() if jnp.ndim(v)}
     for name, measure in measures.items():
@@ -176,7 +210,7 @@ def evaluate(
 def counted(spec: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
     """How many rows an objective is a mean over: neither ignored, nor without a view or a label that it reads."""
     ids = read(spec["pairs"], batch=batch, outputs={}, target={}, memory={})
-    masks = _masks(spec, batch["present"], ids.shape[0]) or []
+    masks = _masks((*spec["inputs"], *weight_names(spec)), batch["present"], ids.shape[0]) or []
     there = (ids >= 0) & (batch["index"] >= 0)
     for mask in masks:
         there &= mask

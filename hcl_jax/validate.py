@@ -14,6 +14,7 @@ import jax
 from hcl_jax import config as configs
 from hcl_jax import memory, objectives
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.losses import WEIGHTS
 from hcl_jax.parallel.similarity import ENGINES
 from hcl_jax.towers import head_order, with_read
 
@@ -46,8 +47,8 @@ def check(
     _numbers(c)
     for name, view in c["views"].items():
         _view(f"config.views.{name}", view, views, kinds, SPEC_FIELDS["view"])
-    _towers(c, encoders, heads)
     _noise(c)
+    _towers(c, encoders, heads)
     made = outputs_of(c)
     for name, spec in c["objectives"].items():
         _objective(f"config.objectives.{name}", spec, made, c, losses)
@@ -212,14 +213,19 @@ def _numbers(c: Mapping[str, Any]) -> None:
         ("config.mesh.rules", [r[0] for r in _pairs("config.mesh.rules", c["mesh"]["rules"])]),
         ("config.init_from.include", c["init_from"]["include"]),
         ("config.init_from.exclude", c["init_from"]["exclude"]),
+        ("config.init_from.rename", [r[0] for r in _pairs("config.init_from.rename", c["init_from"]["rename"])]),
     ):
         for pattern in patterns:
             try:
                 re.compile(pattern)
             except (re.error, TypeError):
                 raise InputError(where, repr(pattern), "a regular expression") from None
-
-
+    for pattern, replacement in c["init_from"]["rename"]:
+        try:
+            re.sub(pattern, replacement, "")
+        except (re.error, TypeError, IndexError):
+            allowed = f"text, with groups of its pattern {pattern!r}"
+            raise InputError("config.init_from.rename", repr(replacement), allowed) from None
 
 
 def _noise(c: Mapping[str, Any]) -> None:
@@ -235,6 +241,8 @@ def _noise(c: Mapping[str, Any]) -> None:
         where, share = f"config.views.{name}.swapped", "0 <= x <= 1, the share of examples with the view of another"
         _number(where, view["swapped"], lambda x: 0 <= x <= 1, share)
         _range(where, view["swapped"], not (whole and view["swapped"]), "0, for data.order is whole")
+
+
 def _pairs(where: str, rules: Any) -> Any:
     for rule in rules:
         if not isinstance(rule, tuple | list) or len(rule) != 2:
@@ -384,22 +392,20 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
     for text in spec["inputs"]:
         _reference(f"{where}.inputs", text, made, c)
     _reference(f"{where}.pairs", spec["pairs"], made, c)
-    if spec["row_weights"] is not None:
+    if isinstance(spec["row_weights"], Mapping):
+        _row_weights(f"{where}.row_weights", spec["row_weights"], made, c)
+    elif spec["row_weights"] is not None:
         _reference(f"{where}.row_weights", spec["row_weights"], made, c)
     loss = losses[spec["loss"]]
     given = {k: v for k, v in spec.items() if k not in objectives.RESERVED}
     parameters = inspect.signature(loss).parameters
-    arrays = tuple(n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
-    needed = sum(parameters[n].default is inspect.Parameter.empty for n in arrays)
-    if len(spec["inputs"]) < needed or (len(spec["inputs"]) > len(arrays) and not variadic):
-        raise InputError(f"{where}.inputs", f"{len(spec['inputs'])} names", f"{len(arrays)} ({', '.join(arrays)})")
+    _count(f"{where}.inputs", spec["inputs"], loss)
     for field, keyword, off in (("row_weights", "row_weights", None), ("pairs", "ids", "index")):
         if spec[field] != off and keyword not in parameters:
             raise InputError(f"{where}.{field}", repr(spec[field]), f"{off!r}: {spec['loss']} reads no {keyword}")
     if "engine" in spec:
         _one_of(f"{where}.engine", spec["engine"], ENGINES)
-    _call(where, loss, given, (*arrays, *objectives.GIVEN))
+    _call(where, loss, given, (*_arrays(loss), *objectives.GIVEN))
     for name, value in {**given, "weight": spec["weight"]}.items():
         if isinstance(value, Mapping):
             (_scheduled if objectives.is_scheduled(value) else _learned)(f"{where}.{name}", value, name)
@@ -413,6 +419,46 @@ def _objective(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[s
     if not isinstance(spec["weight"], Mapping) and not _is_number(spec["weight"]):
         allowed = "a number, {learn: linear, init: 0}, or {schedule: linear, start: 0, end: 1, steps: 100}"
         raise InputError(f"{where}.weight", repr(spec["weight"]), allowed)
+
+
+def _arrays(function: Callable) -> tuple[str, ...]:
+    """The names of a function's arrays."""
+    parameters = inspect.signature(function).parameters
+    return tuple(n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def _count(where: str, inputs: Any, function: Callable) -> None:
+    """Refuses more or fewer inputs than a function has arrays."""
+    parameters, arrays = inspect.signature(function).parameters, _arrays(function)
+    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
+    needed = sum(parameters[n].default is inspect.Parameter.empty for n in arrays)
+    if len(inputs) < needed or (len(inputs) > len(arrays) and not variadic):
+        raise InputError(where, f"{len(inputs)} names", f"{len(arrays)} ({', '.join(arrays)})")
+
+
+def _row_weights(where: str, spec: Mapping[str, Any], made: set[str], c: Mapping[str, Any]) -> None:
+    """Row weights that a function makes of outputs: {"weights": name, "inputs": names, argument: value}."""
+    for field in objectives.WEIGHTS_RESERVED:
+        if field not in spec:
+            raise InputError(f"{where}.{field}", "nothing", "this field is needed")
+    _one_of(f"{where}.weights", spec["weights"], WEIGHTS)
+    function = WEIGHTS[spec["weights"]]
+    _list(f"{where}.inputs", spec["inputs"] or None, "a list of names")
+    for text in spec["inputs"]:
+        _reference(f"{where}.inputs", text, made, c)
+    _count(f"{where}.inputs", spec["inputs"], function)
+    given = {k: v for k, v in spec.items() if k not in objectives.WEIGHTS_RESERVED}
+    _call(where, function, given, (*_arrays(function), *objectives.GIVEN))
+    for name, value in given.items():
+        if objectives.is_learned(value):
+            raise InputError(f"{where}.{name}", repr(value), "a number or a schedule: weights take no gradient")
+        if isinstance(value, Mapping):
+            _scheduled(f"{where}.{name}", value, name)
+    if "groups" in given:
+        rows = [c["data"]["batch_size"] // c["train"]["accumulate"]]
+        rows += [c["evaluate"]["batch_size"]] if c["evaluate"]["objectives"] else []
+        good = given["groups"] >= 1 and not any(n % given["groups"] for n in rows)
+        _range(f"{where}.groups", given["groups"], good, f"a divisor of {' and '.join(map(str, rows))} rows")
 
 
 def _learned(where: str, value: Mapping[str, Any], name: str) -> None:

@@ -26,7 +26,7 @@ from hcl_jax.losses.multi_view import multi_view, multi_view_top1
 from hcl_jax.losses.nnclr import nnclr
 from hcl_jax.losses.nt_xent import nt_xent, nt_xent_top1
 from hcl_jax.losses.preference import dpo, dpo_accuracy, dpo_margin, ipo, next_token
-from hcl_jax.losses.quality_weights import quality_weights
+from hcl_jax.losses.quality_weights import pair_weights, quality_weights
 from hcl_jax.losses.siglip import siglip
 from hcl_jax.losses.sinkhorn import sinkhorn
 from hcl_jax.losses.spectral import spectral
@@ -76,6 +76,9 @@ LOSSES = {
     "next_token": next_token,
 }
 
+# What makes an objective's row_weights in a step: called as `weights(*inputs, ids=, **parameters)`.
+WEIGHTS = {"pair_quality": pair_weights}
+
 # What is logged beside a loss: loss -> metric -> function of the same inputs, and of those keywords that it has.
 MEASURES = {
     "nt_xent": {"contrastive_top1": nt_xent_top1},
@@ -95,4 +98,4 @@ MEASURES = {
 }
 
 # Beside the losses: what makes targets or weights for one.
-__all__ = [*LOSSES, "LOSSES", "MEASURES", "instance_graph", "quality_weights", "sinkhorn"]
+__all__ = [*LOSSES, "LOSSES", "MEASURES", "WEIGHTS", "instance_graph", "pair_weights", "quality_weights", "sinkhorn"]
