@@ -1,13 +1,13 @@
 """Runs claims: what a paper says, tested with paired seeds against thresholds that its file has.
 
 python -m hcl_jax.claims list                                 the claims, and where each stands
-python -m hcl_jax.claims run linear labels                    a claim, or all that begin with the name (labels-digits, ...)
+python -m hcl_jax.claims run linear labels                    claims; labels is labels-digits, labels-fashion_mnist, ...
 python -m hcl_jax.claims run noise --dir emoji=DIR            a data set that lies in a folder
 python -m hcl_jax.claims run quality --small                  a form of minutes that proves nothing, to see that it runs
 python -m hcl_jax.claims report                               docs/claims.md, claims.json and plots of all that have run
 
-A claim is a file (claims/*.toml). Every training, its features and what is measured are kept in --cache by the content of
-config, data and code: the same command goes on where it was killed.
+A claim is a file (claims/*.toml). Every training, its features and what is measured are kept in --cache by the content
+of config, data and code: the same command goes on where it was killed.
 """
 
 import argparse

@@ -28,9 +28,10 @@ A claim that shares its runs with another says `like = "other"`: every table tha
 """
 
 import hashlib
+import inspect
 import pathlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError, nearest
@@ -160,13 +161,12 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
         raise InputError(f"{path}: runs", "nothing", "a table for each arm")
     if fields["measure"] not in MEASURES:
         raise InputError(f"{path}: measure", repr(fields["measure"]), nearest(fields["measure"], MEASURES))
+    _check_arguments(fields["arguments"], MEASURES[fields["measure"]], f"{path}: arguments")
     if fields["seeds"] < 2:
         raise InputError(f"{path}: seeds", fields["seeds"], "two or more: intervals are over seeds")
     if not fields["statements"]:
         raise InputError(f"{path}: statements", "nothing", "one or more, each with above or below")
-    statements = tuple(
-        _statement(s, f"{path}: statements[{i}]", TESTS) for i, s in enumerate(fields["statements"])
-    )
+    statements = tuple(_statement(s, f"{path}: statements[{i}]", TESTS) for i, s in enumerate(fields["statements"]))
     text = repr(_plain({k: fields[k] for k in sorted(fields)}))
     return Claim(
         name=name,
@@ -182,6 +182,16 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
         statements=statements,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def _check_arguments(given: Mapping[str, Any], measure: Callable[..., Any], where: str) -> None:
+    known = {k: p for k, p in inspect.signature(measure).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for name in given:
+        if name not in known:
+            raise InputError(where, repr(name), nearest(name, known))
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise InputError(where, f"no {name}", f"every one of {', '.join(known)}")
 
 
 def _merged(path: pathlib.Path, known: Mapping[str, pathlib.Path]) -> dict[str, Any]:
@@ -245,7 +255,9 @@ def _arm(raw: Any, known: Mapping[str, Any], where: str) -> Arm:
         if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
             raise InputError(f"{where}: vary.{name}", repr(values), "a list of different values")
         vary = (name, tuple(values))
-    return Arm(fields["config"], fields["set"], vary, fields["seeds"] or None, fields["per_seed"], fields["untrained"], views)
+    return Arm(
+        fields["config"], fields["set"], vary, fields["seeds"] or None, fields["per_seed"], fields["untrained"], views
+    )
 
 
 def _statement(raw: Any, where: str, tests: Mapping[str, Any]) -> Statement:

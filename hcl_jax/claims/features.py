@@ -179,9 +179,7 @@ def _columns(split: Split, domain: int) -> dict[str, np.ndarray]:
     }
 
 
-def pointer_dir(
-    program: Program, folders: Mapping[str, pathlib.Path], where: str
-) -> str | None:
+def pointer_dir(program: Program, folders: Mapping[str, pathlib.Path], where: str) -> str | None:
     """The folder that a program's data.dir points at, made of the features of the run that it names."""
     target = POINTER.match(program.config.data.dir or "")
     if target is None or target[1] != "features":

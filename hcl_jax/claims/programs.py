@@ -11,6 +11,7 @@ import dataclasses
 import gc
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -83,12 +84,13 @@ def programs(
       InputError: an unknown recipe, field, data set or arm; data that are not there.
     """
     parts = parts or Parts()
+    prints: dict[str, str] = {}
     made: dict[tuple[str, str], list[Program]] = {}
     for name, arm in claim.arms.items():
         for value in arm.vary[1] if arm.vary else (None,):
             every = tuple(range(arm.seeds or claim.seeds))
             for seeds in [(s,) for s in every] if arm.per_seed else [every]:
-                program = _program(name, arm, value, seeds, made, f"{where}: runs.{name}", dirs, cache, parts)
+                program = _program(name, arm, value, seeds, made, f"{where}: runs.{name}", dirs, cache, parts, prints)
                 made.setdefault((name, str(value)), []).append(program)
     return [p for some in made.values() for p in some]
 
@@ -103,6 +105,7 @@ def _program(
     dirs: Mapping[str, str],
     cache: pathlib.Path,
     parts: Parts,
+    prints: dict[str, str],
 ) -> Program:
     try:
         config = configs.load(arm.config)
@@ -126,6 +129,8 @@ def _program(
     config.seed, config.train.seeds = seeds[0], len(seeds)
     config.evaluate.views, config.evaluate.objectives, config.evaluate.retrieval = {}, False, ()
     config.log.tensorboard = False
+    # Whole runs on each device: the numbers do not depend on how many there are.
+    config.mesh.data = math.gcd(len(seeds), jax.device_count())
     config = configs.complete(config)
     try:
         tables = {"encoders": parts.encoders, "heads": parts.heads, "losses": parts.losses, "views": parts.views}
@@ -134,7 +139,7 @@ def _program(
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
     why = {
         "config": sha(_trained_fields(config), [n.key for n in needs]),
-        "data": sha(*(n.key for n in needs)) if _of_features(config) else _fingerprint(config, parts, where),
+        "data": sha(*(n.key for n in needs)) if _of_features(config) else _fingerprint(config, parts, where, prints),
         "code": code.version((*STEP_CODE, *_modules(config, parts))),
     }
     return Program(name, value, seeds, config, why, sha(why)[:24], tuple(needs))
@@ -176,19 +181,16 @@ def _trained_fields(config: Any) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if not k.startswith(configs.OPEN_FIELDS) and k not in (*paths, "name")}
 
 
-_PRINTS: dict[str, str] = {}
-
-
-def _fingerprint(config: Any, parts: Parts, where: str) -> str:
-    """Of both splits, as they lie there now."""
-    known = sha(config.data.to_dict())
-    if known not in _PRINTS:
+def _fingerprint(config: Any, parts: Parts, where: str, known: dict[str, str]) -> str:
+    """Of both splits, as they lie there now; arms of one data set read it once."""
+    name = sha(config.data.to_dict())
+    if name not in known:
         try:
             splits = (config.data.train_split, config.data.test_split)
-            _PRINTS[known] = sha([data.open_source(config.data, s, parts.sources).fingerprint for s in splits])
+            known[name] = sha([data.open_source(config.data, s, parts.sources).fingerprint for s in splits])
         except InputError as error:
             raise InputError(f"{where}: {error.where}", error.found, f"{error.allowed} (--dir NAME=DIR)") from None
-    return _PRINTS[known]
+    return known[name]
 
 
 def _modules(config: Any, parts: Parts) -> list[str]:
@@ -262,8 +264,6 @@ def _spent(folder: pathlib.Path) -> float:
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line).get("minutes", 0.0) for line in lines if line.endswith("}")]
     return max(found, default=0.0)
-
-
 
 
 def forget() -> None:

@@ -16,11 +16,11 @@ from hcl_jax.run import Parts
 
 HEAD = """# Claims
 
-What the papers behind this package say, as programs: `claims/NAME.toml` has the runs, the measured quantity and the threshold,
-written before the run. A verdict reads the 95 % interval of the mean over paired seeds (each number is a difference, a ratio or a
-rank *within* one seed): *holds* when it lies on the stated side of the threshold, *fails* on the other, *undecided* when the
-threshold is inside. `sign` is an exact sign test over the seeds, `each` asks every seed. These are small runs on small data: they
-say what happens here, not what happens at the papers' scale.
+What the papers behind this package say, as programs: `claims/NAME.toml` has the runs, the measured quantity and the
+threshold, written before the run. A verdict reads the 95 % interval of the mean over paired seeds (each number is a
+difference, a ratio or a rank *within* one seed): *holds* when it lies on the stated side of the threshold, *fails* on the
+other, *undecided* when the threshold is inside. `sign` is an exact sign test over the seeds, `each` asks every seed.
+These are small runs on small data: they say what happens here, not what happens at the papers' scale.
 
 """
 
@@ -87,8 +87,8 @@ def _total(results: Mapping[str, Any]) -> str:
     machines = {f"{r['machine']['cores']} {r['machine']['processor']} cores" for r in results.values()}
     versions = {f"jax {r['machine']['versions']['jax']}" for r in results.values()}
     return (
-        f"\n± is half of the interval. Machine: {', '.join(sorted(machines))}, {', '.join(sorted(versions))}; other work "
-        "ran beside, so minutes are upper bounds, and trainings that claims share count in each.\n"
+        f"\n± is half of the interval. Machine: {', '.join(sorted(machines))}, {', '.join(sorted(versions))}; other "
+        "work ran beside, so minutes are upper bounds, and trainings that claims share count in each.\n"
     )
 
 

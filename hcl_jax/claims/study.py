@@ -1,4 +1,4 @@
-"""A claim from file to verdict: train what is missing, extract, measure, judge. Every piece is cached by its content."""
+"""A claim from file to verdict: train what is missing, extract, measure, judge. Each piece is cached by its content."""
 
 import json
 import os
@@ -74,7 +74,8 @@ def run(
             )  # fmt: skip
             forget()
     numbers = {s: _measured(claim, plan, folders, s, cache / "measured" / key, where, say) for s in range(claim.seeds)}
-    result = {
+    statements = _judged(claim, numbers, where)
+    result: dict[str, Any] = {
         "name": name,
         "small": small,
         "key": key,
@@ -91,11 +92,11 @@ def run(
             "this_call": round((time.monotonic() - began) / 60, 2),
         },
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "versions": card.versions()},
-        "statements": _judged(claim, numbers, where),
+        "statements": statements,
         "numbers": {str(s): n for s, n in numbers.items()},
     }
     atomic(_result_path(cache, name, small), json.dumps(result, indent=1) + "\n")
-    for statement in result["statements"]:
+    for statement in statements:
         say(f"{name}: {statement['verdict']}: {statement['says']} ({line(statement)})")
     return result
 
@@ -109,7 +110,7 @@ def state_of(
     small: bool = False,
     parts: Parts | None = None,
 ) -> dict[str, Any]:
-    """The stored result of a claim as it is now. Raises InputError when there is none, or when something has changed."""
+    """The stored result of a claim as it is now. Raises InputError for none, or when something has changed."""
     result = stored(cache, name, small)
     if result is None:
         raise InputError(name, "no result", f"python -m hcl_jax.claims run {name} first")
@@ -185,8 +186,6 @@ def _measured(
     say(f"  measure {claim.measure}: seed {seed}")
     try:
         found = MEASURES[claim.measure](_arms(claim, plan, folders, seed), seed, **claim.arguments)
-    except TypeError as error:
-        raise InputError(f"{where}: arguments", str(error), f"those of the measure {claim.measure}") from None
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
     atomic(path, json.dumps(found))

@@ -11,8 +11,9 @@ from hcl_jax.data import order
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
 
-# Rows of each array that enter the fingerprint: enough to tell two data sets apart, and quick for gigabytes.
-SAMPLED_ROWS = 256
+# Arrays up to this size enter the fingerprint whole, of larger ones so many rows: enough to tell two data sets apart,
+# and quick for gigabytes.
+WHOLE_BYTES, SAMPLED_ROWS = 2**28, 256
 
 
 class Source(NamedTuple):
@@ -73,7 +74,7 @@ class Arrays(NamedTuple):
 
 
 def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, dtypes, shapes and evenly spaced rows.
+    """sha256 over names, dtypes, shapes and values; of an array above 256 MiB over evenly spaced rows.
 
     Args:
       arrays: name -> [N, ...].
@@ -84,8 +85,9 @@ def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        rows = np.unique(np.linspace(0, max(len(array) - 1, 0), SAMPLED_ROWS).astype(int))[: len(array)]
-        sample = array[rows]
+        sample = array
+        if array.nbytes > WHOLE_BYTES:
+            sample = array[np.unique(np.linspace(0, len(array) - 1, SAMPLED_ROWS).astype(int))]
         text = array.dtype.kind in "OUS"
         kind = "text" if text else array.dtype.newbyteorder("<").str
         digest.update(f"{name} {kind} {array.shape}\n".encode())

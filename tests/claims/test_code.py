@@ -13,7 +13,9 @@ def test_reach_follows_imports_and_no_tables():
     assert not {"hcl_jax.losses.byol", "hcl_jax.train", "hcl_jax.losses.clip"} & set(found)
     step = code.reach(["hcl_jax.run", "hcl_jax.data.pipeline"])
     assert {"hcl_jax.model", "hcl_jax.optim", "hcl_jax.views", "hcl_jax.data.order"} <= set(step)
-    assert not {"hcl_jax.losses.nt_xent", "hcl_jax.encoders.vit", "hcl_jax.evaluation", "hcl_jax.claims.study"} & set(step)
+    assert not {"hcl_jax.losses.nt_xent", "hcl_jax.encoders.vit", "hcl_jax.evaluation", "hcl_jax.claims.study"} & set(
+        step
+    )
 
 
 def test_module_of():

@@ -58,7 +58,7 @@ def test_splits_differ_and_are_the_same_each_time(config):
         data.open_source(make, "valid")
 
 
-PREFERENCES = "281610a2"
+PREFERENCES = "1463b546"
 
 PROMPT = [5, 4, 1]
 CHOSEN = np.array([[*PROMPT, 4, 5, 0], [*PROMPT, 4, 5, 6]])

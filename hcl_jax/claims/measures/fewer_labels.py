@@ -54,9 +54,7 @@ def _count(reading: Reading) -> int:
     return reading.value
 
 
-def _curve(
-    views: Mapping[str, Mapping[str, Split]], view: str, counts: Sequence[int], seed: int
-) -> dict[int, float]:
+def _curve(views: Mapping[str, Mapping[str, Split]], view: str, counts: Sequence[int], seed: int) -> dict[int, float]:
     train, test = (split(views, view, s) for s in ("train", "test"))
     # No label is needed for the mean and deviation, and few rows have none worth using.
     mean, scale = standardiser(train.features)

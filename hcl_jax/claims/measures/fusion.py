@@ -69,7 +69,7 @@ def kept(rows: int, views: int, missing: float, seed: int) -> np.ndarray:
 
 
 def fuse(outputs: Sequence[np.ndarray], there: np.ndarray, how: str) -> np.ndarray:
-    """"mean": of the outputs that are there; "zeros": their concatenation, zeros for the others."""
+    """ "mean": of the outputs that are there; "zeros": their concatenation, zeros for the others."""
     gated = [out * there[:, [i]] for i, out in enumerate(outputs)]
     if how == "zeros":
         return np.concatenate(gated, axis=1)
@@ -83,4 +83,3 @@ def _unit(x: np.ndarray) -> np.ndarray:
 def _validated(x: np.ndarray, y: np.ndarray, seed: int) -> float:
     held = held_out_fifth(y, seed)
     return linear_probe(x[~held], y[~held], x[held], y[held], seed=seed).accuracy.value
-
