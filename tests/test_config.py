@@ -22,8 +22,9 @@ RECIPES = [
     "ts2vec:BasicMotions", "second_stage:linear", "second_stage:mlp", "second_stage:contrast",
     "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:fixed", "multi_task:uncertainty",
     "nmtune:linear", "nmtune:mlp", "nmtune:paper", "nmtune:code",
-    "generated_views:digits", "generated_views:fashion_mnist", "supervised:digits", "supervised:fashion_mnist",
-    "supervised:emoji", "supervised:BasicMotions",
+    "generated_views:digits", "generated_views:fashion_mnist", "simsiam:digits", "simsiam:fashion_mnist",
+    "simsiam:imagenet", "quality:judge", "quality:moco", "quality:byol", "quality:simsiam", "quality:swav",
+    "supervised:digits", "supervised:fashion_mnist", "supervised:emoji", "supervised:BasicMotions",
 ]  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build
 
 SMALL = ("byol:digits", "byol:fashion", "moco:digits", "moco:fashion", "swav:digits", "swav:fashion", "dino:digits",
-         "multi_task", "generated_views", "supervised:digits", "supervised:fashion", "supervised:emoji")  # fmt: skip
+         "multi_task", "generated_views", "supervised:digits", "supervised:fashion", "supervised:emoji",
+         "simsiam:digits", "simsiam:fashion", "quality:judge")  # fmt: skip
 RESNET = ["towers.image.encoder.width=0.125", "data.shape=(48,48,3)"]
 SHRINK = {
     "simclr:digits": ["towers.image.encoder.widths=(8,)"],
@@ -35,6 +36,7 @@ SHRINK = {
     "byol:imagenet": [*RESNET, "towers.image.heads.z.hidden=16", "towers.image.heads.p.hidden=16"],
     "moco:imagenet_v2": [*RESNET, "towers.image.heads.z.hidden=16"],
     "swav:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
+    "simsiam:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
     "dino:imagenet": [
         "towers.image.encoder={'name': 'vit', 'variant': 'ti/16', 'depth': 1}",
         "towers.image.heads.z.hidden=16",
@@ -46,6 +48,10 @@ SHRINK = {
     "grace:blocks": ["data.batch_size=304"],
     "second_stage:frozen_tower": ["init_from.path="],
     "dpo:preferences": ["init_from.path="],
+    **{
+        f"quality:{name}": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="]
+        for name in ("moco", "byol", "simsiam", "swav")
+    },
     **{name: ["towers.image.encoder.widths=(8,)"] for name in RECIPES if name.startswith(SMALL)},
 }
 PARAMETERS = {  # millions, as published for the encoders, projector of the paper added
