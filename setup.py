@@ -14,8 +14,8 @@ TENSORFLOW = [
     "tensorflow>=2.18; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
 
-# Folders at the top of the clone that travel with the wheel: recipes inside the package, launchers beside it.
-FOLDERS = {"hcl_jax.configs": "configs", "launch": "launch"}
+# Folders at the top of the clone that travel with the wheel: recipes and claims inside the package, launchers beside.
+FOLDERS = {"hcl_jax.configs": "configs", "hcl_jax.claim_files": "claims", "launch": "launch"}
 FOLDERS = {package: folder for package, folder in FOLDERS.items() if (HERE / folder).is_dir()}
 
 setup(
@@ -29,7 +29,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_namespace_packages(include=["hcl_jax", "hcl_jax.*"]) + list(FOLDERS),
     package_dir=FOLDERS,
-    package_data={"": ["*.txt", "*.json", "*.md", "*.sh", "*.yaml", "py.typed"]},
+    package_data={"": ["*.txt", "*.json", "*.md", "*.sh", "*.toml", "*.yaml", "py.typed"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.7; sys_platform != 'win32'",

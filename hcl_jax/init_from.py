@@ -108,7 +108,9 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise InputError(f"{WHERE}.path", f"{path}, a run of {several} seeds", "a run of one seed")
     import orbax.checkpoint as ocp
 
-    with ocp.CheckpointManager(folder.absolute(), item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:
+    # A handler for all that lies there: Orbax warns of what it cannot read.
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
         step = manager.latest_step()
         if step is None:
             raise InputError(f"{WHERE}.path", f"no finished checkpoint in {folder}", "a workdir with one")

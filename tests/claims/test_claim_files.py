@@ -23,7 +23,7 @@ view = "image"
 config = "simclr:digits"
 [[statements]]
 says = "x"
-quantity = "gap_trained"
+quantity = "product_gap_trained"
 below = 0.1
 """
 
@@ -124,3 +124,11 @@ def test_command(tmp_path, capsys):
     capsys.readouterr()
     assert main(["list", "--cache", str(tmp_path / "no")]) == 0
     assert "not run" in capsys.readouterr().out
+
+
+def test_the_example_of_the_readme(tmp_path):
+    text = (pathlib.Path(__file__).parents[2] / "claims" / "README.md").read_text()
+    known = claims.files(folder(tmp_path, text.split("```toml\n")[1].split("```")[0]))
+    for small in (False, True):
+        claim = claims.read("mine", known, small=small)
+        assert set(claim.arms) == {"simclr", "simsiam"} and claim.seeds == (2 if small else 8)

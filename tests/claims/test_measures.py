@@ -63,8 +63,10 @@ def test_the_probe_sees_the_rows_that_a_run_from_scratch_is_trained_on():
 
 def test_linear_signal():
     found = MEASURES["linear_signal"]({"ssl": [reading(0.1)]}, 0, run="ssl", view="image")
-    assert found["probe_trained"] == found["mean_trained"] == 1.0 and found["gap_trained"] == 0
-    assert found["gap_untrained"] == pytest.approx(found["probe_untrained"] - found["mean_untrained"])
+    for means in ("product", "nearest"):
+        assert found["probe_trained"] == found[f"{means}_trained"] == 1.0 and found[f"{means}_gap_trained"] == 0
+        gap = found["probe_untrained"] - found[f"{means}_untrained"]
+        assert found[f"{means}_gap_untrained"] == pytest.approx(gap)
     assert found["probe_untrained"] < 1
 
 
