@@ -37,7 +37,7 @@ def main() -> None:
     wrong = rng.permutation(len(y))[: round(flags.noise * len(y))]
     noisy = y.copy()
     noisy[wrong] = (y[wrong] + rng.integers(1, 10, len(wrong))) % 10
-    model = MLPClassifier((128,), max_iter=300, random_state=flags.seed).fit(x.reshape(len(x), -1), noisy)
+    model = MLPClassifier((128,), max_iter=1000, random_state=flags.seed).fit(x.reshape(len(x), -1), noisy)
 
     def hidden(images: np.ndarray) -> np.ndarray:
         return np.maximum(images.reshape(len(images), -1) @ model.coefs_[0] + model.intercepts_[0], 0).astype(
