@@ -13,8 +13,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAME = ROOT.name
 # Other releases of these may give other numbers.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
-# What these decide is in the completed config, or is no number.
-LEFT_OUT = tuple(f"{NAME}.{m}" for m in ("config", "workdir", "errors", "validate", "log", "card"))
+# What these decide is in the completed config or in a program's key, or is no number.
+LEFT_OUT = tuple(
+    f"{NAME}.{m}"
+    for m in ("config", "workdir", "errors", "validate", "log", "card", "train", "claims.claim", "claims.programs")
+)
 
 
 def module_of(part: Any) -> str:

@@ -4,7 +4,7 @@ import io
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from hcl_jax import config as configs
 from hcl_jax import data
 from hcl_jax.claims import code
 from hcl_jax.claims.claim import Arm
+from hcl_jax.claims.measures.reading import Split
 from hcl_jax.claims.programs import POINTER, Program, run_folder, sha, with_dir
 from hcl_jax.data.npz import read_npz
 from hcl_jax.errors import InputError, nearest
@@ -24,24 +25,10 @@ from hcl_jax.state import TrainState
 OWN = ("splits", "data", "label")
 
 
-class Split(NamedTuple):
-    """One view of one split.
-
-    Attributes:
-      features: [N, D] float32.
-      labels: int [N]; -1 = unknown.
-      present: bool [N]: which rows have the view.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    present: np.ndarray
-
-
 def features_folder(cache: pathlib.Path, program: Program, views: Mapping[str, Any], parts: Parts) -> pathlib.Path:
     """Where the features of a program lie: by the run, the views and the code that reads them."""
     used = [parts.views[op["op"]] for view in views.values() for op in view.get("ops", ())]
-    version = code.version(["hcl_jax.evaluation", *sorted({code.module_of(u) for u in used})])
+    version = code.version([__name__, *sorted({code.module_of(u) for u in used})])
     return cache / "features" / sha(program.key, views, version)[:24]
 
 

@@ -138,7 +138,7 @@ def _program(
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
     why = {
-        "config": sha(_trained_fields(config), [n.key for n in needs]),
+        "config": sha(_trained_fields(config), [n.key for n in needs], *_begun_from(config, needs)),
         "data": sha(*(n.key for n in needs)) if _of_features(config) else _fingerprint(config, parts, where, prints),
         "code": code.version((*STEP_CODE, *_modules(config, parts))),
     }
@@ -179,6 +179,15 @@ def _trained_fields(config: Any) -> dict[str, Any]:
     flat = configs.flatten(config.to_dict())
     paths = ("data.dir", "init_from.path")
     return {k: v for k, v in flat.items() if not k.startswith(configs.OPEN_FIELDS) and k not in (*paths, "name")}
+
+
+def _begun_from(config: Any, needs: list[Program]) -> list[Any]:
+    """Weights that lie elsewhere: which files, how long, how old. Those of another program are known by its key."""
+    path = pathlib.Path(config.init_from.path)
+    if not config.init_from.path or any(path.name == n.key for n in needs):
+        return []
+    files = [path] if path.is_file() else sorted(p for p in (path / "checkpoints").rglob("*") if p.is_file())
+    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
 
 
 def _fingerprint(config: Any, parts: Parts, where: str, known: dict[str, str]) -> str:

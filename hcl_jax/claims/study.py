@@ -146,7 +146,7 @@ def _result_path(cache: pathlib.Path, name: str, small: bool) -> pathlib.Path:
 def _key(claim: Claim, plan: list[Program]) -> tuple[str, dict[str, str]]:
     """What a result stands on. Statements are judged anew each time, but a changed file is another claim."""
     why = {part: sha([p.why[part] for p in plan]) for part in ("config", "data", "code")}
-    why["code"] = sha(why["code"], code.version([code.module_of(MEASURES[claim.measure]), "hcl_jax.claims.features"]))
+    why["code"] = sha(why["code"], code.version([code.module_of(MEASURES[claim.measure]), features.__name__]))
     why["claim file"] = claim.sha256
     return sha(why)[:24], why
 

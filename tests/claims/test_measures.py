@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from hcl_jax.claims.features import Split
 from hcl_jax.claims.measures import MEASURES
 from hcl_jax.claims.measures.bound import _straight
 from hcl_jax.claims.measures.fusion import fuse, kept
-from hcl_jax.claims.measures.reading import Reading
+from hcl_jax.claims.measures.reading import Reading, Split
 from hcl_jax.data.noise import sampled_rows
 
 CLASSES, WIDTH = 4, 6

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hcl_jax.claims.features import Split
-from hcl_jax.claims.measures.reading import Arms, Reading, every, one, split, top1
+from hcl_jax.claims.measures.reading import Arms, Reading, Split, every, one, split, top1
 from hcl_jax.data.noise import sampled_rows
 from hcl_jax.errors import InputError
 from hcl_jax.evaluate.label_efficiency import labels_needed

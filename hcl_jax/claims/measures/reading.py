@@ -5,9 +5,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcl_jax.claims.features import Split
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluate.linear import LinearProbe, linear_probe
+
+
+class Split(NamedTuple):
+    """One view of one split.
+
+    Attributes:
+      features: [N, D] float32.
+      labels: int [N]; -1 = unknown.
+      present: bool [N]: which rows have the view.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    present: np.ndarray
 
 
 class Reading(NamedTuple):

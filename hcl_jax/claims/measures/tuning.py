@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from hcl_jax.claims.features import Split
-from hcl_jax.claims.measures.reading import Arms, one, split, top1
+from hcl_jax.claims.measures.reading import Arms, Split, one, split, top1
 from hcl_jax.errors import InputError
 
 
