@@ -73,7 +73,10 @@ def run(
                 where=f"{where}: runs.{program.arm}", say=say,
             )  # fmt: skip
             forget()
-    numbers = {s: _measured(claim, plan, folders, s, cache / "measured" / key, where, say) for s in range(claim.seeds)}
+    # Claims that differ in their statements alone share what was measured.
+    what = [why["config"], why["data"], why["code"], claim.measure, claim.arguments, claim.views, claim.seeds]
+    measured = cache / "measured" / sha(what)[:24]
+    numbers = {s: _measured(claim, plan, folders, s, measured, where, say) for s in range(claim.seeds)}
     statements = _judged(claim, numbers, where)
     result: dict[str, Any] = {
         "name": name,
