@@ -24,6 +24,7 @@ RECIPES = [
     "nmtune:linear", "nmtune:mlp", "nmtune:paper", "nmtune:code",
     "generated_views:digits", "generated_views:fashion_mnist", "simsiam:digits", "simsiam:fashion_mnist",
     "simsiam:imagenet", "quality:judge", "quality:moco", "quality:byol", "quality:simsiam", "quality:swav",
+    "quality:judge_digits", "quality:moco_digits",
     "supervised:digits", "supervised:fashion_mnist", "supervised:emoji", "supervised:BasicMotions",
 ]  # fmt: skip
 

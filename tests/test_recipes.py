@@ -50,7 +50,7 @@ SHRINK = {
     "dpo:preferences": ["init_from.path="],
     **{
         f"quality:{name}": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="]
-        for name in ("moco", "byol", "simsiam", "swav")
+        for name in ("moco", "byol", "simsiam", "swav", "moco_digits")
     },
     **{name: ["towers.image.encoder.widths=(8,)"] for name in RECIPES if name.startswith(SMALL)},
 }
