@@ -47,6 +47,8 @@ def folders(pairs: list[str]) -> dict[str, str]:
         path = pathlib.Path(folder).expanduser()
         if not path.exists():
             raise InputError(f"--dir {name}", f"no folder {folder}", "the folder that holds the data set")
+        if name in found:
+            raise InputError("--dir", f"{name} twice", "each data set once")
         found[name] = str(path)
     return found
 

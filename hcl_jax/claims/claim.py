@@ -29,12 +29,16 @@ A claim that shares its runs with another says `like = "other"`: every table tha
 
 import hashlib
 import inspect
+import math
 import pathlib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from hcl_jax.config import defaults
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.views import VIEWS, check_ops
 
 
 class Statement(NamedTuple):
@@ -86,6 +90,9 @@ class Claim(NamedTuple):
     sha256: str
 
 
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+# Fields of a config that a claim sets itself: its seeds, devices for whole runs, no evaluation.
+OWN_FIELDS = ("train.seeds", "mesh.", "evaluate.", "log.")
 # field -> (type, default); ... = must be there
 FIELDS: dict[str, tuple[Any, Any]] = {
     "title": (str, ...),
@@ -108,6 +115,18 @@ ARM: dict[str, tuple[Any, Any]] = {
     "untrained": (bool, False),
     "views": (list, []),
 }
+VIEW: dict[str, tuple[Any, Any]] = {
+    "kind": (str, ...),
+    "field": (str, ...),
+    "tower": (str, ...),
+    "ops": (list, ...),
+    "output": (str, "h"),
+    "draws": (str, ""),
+    "missing": ((int, float), 0.0),
+    "splits": (list, ["train", "test"]),
+    "data": (dict, {}),
+    "label": (str, ""),
+}
 STATEMENT: dict[str, tuple[Any, Any]] = {
     "says": (str, ...),
     "quantity": (str, ...),
@@ -127,14 +146,17 @@ def files(folder: pathlib.Path | None = None) -> dict[str, pathlib.Path]:
     """Claim files by name: those of a folder, or the packaged ones."""
     if folder is not None and not folder.is_dir():
         raise InputError("--claims", f"no folder {folder}", "a folder with claim files (.toml)")
-    found = [p for f in ([folder] if folder else folders()) for p in sorted(f.glob("*.toml"))]
+    found = [p for f in ([folder] if folder else folders()) for p in sorted(f.glob("*.toml")) if p.is_file()]
+    for path in found:
+        if not NAME.fullmatch(path.stem) or path.stem.endswith(".small"):
+            raise InputError(str(path), "such a name", "letters, digits, _, - and . (not .small at the end)")
     return {p.stem: p for p in found}
 
 
 def chosen(names: list[str], known: Mapping[str, pathlib.Path]) -> list[str]:
     """The claims that names mean: a claim, or all that begin with it (`labels` = labels-digits, ...)."""
     out: list[str] = []
-    for name in names:
+    for name in filter(None, names):
         some = [k for k in known if k == name or k.startswith(f"{name}-")]
         if not some:
             raise InputError("claim", repr(name), nearest(name, known, most=20))
@@ -154,6 +176,8 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
     path = known[name]
     raw = _merged(path, known)
     over = raw.pop("small", {})
+    if small and not over:
+        raise InputError(f"{path}: small", "nothing", "a table small, or no --small")
     raw = _over(raw, over) if small else raw
     fields = _checked(raw, FIELDS, str(path))
     arms = {k: _arm(v, fields["views"], f"{path}: runs.{k}") for k, v in fields["runs"].items()}
@@ -162,10 +186,17 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
     if fields["measure"] not in MEASURES:
         raise InputError(f"{path}: measure", repr(fields["measure"]), nearest(fields["measure"], MEASURES))
     _check_arguments(fields["arguments"], MEASURES[fields["measure"]], f"{path}: arguments")
+    for text in ("title", "finding", "source"):
+        if not fields[text].strip():
+            raise InputError(f"{path}: {text}", "nothing", "a few words")
+    if not 0 < fields["minutes"] < math.inf:
+        raise InputError(f"{path}: minutes", fields["minutes"], "a number above 0")
     if fields["seeds"] < 2:
         raise InputError(f"{path}: seeds", fields["seeds"], "two or more: intervals are over seeds")
     if not fields["statements"]:
         raise InputError(f"{path}: statements", "nothing", "one or more, each with above or below")
+    for view, spec in fields["views"].items():
+        _check_view(spec, f"{path}: views.{view}")
     statements = tuple(_statement(s, f"{path}: statements[{i}]", TESTS) for i, s in enumerate(fields["statements"]))
     text = repr(_plain({k: fields[k] for k in sorted(fields)}))
     return Claim(
@@ -199,8 +230,9 @@ def _merged(path: pathlib.Path, known: Mapping[str, pathlib.Path]) -> dict[str, 
     like = raw.pop("like", None)
     if like is None:
         return raw
-    if like not in known or like == path.stem:
-        raise InputError(f"{path}: like", repr(like), nearest(str(like), known))
+    others = [k for k in known if k != path.stem]
+    if not isinstance(like, str) or like not in others:
+        raise InputError(f"{path}: like", repr(like), f"another claim: {nearest(str(like), others)}")
     other = _toml(known[like])
     if "like" in other:
         raise InputError(f"{path}: like", f"{like!r}, which is like {other['like']!r}", "a claim with its own runs")
@@ -213,7 +245,7 @@ def _merged(path: pathlib.Path, known: Mapping[str, pathlib.Path]) -> dict[str, 
 def _toml(path: pathlib.Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise InputError(str(path), f"no TOML ({error})", "a claim file; hcl_jax/claims/claim.py shows one") from None
 
 
@@ -243,8 +275,13 @@ def _checked(raw: Any, known: Mapping[str, tuple[Any, Any]], where: str) -> dict
 
 def _arm(raw: Any, known: Mapping[str, Any], where: str) -> Arm:
     fields = _checked(raw, ARM, where)
+    if fields["seeds"] < 0:
+        raise InputError(f"{where}.seeds", fields["seeds"], "1 or more, or none for those of the claim")
+    for field in fields["set"]:
+        if field == "seed" or field.startswith(OWN_FIELDS):
+            raise InputError(f"{where}.set", repr(field), "other fields: the claim sets this one")
     for view in fields["views"]:
-        if view not in known:
+        if not isinstance(view, str) or view not in known:
             raise InputError(f"{where}.views", repr(view), nearest(str(view), known))
     views = tuple(fields["views"]) or tuple(known) or None
     vary = None
@@ -260,6 +297,23 @@ def _arm(raw: Any, known: Mapping[str, Any], where: str) -> Arm:
     )
 
 
+def _check_view(raw: Any, where: str) -> None:
+    """The fields of an evaluation view, and those that are a claim's own; whether a model has them is known later."""
+    fields = _checked(raw, VIEW, where)
+    if "/" in where.rpartition(": views.")[2]:
+        raise InputError(where, "a name with /", "letters, digits and _")
+    if not fields["splits"] or not all(s in ("train", "test") for s in fields["splits"]):
+        raise InputError(f"{where}: splits", repr(fields["splits"]), 'a list of "train" and "test"')
+    for op in fields["ops"]:
+        if not isinstance(op, dict) or not isinstance(op.get("op"), str):
+            raise InputError(f"{where}: ops", repr(op), '{ op = "name", argument = value }')
+    check_ops(fields["ops"], VIEWS, where)
+    known = defaults().data.to_dict()
+    for field in fields["data"]:
+        if field not in known:
+            raise InputError(f"{where}: data", repr(field), nearest(field, known))
+
+
 def _statement(raw: Any, where: str, tests: Mapping[str, Any]) -> Statement:
     fields = _checked(raw, STATEMENT, where)
     given = [d for d in ("above", "below") if fields[d] is not None]
@@ -268,6 +322,8 @@ def _statement(raw: Any, where: str, tests: Mapping[str, Any]) -> Statement:
     if fields["test"] not in tests:
         raise InputError(f"{where}: test", repr(fields["test"]), nearest(fields["test"], tests))
     (direction,) = given
+    if not abs(fields[direction]) < 1e300:
+        raise InputError(f"{where}: {direction}", str(fields[direction])[:20], "a finite number")
     return Statement(fields["says"], fields["quantity"], direction, float(fields[direction]), fields["test"])
 
 

@@ -1,8 +1,8 @@
 """What the encoders of a claim's runs make of its views: extracted once, a file for each seed."""
 
 import io
-import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,33 +10,20 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data
-from hcl_jax.claims import code
-from hcl_jax.claims.claim import Arm
+from hcl_jax.claims.cache import atomic
+from hcl_jax.claims.keys import Prints, sha, views_key
 from hcl_jax.claims.measures.reading import Split
-from hcl_jax.claims.programs import POINTER, Program, run_folder, sha, with_dir
+from hcl_jax.claims.programs import Program, run_folder
+from hcl_jax.claims.training import with_dir
 from hcl_jax.data.npz import read_npz
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
-from hcl_jax.run import Parts, Run, evaluated_params
+from hcl_jax.run import Run, evaluated_params
 from hcl_jax.state import TrainState
 
 # Beside the fields of an evaluation view: the splits that are read, config.data fields of another data set, another
 # label.
 OWN = ("splits", "data", "label")
-
-
-def features_folder(cache: pathlib.Path, program: Program, views: Mapping[str, Any], parts: Parts) -> pathlib.Path:
-    """Where the features of a program lie: by the run, the views and the code that reads them."""
-    used = [parts.views[op["op"]] for view in views.values() for op in view.get("ops", ())]
-    version = code.version([__name__, *sorted({code.module_of(u) for u in used})])
-    return cache / "features" / sha(program.key, views, version)[:24]
-
-
-def views_of(arm: Arm, views: Mapping[str, Any]) -> dict[str, Any]:
-    """The views whose features are read: those of the claim that the arm names, or those of its recipe's evaluation."""
-    if arm.views is not None:
-        return {name: dict(views[name]) for name in arm.views}
-    return dict(configs.load(arm.config).evaluate.views.to_dict())
 
 
 def extract(
@@ -46,33 +33,60 @@ def extract(
     untrained: bool,
     cache: pathlib.Path,
     data_dir: str | None,
-    dirs: Mapping[str, str],
-    parts: Parts,
+    prints: Prints,
     where: str,
     say: Callable[[str], None],
 ) -> pathlib.Path:
-    """Writes seed<K>.npz, and seed<K>_untrained.npz where asked for, of every seed that has none yet."""
-    folder = features_folder(cache, program, views, parts)
+    """Writes seed<K>.npz, and seed<K>_untrained.npz where asked for, of every seed that has none yet.
+
+    Returns:
+      Their folder: by the run, the views, the data that these read and the code.
+    """
+    folder = cache / "features" / sha(program.key, views_key(views, prints, where))[:24]
     wanted = [(s, state) for s in program.seeds for state in ("", "_untrained") if untrained or not state]
-    missing = [(s, state) for s, state in wanted if not (folder / f"seed{s}{state}.npz").is_file()]
+    missing = [(s, state) for s, state in wanted if not _whole(folder / f"seed{s}{state}.npz")]
     if not missing:
         return folder
     say(f"  features of {program.title}: {', '.join(views)}")
     config = with_dir(program.config, data_dir)
+    at = run_folder(cache, program)
     try:
-        run, sources, state = restored(run_folder(cache, program), config, parts=parts)
-        groups = _groups(run, sources, views, dirs, parts)
+        run, sources, state = restored(at, config, parts=prints.parts)
+        groups = _groups(run, sources, views, prints)
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+    except (ValueError, KeyError, OSError) as error:  # what Orbax says of damaged files
+        found = f"a damaged checkpoint ({type(error).__name__})"
+        raise InputError(str(at), found, "delete that folder: the same command trains it again") from None
     states = dict(run.states(state))
     for seed, kind in missing:
         one = states[seed] if not kind else run.one.init(seed)
-        _write(folder / f"seed{seed}{kind}.npz", _arrays(groups, one, seed))
+        try:
+            _write(folder / f"seed{seed}{kind}.npz", _arrays(groups, one, seed))
+        except InputError as error:
+            raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
     return folder
 
 
+def _whole(path: pathlib.Path) -> bool:
+    """Whether a file can be read; a damaged one, and what was made of it, is removed."""
+    if not path.is_file():
+        return False
+    try:
+        arrays = read_npz(str(path))
+    except InputError:
+        arrays = {}
+    if arrays and all(len(name.split("/")) == 3 for name in arrays):
+        return True
+    path.unlink()
+    for made in path.parent.glob(f"{path.stem}_*"):
+        if made.is_dir():
+            shutil.rmtree(made)
+    return False
+
+
 def _groups(
-    run: Run, sources: Mapping[str, data.Source], views: Mapping[str, Any], dirs: Mapping[str, str], parts: Parts
+    run: Run, sources: Mapping[str, data.Source], views: Mapping[str, Any], prints: Prints
 ) -> list[tuple[Evaluation, tuple[str, ...]]]:
     """Views that are read from the same data and splits, with what reads them."""
     by: dict[str, tuple[Any, tuple[str, ...], str, dict[str, Any]]] = {}
@@ -89,10 +103,8 @@ def _groups(
         single = run.single and run.single._replace(config=config)
         here = dict(sources)
         if other:
-            fields = {**configs.defaults().data.to_dict(), **other}
-            fields["dir"] = fields["dir"] or dirs.get(fields["name"], "")
-            spec = configs.ConfigDict(fields)
-            here = {s: data.open_source(spec, spec[f"{s}_split"], parts.sources) for s in ("train", "test")}
+            spec = prints.other(other)
+            here = {s: data.open_source(spec, spec[f"{s}_split"], prints.parts.sources) for s in ("train", "test")}
         evaluation = Evaluation(run._replace(config=config, single=single), here["train"], here["test"], say=_silent)
         out.append((evaluation, splits))
     return out
@@ -142,13 +154,15 @@ def as_data(folder: pathlib.Path, seed: int, view: str, where: str) -> pathlib.P
     Views with another width, or with a training split of another data set, are left out.
     """
     out = folder / f"seed{seed}_{view}"
-    if (out / "test.npz").is_file():
+    if _columns_whole(out / "train.npz") and _columns_whole(out / "test.npz"):
         return out
     made = read(folder, seed)
     if view not in made or "train" not in made[view]:
         raise InputError(where, f"no training features of the view {view!r}", f"views {', '.join(made)}")
     train = made[view]["train"]
-    domains = [n for n in (view, *sorted(set(made) - {view})) if n == view or set(made[n]) == {"test"}]
+    width = train.features.shape[1]
+    beside = [n for n in sorted(set(made) - {view}) if set(made[n]) == {"test"}]
+    domains = [view, *(n for n in beside if made[n]["test"].features.shape[1] == width)]
     tests = [made[n]["test"] for n in domains]
     columns = [_columns(train, 0)], [_columns(t, i) for i, t in enumerate(tests)]
     for split, some in zip(("train", "test"), columns, strict=True):
@@ -168,18 +182,21 @@ def _columns(split: Split, domain: int) -> dict[str, np.ndarray]:
 
 def pointer_dir(program: Program, folders: Mapping[str, pathlib.Path], where: str) -> str | None:
     """The folder that a program's data.dir points at, made of the features of the run that it names."""
-    target = POINTER.match(program.config.data.dir or "")
-    if target is None or target[1] != "features":
+    if program.points_at is None:
         return None
-    source = next(n for n in program.needs if n.arm == target[2])
-    return str(as_data(folders[source.key], program.seeds[0], target[4] or "image", where))
+    arm, view = program.points_at
+    source = next(n for n in program.needs if n.arm == arm)
+    return str(as_data(folders[source.key], program.seeds[0], view, where))
+
+
+def _columns_whole(path: pathlib.Path) -> bool:
+    try:
+        return path.is_file() and set(read_npz(str(path))) == {"features", "label", "domain"}
+    except InputError:
+        return False
 
 
 def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    atomic(path, buffer.getvalue())

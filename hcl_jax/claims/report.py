@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from hcl_jax.claims import study
-from hcl_jax.claims.programs import atomic
+from hcl_jax.claims.cache import atomic
 from hcl_jax.claims.verdict import LEVEL
 from hcl_jax.errors import InputError
 from hcl_jax.run import Parts
@@ -77,6 +77,8 @@ def _table(results: Mapping[str, Any]) -> str:
 
 def _found(s: Mapping[str, Any]) -> str:
     if s["test"] == "sign":
+        if not s["n"]:
+            return "every seed on the threshold"
         p = "" if s["p"] is None else f", p {s['p']:.3f}"
         return f"{round(s['value'] * s['n']) if s['n'] else 0} of {s['n']}{p}"
     if s["test"] == "each":
@@ -111,7 +113,8 @@ def _section(result: Mapping[str, Any], output: pathlib.Path) -> str:
     ]
     for s in result["statements"]:
         p = "" if s["p"] is None else f"{s['p']:.2g}"
-        text.append(f"| {s['says']} | {s['value']:.4g} | {s['low']:.4g} to {s['high']:.4g} | {p} | {s['verdict']} |")
+        value = "" if s["value"] is None else f"{s['value']:.4g}"
+        text.append(f"| {s['says']} | {value} | {s['low']:.4g} to {s['high']:.4g} | {p} | {s['verdict']} |")
     numbers = _numbers(result)
     text += ["", "| quantity | mean over seeds | half-width |", "|---|---|---|"]
     text += [f"| {k} | {mean:.4g} | {half:.2g} |" for k, (mean, half) in numbers.items()]

@@ -11,15 +11,17 @@ from typing import Any
 from hcl_jax import card
 from hcl_jax.claims import claim as claims
 from hcl_jax.claims import code, features
+from hcl_jax.claims.cache import alone, atomic, forget, read_json
 from hcl_jax.claims.claim import Claim
+from hcl_jax.claims.keys import FEATURES_CODE, Prints, sha, views_key
 from hcl_jax.claims.measures import MEASURES
 from hcl_jax.claims.measures.reading import Arms, Reading
-from hcl_jax.claims.programs import Program, atomic, forget, is_trained, minutes_of, programs, sha, train
+from hcl_jax.claims.programs import Program, programs, run_folder, views_of
+from hcl_jax.claims.rehearsal import check_program, check_quantities, rehearse
+from hcl_jax.claims.training import is_trained, minutes_of, train
 from hcl_jax.claims.verdict import judge
-from hcl_jax.errors import InputError, nearest
+from hcl_jax.errors import InputError
 from hcl_jax.run import Parts
-
-CURVE = {"x", "y"}
 
 
 def run(
@@ -49,35 +51,24 @@ def run(
     Raises:
       InputError: bad input, naming the claim's file and field.
     """
-    parts = parts or Parts()
     where = str(known[name])
+    prints = Prints(dirs, parts or Parts())
     claim = claims.read(name, known, small=small)
-    plan = programs(claim, where, dirs=dirs, cache=cache, parts=parts)
-    key, why = _key(claim, plan)
+    plan = programs(claim, where, prints=prints, cache=cache)
+    key, why = _key(claim, plan, prints, where)
     old = stored(cache, name, small)
     if old is not None and old["key"] != key:
         changed = [part for part in why if old["why"].get(part) != why[part]]
         say(f"{name}: other {', '.join(changed)} than when it was measured; what depends on that is made again")
-    began, progress = time.monotonic(), _Progress(claim, plan, cache, say)
-    folders: dict[str, pathlib.Path] = {}
-    used = _arms_used(claim, plan)
-    for program in plan:
-        progress.show(program)
-        data_dir = features.pointer_dir(program, folders, f"{where}: runs.{program.arm}")
-        train(program, cache, data_dir, parts, say)
-        if program.arm in used:
-            views = features.views_of(claim.arms[program.arm], claim.views)
-            untrained = claim.arms[program.arm].untrained
-            folders[program.key] = features.extract(
-                program, views, untrained=untrained, cache=cache, data_dir=data_dir, dirs=dirs, parts=parts,
-                where=f"{where}: runs.{program.arm}", say=say,
-            )  # fmt: skip
-            forget()
+    began = time.monotonic()
     # Claims that differ in their statements alone share what was measured.
     what = [why["config"], why["data"], why["code"], claim.measure, claim.arguments, claim.views, claim.seeds]
     measured = cache / "measured" / sha(what)[:24]
-    numbers = {s: _measured(claim, plan, folders, s, measured, where, say) for s in range(claim.seeds)}
-    statements = _judged(claim, numbers, where)
+    numbers = {s: read_json(measured / f"seed{s}.json") for s in range(claim.seeds)}
+    if not all(numbers.values()):
+        folders = _made(claim, plan, prints, where, cache=cache, say=say)
+        numbers = {s: n or _measured(claim, plan, folders, s, measured, where, say) for s, n in numbers.items()}
+    statements = _judged(claim, {s: n for s, n in numbers.items() if n}, where)
     result: dict[str, Any] = {
         "name": name,
         "small": small,
@@ -117,8 +108,9 @@ def state_of(
     result = stored(cache, name, small)
     if result is None:
         raise InputError(name, "no result", f"python -m hcl_jax.claims run {name} first")
-    claim = claims.read(name, known, small=small)
-    key, why = _key(claim, programs(claim, str(known[name]), dirs=dirs, cache=cache, parts=parts))
+    claim, where = claims.read(name, known, small=small), str(known[name])
+    prints = Prints(dirs, parts or Parts())
+    key, why = _key(claim, programs(claim, where, prints=prints, cache=cache), prints, where)
     if key != result["key"]:
         changed = [part for part in why if result["why"].get(part) != why[part]]
         found = f"a result of another {', '.join(changed)}"
@@ -128,14 +120,15 @@ def state_of(
 
 def stored(cache: pathlib.Path, name: str, small: bool = False) -> dict[str, Any] | None:
     """The result that lies in the cache, whatever has changed since."""
-    path = _result_path(cache, name, small)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(_result_path(cache, name, small), "key", "why", "statements", "numbers")
 
 
 def line(statement: Mapping[str, Any]) -> str:
     """`+0.031 ± 0.012, above 0`: the number, half its interval, what was asked."""
     asked = f"{statement['direction']} {statement['threshold']:g}"
     if statement["test"] == "sign":
+        if not statement["n"]:
+            return f"every seed on the threshold, {asked}"
         return f"{statement['value']:.2f} of {statement['n']} seeds {asked}, p {statement['p']:.3f}"
     if statement["test"] == "each":
         return f"{statement['low']:.4g} to {statement['high']:.4g}, each {asked}"
@@ -146,12 +139,51 @@ def _result_path(cache: pathlib.Path, name: str, small: bool) -> pathlib.Path:
     return cache / "results" / f"{name}{'.small' if small else ''}.json"
 
 
-def _key(claim: Claim, plan: list[Program]) -> tuple[str, dict[str, str]]:
+def _key(claim: Claim, plan: list[Program], prints: Prints, where: str) -> tuple[str, dict[str, str]]:
     """What a result stands on. Statements are judged anew each time, but a changed file is another claim."""
     why = {part: sha([p.why[part] for p in plan]) for part in ("config", "data", "code")}
-    why["code"] = sha(why["code"], code.version([code.module_of(MEASURES[claim.measure]), features.__name__]))
+    read = {name: views_key(views_of(arm, claim.views), prints, where) for name, arm in claim.arms.items()}
+    why["data"] = sha(why["data"], read)
+    why["code"] = sha(why["code"], code.version([code.module_of(MEASURES[claim.measure]), FEATURES_CODE]))
     why["claim file"] = claim.sha256
     return sha(why)[:24], why
+
+
+def _made(
+    claim: Claim, plan: list[Program], prints: Prints, where: str, *, cache: pathlib.Path, say: Callable[[str], None]
+) -> dict[str, pathlib.Path]:
+    """Trains and extracts what is missing; {key of a program: folder of its features}."""
+    used = _arms_used(claim, plan)
+    views = {name: views_of(arm, claim.views) for name, arm in claim.arms.items()}
+    left = {(p.arm, str(p.value)): p for p in plan if not is_trained(cache, p)}
+    for program in left.values():
+        wanted = views[program.arm] if program.arm in used else {}
+        check_program(program, wanted, prints, f"{where}: runs.{program.arm}")
+    rehearse(claim, plan, where)
+    progress = _Progress(claim, plan, cache, say)
+    folders: dict[str, pathlib.Path] = {}
+    for program in plan:
+        at = f"{where}: runs.{program.arm}"
+        with alone(run_folder(cache, program)):
+            progress.show(program)
+            data_dir = features.pointer_dir(program, folders, at)
+            try:
+                train(program, cache, data_dir, prints.parts, say)
+            except InputError as error:
+                raise InputError(f"{at}: {error.where}", error.found, error.allowed) from None
+            if program.arm in used:
+                folders[program.key] = features.extract(
+                    program,
+                    views[program.arm],
+                    untrained=claim.arms[program.arm].untrained,
+                    cache=cache,
+                    data_dir=data_dir,
+                    prints=prints,
+                    where=at,
+                    say=say,
+                )
+                forget()
+    return folders
 
 
 def _arms_used(claim: Claim, plan: list[Program]) -> set[str]:
@@ -170,8 +202,7 @@ def _arms_used(claim: Claim, plan: list[Program]) -> set[str]:
                 collect(v)
 
     collect(claim.arguments)
-    pointed = {n.arm for p in plan if str(p.config.data.dir).startswith("features:") for n in p.needs}
-    return (set(claim.arms) & words) | pointed
+    return (set(claim.arms) & words) | {p.points_at[0] for p in plan if p.points_at}
 
 
 def _measured(
@@ -183,16 +214,14 @@ def _measured(
     where: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    path = folder / f"seed{seed}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
     say(f"  measure {claim.measure}: seed {seed}")
     try:
         found = MEASURES[claim.measure](_arms(claim, plan, folders, seed), seed, **claim.arguments)
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
-    atomic(path, json.dumps(found))
-    return json.loads(path.read_text(encoding="utf-8"))  # the same types as next time
+    text = json.dumps(found)
+    atomic(folder / f"seed{seed}.json", text)
+    return json.loads(text)  # the same types as next time
 
 
 def _arms(claim: Claim, plan: list[Program], folders: Mapping[str, pathlib.Path], seed: int) -> Arms:
@@ -206,17 +235,14 @@ def _arms(claim: Claim, plan: list[Program], folders: Mapping[str, pathlib.Path]
 
 
 def _judged(claim: Claim, numbers: Mapping[int, Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
+    check_quantities(claim, numbers[0], where)
     out = []
     for i, statement in enumerate(claim.statements):
-        field = f"{where}: statements[{i}].quantity"
-        known = [k for k, v in numbers[0].items() if not (isinstance(v, dict) and set(v) == CURVE)]
-        if statement.quantity not in known:
-            raise InputError(field, repr(statement.quantity), nearest(statement.quantity, known, most=20))
         values = [float(n[statement.quantity]) for n in numbers.values()]
         try:
             verdict = judge(values, statement.direction, statement.threshold, statement.test)
         except InputError as error:
-            raise InputError(field, error.found, error.allowed) from None
+            raise InputError(f"{where}: statements[{i}].quantity", error.found, error.allowed) from None
         finite = {k: None if v != v else v for k, v in verdict._asdict().items()}  # JSON has no nan
         out.append({**statement._asdict(), **finite, "half_width": verdict.half_width, "values": values})
     return out

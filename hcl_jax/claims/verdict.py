@@ -10,6 +10,7 @@ from scipy import stats
 from hcl_jax.errors import InputError
 
 LEVEL = 0.95
+ROUNDING = 1e-12  # nearer to the threshold than this, relative to the numbers, is on it
 
 
 class Verdict(NamedTuple):
@@ -63,10 +64,12 @@ def judge(values: Sequence[float], direction: str, threshold: float, test: str =
 
 def _mean(x: np.ndarray, direction: str, threshold: float) -> Verdict:
     """Student's t interval of the mean."""
-    if np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())):
+    if np.ptp(x) <= _tolerance(x, threshold):
         # No spread, no interval: the same number came out for every seed.
         mean = float(x.mean())
-        return Verdict(_side(mean, mean, direction, threshold), mean, mean, mean, math.nan, len(x))
+        on = abs(mean - threshold) <= _tolerance(x, threshold)
+        side = "undecided" if on else _side(mean, mean, direction, threshold)
+        return Verdict(side, mean, mean, mean, math.nan, len(x))
     found = stats.ttest_1samp(x, threshold)
     interval = found.confidence_interval(LEVEL)
     low, high = float(interval.low), float(interval.high)
@@ -75,7 +78,7 @@ def _mean(x: np.ndarray, direction: str, threshold: float) -> Verdict:
 
 def _sign(x: np.ndarray, direction: str, threshold: float) -> Verdict:
     """The share of seeds on the stated side, with the exact (Clopper-Pearson) interval, against one half."""
-    apart = x[x != threshold]
+    apart = x[np.abs(x - threshold) > _tolerance(x, threshold)]
     if not len(apart):
         return Verdict("undecided", math.nan, 0.0, 1.0, math.nan, 0)
     right = int(np.sum(apart > threshold if direction == "above" else apart < threshold))
@@ -91,6 +94,10 @@ def _each(x: np.ndarray, direction: str, threshold: float) -> Verdict:
     good = x >= threshold if direction == "above" else x <= threshold
     low, high = float(x.min()), float(x.max())
     return Verdict("holds" if good.all() else "fails", float(x.mean()), low, high, math.nan, len(x))
+
+
+def _tolerance(x: np.ndarray, threshold: float) -> float:
+    return ROUNDING * max(1.0, abs(threshold), float(np.abs(x).max()))
 
 
 def _side(low: float, high: float, direction: str, threshold: float) -> str:

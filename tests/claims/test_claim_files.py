@@ -20,12 +20,16 @@ measure = "linear_signal"
 run = "a"
 view = "image"
 [runs.a]
+untrained = true
 config = "simclr:digits"
 [[statements]]
 says = "x"
 quantity = "product_gap_trained"
 below = 0.1
 """
+
+
+VIEW = '[views.b]\nkind = "image"\nfield = "image"\ntower = "image"\nops = []\n'
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -76,6 +80,20 @@ def test_small_is_laid_over(tmp_path):
         ('config = "simclr:digits"', 'config = "simclr:digits"\nvary = { "data.flipped" = [] }', ("vary", "list")),
         ('view = "image"', "", ("arguments", "no view")),
         ('view = "image"', 'view = "image"\nvews = 1', ("arguments", "'vews'", "view")),
+        ("below = 0.1", "below = nan", ("statements[0]: below", "nan", "finite")),
+        ("below = 0.1", "above = -inf", ("statements[0]: above", "-inf")),
+        ("minutes = 1", "minutes = nan", ("minutes", "nan")),
+        ('title = "t"', 'title = " "', ("title", "nothing")),
+        ('config = "simclr:digits"', 'config = "simclr:digits"\nseeds = -1', ("runs.a.seeds", "-1")),
+        ('config = "simclr:digits"', 'config = "simclr:digits"\nset = { seed = 7 }', ("runs.a.set", "'seed'")),
+        ('config = "simclr:digits"', 'config = "simclr:digits"\nviews = [["b"]]', ("runs.a.views", "['b']")),
+        ("[[statements]]", '[views.b]\nkind = "image"\n[[statements]]', ("views.b", "no field")),
+        ("[[statements]]", VIEW + "foo = 1\n[[statements]]", ("views.b", "'foo'")),
+        ("[[statements]]", VIEW + 'splits = ["val"]\n[[statements]]', ("views.b: splits", "val")),
+        ("[[statements]]", VIEW.replace("[]", '[{ op = "noize" }]') + "[[statements]]", ("views.b", "noize", "noise")),
+        ("[[statements]]", VIEW.replace("[]", '["noise"]') + "[[statements]]", ("views.b: ops", "'noise'")),
+        ("[[statements]]", VIEW + "data = { nam = 1 }\n[[statements]]", ("views.b: data", "nam")),
+        ('title = "t"', 'title = "t"\nlike = ["mine"]', ("like", "['mine']")),
         ("title =", "title ==", ("no TOML",)),
         ('title = "t"', 'title = "t"\nlike = "other"', ("like", "'other'")),
     ],
@@ -102,6 +120,18 @@ def test_refused(tmp_path, capsys, old, new, words):
         ),
         ('config = "simclr:digits"', 'config = "simclr:digits"\nset = { "init_from.path" = "run:b" }', ("'run:b'",)),
         ('config = "simclr:digits"', 'config = "second_stage:linear"', ("config.data.dir", "--dir")),
+        # Known before the first training, by shapes and by the measure on made-up features.
+        ("product_gap_trained", "gap", ("statements[0].quantity", "'gap'", "product_gap_trained")),
+        ('run = "a"', 'run = "b"', ("arguments", "arm 'b'", "a")),
+        ('view = "image"', 'view = "imag"', ("arguments", "'imag'", "image")),
+        ("[[statements]]", VIEW + 'output = "y"\n[[statements]]', ("runs.a", "y")),
+        (
+            "[[statements]]",
+            VIEW.replace('tower = "image"', 'tower = "tower"') + "[[statements]]",
+            ("runs.a", "'tower'"),
+        ),
+        ("[[statements]]", VIEW + 'label = "class"\n[[statements]]', ("runs.a", "'class'")),
+        ('config = "simclr:digits"', 'config = "simclr:digits"\nset = { "data.sample" = 5000 }', ("5000", "1437")),
     ],
 )
 def test_a_run_is_refused_before_anything_is_written(tmp_path, capsys, old, new, words):
@@ -119,6 +149,11 @@ def test_command(tmp_path, capsys):
     assert main(["run", "linear", "--dir", "emoji"]) == 2
     assert main(["run", "linear", "--dir", f"emoji={tmp_path / 'no'}"]) == 2
     assert main(["list", "--claims", str(tmp_path / "no")]) == 2
+    assert main(["run", "linear", "--dir", "npz=/tmp", "--dir", "npz=/tmp"]) == 2
+    assert main(["run", "views", "--small"]) == 2
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a b.toml").write_text(GOOD)
+    assert main(["list", "--claims", str(tmp_path / "odd")]) == 2
     assert main(["report", "--cache", str(tmp_path / "no"), "--output", str(tmp_path / "docs")]) == 2
     assert not (tmp_path / "docs").exists()
     capsys.readouterr()

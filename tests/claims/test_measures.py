@@ -49,6 +49,17 @@ def test_fewer_labels():
     assert found["needed_untrained"] == 120 and max(found["untrained"]["y"]) < 0.9
 
 
+def test_rows_without_a_label_count_nowhere():
+    rows = made(120, 0.1)
+    labels = np.where(np.arange(120) % 3 == 0, -1, rows.labels)
+    test = made(80, 0.1, 1)
+    views = {"image": {"train": rows._replace(labels=labels),
+                       "test": test._replace(labels=np.where(np.arange(80) < 40, -1, test.labels))}}  # fmt: skip
+    arms = {"ssl": [Reading(None, views, views)], "scratch": [Reading(n, logits(0.5)) for n in (4, 120)]}
+    found = MEASURES["fewer_labels"](arms, 0, ssl="ssl", scratch="scratch", view="image", head="head")
+    assert found["full"] == 1.0
+
+
 def test_the_probe_sees_the_rows_that_a_run_from_scratch_is_trained_on():
     few = sampled_rows(120, 8, seed=3)
     wrong = made(120, 0.1)
@@ -140,6 +151,9 @@ def test_fusion():
     assert found["drop_zeros_0.5"] > found["drop_mean_0.5"]
     assert found["drop_excess_0.5"] == pytest.approx(found["drop_mean_0.5"] - found["drop_zeros_0.5"] / 2)
     assert "drop_mean_0.0" not in found
+    # Where the best view is missing it says nothing; where it is there, it is one view against all or fewer.
+    assert found["over_single_0.5"] > found["over_single_there_0.5"]
+    assert found["over_single_0.0"] == found["over_single_there_0.0"]
 
 
 def test_gaps():
@@ -166,6 +180,9 @@ def test_fuse():
         ("bound", {"run": "ssl", "view": "image", "subsets": 0}, ("subsets 0",)),
         ("fusion", {"runs": {"ssl": 1.0}, "views": ["image", "image"]}, ("1.0", "0 to below 1")),
         ("fusion", {"runs": {"ssl": 0.0}, "views": ["image"]}, ("two or more",)),
+        ("fusion", {"runs": {"ssl": 0.3, "b": 0.3}, "views": ["image", "image"]}, ("another share",)),
+        ("fusion", {"runs": {"ssl": 0.3}, "views": "ab"}, ("'ab'", "list")),
+        ("tuning", {"method": "ssl", "others": "l", "view": "a", "domain": "b"}, ("'l'", "list")),
     ],
 )
 def test_refused(measure, arguments, words):

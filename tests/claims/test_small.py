@@ -9,6 +9,8 @@ import pytest
 from hcl_jax.claims import claim as claims
 from hcl_jax.claims import features, programs
 from hcl_jax.claims.__main__ import main
+from hcl_jax.claims.keys import Prints
+from hcl_jax.run import Parts
 
 CHEAP = ["linear", "bound", "labels-digits", "quality-moco"]
 PACKAGED = claims.files()
@@ -35,9 +37,9 @@ def test_cheap_claims(tmp_path, capsys):
     assert "not run" not in capsys.readouterr().out
 
 
-def plan(name: str, tmp_path: pathlib.Path, **dirs: str) -> list[programs.Program]:
-    claim = claims.read(name, PACKAGED, small=True)
-    return programs.programs(claim, str(PACKAGED[name]), dirs=dirs, cache=tmp_path)
+def plan(name: str, tmp_path: pathlib.Path, small: bool = True) -> list[programs.Program]:
+    claim = claims.read(name, PACKAGED, small=small)
+    return programs.programs(claim, str(PACKAGED[name]), prints=Prints({}, Parts()), cache=tmp_path)
 
 
 def test_a_program_points_at_the_folder_of_another(tmp_path):
@@ -55,11 +57,12 @@ def test_a_program_points_at_the_folder_of_another(tmp_path):
 def test_features_of_a_seed_as_data(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}
-    for view, splits in {"image": ("train", "test"), "noisy": ("test",), "other": ("train", "test")}.items():
+    kinds = {"image": ("train", "test"), "noisy": ("test",), "other": ("train", "test"), "wide": ("test",)}
+    for view, splits in kinds.items():
         for split in splits:
             n = 6 if split == "train" else 4
             arrays |= {
-                f"{view}/{split}/features": rng.standard_normal((n, 3)).astype(np.float32),
+                f"{view}/{split}/features": rng.standard_normal((n, 5 if view == "wide" else 3)).astype(np.float32),
                 f"{view}/{split}/labels": np.arange(n),
                 f"{view}/{split}/present": np.arange(n) != 1,
             }
@@ -67,14 +70,14 @@ def test_features_of_a_seed_as_data(tmp_path):
     folder = features.as_data(tmp_path, 2, "image", "here")
     train, test = (dict(np.load(folder / f"{s}.npz")) for s in ("train", "test"))
     np.testing.assert_array_equal(train["label"], [0, 2, 3, 4, 5])  # the row without the view is left out
-    np.testing.assert_array_equal(test["domain"], [0, 0, 0, 1, 1, 1])  # another data set is no domain
+    np.testing.assert_array_equal(test["domain"], [0, 0, 0, 1, 1, 1])  # neither another data set nor another width
     np.testing.assert_array_equal(test["features"][3:], arrays["noisy/test/features"][[0, 2, 3]])
     with pytest.raises(ValueError, match="no training features of the view 'noisy'"):
         features.as_data(tmp_path, 2, "noisy", "here")
 
 
 def test_pointers(tmp_path):
-    noisy, *heads = plan("nmtune-labels", tmp_path)
+    noisy, *heads = plan("nmtune-labels", tmp_path, small=False)
     assert noisy.seeds == tuple(range(8)) and len(heads) == 24
     assert all(len(p.seeds) == 1 and p.needs == (noisy,) for p in heads)
     # Per-seed programs differ in what they are trained on, and so in their keys.
@@ -83,6 +86,6 @@ def test_pointers(tmp_path):
 
 def test_views_of_an_arm():
     claim = claims.read("labels-digits", PACKAGED)
-    assert set(features.views_of(claim.arms["scratch"], claim.views)) == {"head"}
+    assert set(programs.views_of(claim.arms["scratch"], claim.views)) == {"head"}
     linear = claims.read("linear", PACKAGED)
-    assert set(features.views_of(linear.arms["ssl"], linear.views)) == {"image"}
+    assert set(programs.views_of(linear.arms["ssl"], linear.views)) == {"image"}

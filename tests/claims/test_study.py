@@ -13,6 +13,10 @@ import pytest
 
 from hcl_jax.claims import claim as claims
 from hcl_jax.claims import report, study
+from hcl_jax.claims.cache import alone
+from hcl_jax.claims.keys import Prints
+from hcl_jax.claims.programs import programs, run_folder
+from hcl_jax.run import Parts
 
 CLAIM = """
 title = "Flipped labels"
@@ -136,6 +140,65 @@ def test_bad_features_and_quantities(world):
     (world / "claims" / "mine.toml").write_text(CLAIM.replace('control = "damaged"', 'controls = "damaged"'))
     with pytest.raises(ValueError, match="mine.toml: arguments.*control"):
         run(world)
+    assert not (world / "cache").exists()
+
+
+def test_damaged_files_are_made_again(world):
+    first, _ = run(world)
+    cache = world / "cache"
+    for path in (
+        *cache.glob("measured/*/seed0.json"),
+        *cache.glob("results/*.json"),
+        *cache.glob("features/*/seed1.npz"),
+    ):
+        path.write_bytes(path.read_bytes()[:40])
+    sorted(cache.glob("runs/*/done.json"))[0].write_text("{}")
+    again, said = run(world)
+    assert again["numbers"] == first["numbers"]
+    assert sum("features of" in line for line in said) == 2
+
+
+def test_a_tie_stops_no_report(world):
+    text = CLAIM.replace('quantity = "lost"', 'quantity = "over_control"\ntest = "sign"')
+    (world / "claims" / "mine.toml").write_text(text.replace('remedy = "clean"', 'remedy = "damaged"'))
+    result, said = run(world)
+    assert result["statements"][0]["n"] == 0 and "every seed on the threshold" in said[-1]
+    known = claims.files(world / "claims")
+    options = {"cache": world / "cache", "dirs": {"npz": str(world / "data")}}
+    report.write(["mine"], known, output=world / "docs", **options)
+    assert "every seed on the threshold" in (world / "docs" / "claims.md").read_text()
+
+
+def test_one_command_at_a_time(world):
+    known = claims.files(world / "claims")
+    claim = claims.read("mine", known)
+    plan = programs(claim, "", prints=Prints({"npz": str(world / "data")}, Parts()), cache=world / "cache")
+    with alone(run_folder(world / "cache", plan[0])):
+        with pytest.raises(ValueError, match="another command at work"):
+            run(world)
+    run(world)
+
+
+def test_features_of_another_view_are_other_data(world):
+    """A second stage on features: what the view is made of is in its key."""
+
+    def keys() -> list[str]:
+        known = claims.files(world / "claims")
+        claim = claims.read("mine", known)
+        prints = Prints({"npz": str(world / "data")}, Parts())
+        return [p.key for p in programs(claim, "", prints=prints, cache=world / "cache")]
+
+    stage = (
+        '\n[runs.{}]\nconfig = "second_stage:linear"\nper_seed = true\nset = {{ "data.dir" = "features:clean/{}" }}\n'
+    )
+    view = '\n[views.other]\nkind = "features"\nfield = "features"\nops = []\ntower = "head"\noutput = "h"\n'
+    text = CLAIM + view + stage.format("one", "features") + stage.format("two", "other")
+    (world / "claims" / "mine.toml").write_text(text)
+    first = keys()
+    assert len(set(first)) == len(first) == 6
+    (world / "claims" / "mine.toml").write_text(text.replace('output = "y"', 'output = "h"'))
+    second = keys()
+    assert first[:2] == second[:2] and not set(first[2:]) & set(second[2:])
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ def test_no_spread():
     found = judge([0.5, 0.5, 0.5], "above", 0.4)
     assert (found.verdict, found.low, found.high) == ("holds", 0.5, 0.5)
     assert judge([0.5, 0.5], "above", 0.5).verdict == "undecided"
+    # Rounding is no side.
+    assert judge([0.1 + 0.2, 0.3], "above", 0.3).verdict == "undecided"
+    assert judge([1e-14, 2e-14], "above", 0.0).verdict == "undecided"
+    assert judge([5e-17, 1.0, 1.0], "above", 0.0, "sign").n == 2
 
 
 def test_sign_is_exact():

@@ -22,8 +22,8 @@ def bound(
 
     Reference: Arora et al. 2019, arXiv 1902.09229, lemma 4.3 and theorem 4.1; Bao et al. 2022, arXiv 2110.02501.
     """
-    if subsets < 1 or rows < 4:
-        raise InputError("arguments", f"subsets {subsets}, rows {rows}", "1 or more, 4 or more")
+    if not (isinstance(subsets, int) and isinstance(rows, int)) or subsets < 1 or rows < 4:
+        raise InputError("arguments", f"subsets {subsets!r}, rows {rows!r}", "whole numbers from 1 and from 4")
     test = split(one(arms, run).views, view, "test")
     x = test.features / np.maximum(np.linalg.norm(test.features, axis=1, keepdims=True), 1e-12)
     rng = np.random.default_rng((seed, 7))

@@ -28,6 +28,8 @@ def fewer_labels(
     Reference: Saunshi 2022, "Towards understanding self-supervised representation learning"; Henaff et al. 2019, arXiv
     1905.09272, section 4.
     """
+    if not 0 < share <= 1:
+        raise InputError("arguments: share", share, "above 0, at most 1")
     trained = one(arms, ssl)
     if trained.untrained is None:
         raise InputError(f"runs.{ssl}", "no untrained features", "untrained = true")
@@ -61,8 +63,12 @@ def _curve(views: Mapping[str, Mapping[str, Split]], view: str, counts: Sequence
     out = {}
     for count in counts:
         rows = sampled_rows(len(x), count, seed)
+        rows = rows[train.labels[rows] >= 0]
+        if not len(rows):
+            raise InputError(f"data.sample {count}", "no row with a label", "labelled rows")
         if len(np.unique(train.labels[rows])) < 2:
-            out[count] = float(np.mean(test.labels == train.labels[rows[0]]))  # one class is all it can say
+            # One class is all it can say.
+            out[count] = float(np.mean(test.labels[test.labels >= 0] == train.labels[rows[0]]))
         else:
             out[count] = linear_probe(x[rows], train.labels[rows], z, test.labels, seed=seed).accuracy.value
     return out

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hcl_jax.claims.measures.reading import Arms, one
+from hcl_jax.claims.measures.reading import Arms, one, split
 from hcl_jax.errors import InputError
 from hcl_jax.evaluate.linear import held_out_fifth, linear_probe
 
@@ -23,26 +23,32 @@ def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]
       views: names, with output in one space.
 
     Returns:
-      for each share: fused_<share>, single_<share> (the view that is best on held-out training rows, on the test rows
-      that have it), over_single_<share>; drop_mean_<share>, drop_zeros_<share> (accuracy on whole rows less that with
-      gaps, of one model), drop_excess_<share> = drop_mean - drop_zeros / 2.
+      for each share: fused_<share>, and of the view that is best on held-out training rows single_<share> (over all
+      rows, zeros where it is missing) and single_there_<share> (over those that have it), with over_single_<share> and
+      over_single_there_<share>, by how much `fused` is above; drop_mean_<share>, drop_zeros_<share> (accuracy on whole
+      rows less that with gaps, of one model), drop_excess_<share> = drop_mean - drop_zeros / 2.
 
     Reference: Tian et al. 2020, "Contrastive multiview coding", arXiv 1906.05849, section 3 (views in one space).
     """
-    if len(views) < 2:
-        raise InputError("arguments: views", repr(views), "two or more")
+    if not isinstance(views, list) or len(views) < 2:
+        raise InputError("arguments: views", repr(views), "a list of two or more")
+    if not isinstance(runs, Mapping) or len(set(runs.values())) < len(runs):
+        raise InputError("arguments: runs", repr(runs), "{ arm = share, ... }, another share for each")
     found: dict[str, object] = {}
     for name, missing in runs.items():
-        if not 0 <= missing < 1:
+        if not isinstance(missing, int | float) or not 0 <= missing < 1:
             raise InputError(f"arguments: runs.{name}", missing, "0 to below 1, a share")
         read = one(arms, name).views
+        for v in views:
+            split(read, v, "train"), split(read, v, "test")
         train, test = ([read[v][s] for v in views] for s in ("train", "test"))
         whole = np.all([s.present for s in train], axis=0), np.all([s.present for s in test], axis=0)
         x, z = ([_unit(s.features[rows]) for s in splits] for splits, rows in ((train, whole[0]), (test, whole[1])))
         y, t = train[0].labels[whole[0]], test[0].labels[whole[1]]
         gaps = kept(len(t), len(views), missing, seed)
         best = max(range(len(views)), key=lambda i: _validated(x[i], y, seed))
-        single = linear_probe(x[best], y, z[best][gaps[:, best]], t[gaps[:, best]], seed=seed).accuracy.value
+        alone = linear_probe(x[best], y, z[best] * gaps[:, [best]], t, seed=seed).correct
+        single = {"single": float(alone.mean()), "single_there": float(alone[gaps[:, best]].mean())}
         drops = {}
         for how in ("mean", "zeros"):
             full = np.ones_like(gaps)
@@ -52,7 +58,8 @@ def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]
             drops[how] = with_all - with_gaps
             if how == "mean":
                 found[f"fused_{missing}"] = with_gaps
-        found |= {f"single_{missing}": single, f"over_single_{missing}": found[f"fused_{missing}"] - single}  # type: ignore[operator]
+                found |= {f"{k}_{missing}": v for k, v in single.items()}
+                found |= {f"over_{k}_{missing}": with_gaps - v for k, v in single.items()}
         if missing:
             found |= {f"drop_{how}_{missing}": drop for how, drop in drops.items()}
             found[f"drop_excess_{missing}"] = drops["mean"] - drops["zeros"] / 2
@@ -69,7 +76,7 @@ def kept(rows: int, views: int, missing: float, seed: int) -> np.ndarray:
 
 
 def fuse(outputs: Sequence[np.ndarray], there: np.ndarray, how: str) -> np.ndarray:
-    """ "mean": of the outputs that are there; "zeros": their concatenation, zeros for the others."""
+    """By "mean" of the outputs that are there, or by "zeros", their concatenation with zeros for the others."""
     gated = [out * there[:, [i]] for i, out in enumerate(outputs)]
     if how == "zeros":
         return np.concatenate(gated, axis=1)

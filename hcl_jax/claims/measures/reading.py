@@ -50,15 +50,15 @@ def one(arms: Arms, name: str) -> Reading:
 
 def every(arms: Arms, name: str) -> Sequence[Reading]:
     """The readings of an arm, one a value. Raises InputError for an unknown arm."""
-    if name not in arms:
-        raise InputError("arguments", f"the arm {name!r}", nearest(name, arms))
+    if not isinstance(name, str) or name not in arms:
+        raise InputError("arguments", f"the arm {name!r}", nearest(str(name), arms))
     return arms[name]
 
 
 def split(views: Mapping[str, Mapping[str, Split]], view: str, name: str) -> Split:
     """The rows of a split that have the view. Raises InputError for an unknown view or split."""
-    if view not in views or name not in views[view]:
-        raise InputError("arguments", f"the view {view!r} of {name}", nearest(view, views))
+    if not isinstance(view, str) or view not in views or name not in views[view]:
+        raise InputError("arguments", f"the view {view!r} of {name}", nearest(str(view), views))
     rows = views[view][name]
     there = rows.present
     return Split(rows.features[there], rows.labels[there], there[there])

@@ -20,6 +20,8 @@ def tuning(arms: Arms, seed: int, *, method: str, others: list[str], view: str, 
     Reference: Chen et al. 2024, arXiv 2309.17002, section 3.
     """
     del seed
+    if not isinstance(others, list) or not others:
+        raise InputError("arguments: others", repr(others), "a list of arms")
     found: dict[str, object] = {}
     scores = {}
     for name in (method, *others):
