@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--claims", type=pathlib.Path, metavar="DIR", help="a folder of claim files of your own")
     made.add_argument("--dir", action="append", default=[], metavar="NAME=DIR", help="data.dir of the data set NAME")
     made.add_argument("--small", action="store_true", help="the small form of each claim")
-    made.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs"), metavar="DIR",
+    made.add_argument("--output", type=pathlib.Path, metavar="DIR",
                       help="of report: where claims.md, claims.json and claims/*.png go (docs)")  # fmt: skip
     return made
 
@@ -73,8 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
             for name in claims.chosen(flags.names, known):
                 study.run(name, known, **options)
             return 0
+        if (flags.names or flags.small) and flags.output is None:
+            what = "claims by name" if flags.names else "--small"
+            raise InputError("claims report", f"{what} without --output", "--output: docs/ holds the sheet of all")
         names = claims.chosen(flags.names, known) if flags.names else list(known)
-        print(report.write(names, known, output=flags.output, **options))
+        options["output"] = flags.output or pathlib.Path("docs")
+        print(report.write(names, known, **options))
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)
         return 2
@@ -91,12 +95,16 @@ def _list(known: dict[str, pathlib.Path], flags: argparse.Namespace) -> int:
     names = claims.chosen(flags.names, known) if flags.names else list(known)
     width = max(map(len, names))
     for name in names:
+        if flags.small and not claims.has_small(name, known):
+            print(f"{name:<{width}}  no small form")
+            continue
         claim = claims.read(name, known, small=flags.small)
         result = stored(flags.cache, name, flags.small)
         state = "not run" if result is None else ", ".join(s["verdict"] for s in result["statements"])
         if result is not None and result["why"]["claim file"] != claim.sha256:
             state = "its file has changed since it ran"
         print(f"{name:<{width}}  {claim.minutes:4.0f} min  {claim.seeds} seeds  {state:<24}  {claim.title}")
+    print("(as they last ran; report checks whether data and code are still the same)")
     return 0
 
 

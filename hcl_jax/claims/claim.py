@@ -6,6 +6,8 @@
     minutes = 5                        on 2 cores, all seeds
     seeds = 8
     measure = "linear_signal"          a name of claims.measures.MEASURES
+    note = "..."                       what a reader of the verdict should know (optional)
+    axes = ["labels", "top-1"]         of the curves, for their plot (optional)
 
     [runs.ssl]                         an arm: a recipe with other fields
     config = "simclr:digits"
@@ -87,6 +89,8 @@ class Claim(NamedTuple):
     views: dict[str, Mapping[str, Any]]
     arguments: Mapping[str, Any]
     statements: tuple[Statement, ...]
+    note: str
+    axes: tuple[str, str]
     sha256: str
 
 
@@ -105,6 +109,8 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "views": (dict, {}),
     "arguments": (dict, {}),
     "statements": (list, ...),
+    "note": (str, ""),
+    "axes": (list, ["", ""]),
 }
 ARM: dict[str, tuple[Any, Any]] = {
     "config": (str, ...),
@@ -191,6 +197,8 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
             raise InputError(f"{path}: {text}", "nothing", "a few words")
     if not 0 < fields["minutes"] < math.inf:
         raise InputError(f"{path}: minutes", fields["minutes"], "a number above 0")
+    if len(fields["axes"]) != 2 or not all(isinstance(a, str) for a in fields["axes"]):
+        raise InputError(f"{path}: axes", repr(fields["axes"]), "what x and y of the curves are, two texts")
     if fields["seeds"] < 2:
         raise InputError(f"{path}: seeds", fields["seeds"], "two or more: intervals are over seeds")
     if not fields["statements"]:
@@ -211,8 +219,15 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
         views=fields["views"],
         arguments=fields["arguments"],
         statements=statements,
+        note=fields["note"],
+        axes=(fields["axes"][0], fields["axes"][1]),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def has_small(name: str, known: Mapping[str, pathlib.Path]) -> bool:
+    """Whether a claim has a small form."""
+    return bool(_merged(known[name], known).get("small"))
 
 
 def _check_arguments(given: Mapping[str, Any], measure: Callable[..., Any], where: str) -> None:
@@ -246,7 +261,7 @@ def _toml(path: pathlib.Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
-        raise InputError(str(path), f"no TOML ({error})", "a claim file; hcl_jax/claims/claim.py shows one") from None
+        raise InputError(str(path), f"no TOML ({error})", "a claim file; claims/README.md shows one") from None
 
 
 def _over(below: Any, above: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,11 @@ threshold, written before the run ([how to write one](../claims/README.md)). A v
 mean over paired seeds (each number is a difference, a ratio or a rank *within* one seed): *holds* when it lies on the
 stated side of the threshold, *fails* on the other, *undecided* when the threshold is inside. `sign` is an exact sign
 test over the seeds, `each` asks every seed. These are small runs on small data: they say what happens here, not what
-happens at the papers' scale.
+happens at the papers' scale; and of so many statements, each at 95 %, some are wrong by chance. In the plots a dot is
+a seed, the square their mean with its interval, the dashed line the threshold.
 
 """
+SMALL = "**The small form: it shows that the claims run, and proves nothing.**\n\n"
 
 
 def write(
@@ -51,15 +54,17 @@ def write(
         except InputError as error:
             missing[name] = error
     if not results:
-        raise InputError("claims report", "no claim with a result", str(next(iter(missing.values()))))
+        raise InputError(f"--cache {cache}", "no claim with a result", "python -m hcl_jax.claims run NAME first")
     for result in results.values():
         _plot(result, output / "claims" / f"{result['name']}.png")
-    text = HEAD + _table(results) + _total(results)
+    text = HEAD + (SMALL if small else "") + _table(results) + _total(results)
     if missing:
-        text += "\n## Without a result\n\n" + "\n".join(f"- `{n}`: {e.found}" for n, e in missing.items()) + "\n"
+        text += "\n## Without a result\n\n" + "\n".join(f"- `{n}`: {e}" for n, e in missing.items()) + "\n"
     text += "".join(_section(result, output) for result in results.values())
     atomic(output / "claims.md", text)
-    atomic(output / "claims.json", json.dumps({"claims": results}, indent=1) + "\n")
+    # Without the folders of this machine.
+    sheet = {name: {k: v for k, v in result.items() if k != "dirs"} for name, result in results.items()}
+    atomic(output / "claims.json", json.dumps({"claims": sheet}, indent=1) + "\n")
     judged = [s["verdict"] for r in results.values() for s in r["statements"]]
     counts = ", ".join(f"{judged.count(v)} {v}" for v in ("holds", "fails", "undecided") if v in judged)
     return f"{output / 'claims.md'}: {len(results)} claims, {counts}; {len(missing)} without a result"
@@ -69,7 +74,7 @@ def _table(results: Mapping[str, Any]) -> str:
     rows = ["| claim | statement | found | asked | verdict | seeds |", "|---|---|---|---|---|---|"]
     for name, result in results.items():
         for s in result["statements"]:
-            asked = f"{s['direction']} {s['threshold']:g}" + (f" ({s['test']})" if s["test"] != "mean" else "")
+            asked = study.asked_of(s) + (f" ({s['test']})" if s["test"] != "mean" else "")
             link = f"[{name}](#{_anchor(name)})"
             rows.append(f"| {link} | {s['says']} | {_found(s)} | {asked} | **{s['verdict']}** | {result['seeds']} |")
     return "\n".join(rows) + "\n"
@@ -90,8 +95,8 @@ def _total(results: Mapping[str, Any]) -> str:
     machines = {f"{r['machine']['cores']} {r['machine']['processor']} cores" for r in results.values()}
     versions = {f"jax {r['machine']['versions']['jax']}" for r in results.values()}
     return (
-        f"\n± is half of the interval. Machine: {', '.join(sorted(machines))}, {', '.join(sorted(versions))}; other "
-        "work ran beside, so minutes are upper bounds, and trainings that claims share count in each.\n"
+        f"\n± is half of the interval. Machine: {', '.join(sorted(machines))}, {', '.join(sorted(versions))}. "
+        "Minutes are wall time, and trainings that claims share count in each.\n"
     )
 
 
@@ -106,8 +111,10 @@ def _section(result: Mapping[str, Any], output: pathlib.Path) -> str:
         f"\n## {name}\n",
         f"{result['title']}. {result['finding']}\n",
         f"*Source*: {result['source']}\n",
-        f"`python -m hcl_jax.claims run {name}`: {result['programs']} programs of {result['seeds']} seeds, "
-        f"{minutes['training']:.0f} minutes of training (planned {minutes['planned']:.0f}).\n",
+        *([f"*Note*: {result['note']}\n"] if result["note"] else []),
+        f"`python -m hcl_jax.claims run {name}{' --small' if result['small'] else ''}`: {result['seeds']} paired "
+        f"seeds, {result['programs']} training programs, {minutes['training']:.0f} minutes (planned "
+        f"{minutes['planned']:.0f}).\n",
         "| statement | mean | interval | p | verdict |",
         "|---|---|---|---|---|",
     ]
@@ -150,9 +157,9 @@ def _plot(result: Mapping[str, Any], path: pathlib.Path) -> None:
     statements = result["statements"]
     curves = {k: v for k, v in next(iter(result["numbers"].values())).items() if isinstance(v, dict)}
     panels = len(statements) + len({_panel(k, result) for k in curves})
-    across = min(panels, 4)
+    across = min(panels, 3)
     down = -(-panels // across)
-    figure, axes = pyplot.subplots(down, across, figsize=(3.6 * across, 2.9 * down), squeeze=False)
+    figure, axes = pyplot.subplots(down, across, figsize=(4.0 * across, 3.2 * down), squeeze=False)
     cells = iter(axes.ravel())
     for s in statements:
         _statement(next(cells), s)
@@ -163,10 +170,13 @@ def _plot(result: Mapping[str, Any], path: pathlib.Path) -> None:
             drawn[panel] = next(cells)
         _curve(drawn[panel], key, [n[key] for n in result["numbers"].values()])
     for cell in drawn.values():
-        cell.legend(fontsize=6)
+        cell.legend(fontsize=7)
+        cell.set_xlabel(result["axes"][0], fontsize=8)
+        cell.set_ylabel(result["axes"][1], fontsize=8)
     for cell in cells:
         cell.axis("off")
-    figure.suptitle(f"{result['name']}: {result['title']}", fontsize=9)
+    form = " (small form: proves nothing)" if result["small"] else ""
+    figure.suptitle(f"{result['name']}: {result['title']}{form}", fontsize=10)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -189,13 +199,15 @@ def _statement(cell: Any, s: Mapping[str, Any]) -> None:
     cell.axhline(s["threshold"], linewidth=0.8, linestyle="--", color="tab:blue")
     cell.set_xlim(-0.5, 0.7)
     cell.set_xticks([])
-    cell.tick_params(labelsize=6)
-    cell.set_title(f"{s['quantity']}, {s['direction']} {s['threshold']:g}: {s['verdict']}", fontsize=6.5, color=colour)
+    cell.tick_params(labelsize=7)
+    title = textwrap.fill(f"{s['says']}: {s['verdict']}", 44)
+    cell.set_title(title, fontsize=8, color=colour)
+    cell.set_ylabel(s["quantity"], fontsize=8)
 
 
 def _curve(cell: Any, key: str, curves: list[Mapping[str, Any]]) -> None:
     x = [c["x"] for c in curves]
-    cell.tick_params(labelsize=6)
+    cell.tick_params(labelsize=7)
     if any(a != x[0] for a in x):  # points of each seed, not one function of x
         for c in curves:
             cell.plot(c["x"], c["y"], ".", markersize=2, alpha=0.4, color="tab:blue")

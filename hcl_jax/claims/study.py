@@ -40,7 +40,7 @@ def run(
       name: of the claim.
       known: claim files by name.
       cache: folder of all results; a killed run loses what it was doing and nothing before.
-      dirs: {data set: folder}.
+      dirs: {data set: folder}; the result keeps them for its report.
       small: the claim's small form.
       parts: tables of parts, where the claim's recipes need some of one's own.
       say: where a line of progress goes.
@@ -66,7 +66,7 @@ def run(
     measured = cache / "measured" / sha(what)[:24]
     numbers = {s: read_json(measured / f"seed{s}.json") for s in range(claim.seeds)}
     if not all(numbers.values()):
-        folders = _made(claim, plan, prints, where, cache=cache, say=say)
+        folders = _made(claim, plan, prints, where, cache=cache, small=small, say=say)
         numbers = {s: n or _measured(claim, plan, folders, s, measured, where, say) for s, n in numbers.items()}
     statements = _judged(claim, {s: n for s, n in numbers.items() if n}, where)
     result: dict[str, Any] = {
@@ -77,6 +77,9 @@ def run(
         "title": claim.title,
         "finding": claim.finding,
         "source": claim.source,
+        "note": claim.note,
+        "axes": claim.axes,
+        "dirs": dict(dirs),
         "measure": claim.measure,
         "seeds": claim.seeds,
         "programs": len(plan),
@@ -109,7 +112,7 @@ def state_of(
     if result is None:
         raise InputError(name, "no result", f"python -m hcl_jax.claims run {name} first")
     claim, where = claims.read(name, known, small=small), str(known[name])
-    prints = Prints(dirs, parts or Parts())
+    prints = Prints({**result.get("dirs", {}), **dirs}, parts or Parts())
     key, why = _key(claim, programs(claim, where, prints=prints, cache=cache), prints, where)
     if key != result["key"]:
         changed = [part for part in why if result["why"].get(part) != why[part]]
@@ -125,7 +128,7 @@ def stored(cache: pathlib.Path, name: str, small: bool = False) -> dict[str, Any
 
 def line(statement: Mapping[str, Any]) -> str:
     """`+0.031 ± 0.012, above 0`: the number, half its interval, what was asked."""
-    asked = f"{statement['direction']} {statement['threshold']:g}"
+    asked = asked_of(statement)
     if statement["test"] == "sign":
         if not statement["n"]:
             return f"every seed on the threshold, {asked}"
@@ -133,6 +136,13 @@ def line(statement: Mapping[str, Any]) -> str:
     if statement["test"] == "each":
         return f"{statement['low']:.4g} to {statement['high']:.4g}, each {asked}"
     return f"{statement['value']:+.4f} ± {statement['half_width']:.4f}, {asked}"
+
+
+def asked_of(statement: Mapping[str, Any]) -> str:
+    """`above 0`; of what each seed must do `at least 1`, where equality counts."""
+    each = {"above": "at least", "below": "at most"}
+    word = each[statement["direction"]] if statement["test"] == "each" else statement["direction"]
+    return f"{word} {statement['threshold']:g}"
 
 
 def _result_path(cache: pathlib.Path, name: str, small: bool) -> pathlib.Path:
@@ -150,7 +160,14 @@ def _key(claim: Claim, plan: list[Program], prints: Prints, where: str) -> tuple
 
 
 def _made(
-    claim: Claim, plan: list[Program], prints: Prints, where: str, *, cache: pathlib.Path, say: Callable[[str], None]
+    claim: Claim,
+    plan: list[Program],
+    prints: Prints,
+    where: str,
+    *,
+    cache: pathlib.Path,
+    small: bool,
+    say: Callable[[str], None],
 ) -> dict[str, pathlib.Path]:
     """Trains and extracts what is missing; {key of a program: folder of its features}."""
     used = _arms_used(claim, plan)
@@ -160,7 +177,7 @@ def _made(
         wanted = views[program.arm] if program.arm in used else {}
         check_program(program, wanted, prints, f"{where}: runs.{program.arm}")
     rehearse(claim, plan, where)
-    progress = _Progress(claim, plan, cache, say)
+    progress = _Progress(claim, plan, cache, small, say)
     folders: dict[str, pathlib.Path] = {}
     for program in plan:
         at = f"{where}: runs.{program.arm}"
@@ -251,8 +268,8 @@ def _judged(claim: Claim, numbers: Mapping[int, Mapping[str, Any]], where: str) 
 class _Progress:
     """A line before each program: how far, how long, how much longer by what the finished ones took."""
 
-    def __init__(self, claim: Claim, plan: list[Program], cache: pathlib.Path, say: Callable[[str], None]):
-        self.claim, self.plan, self.cache, self.say = claim, plan, cache, say
+    def __init__(self, claim: Claim, plan: list[Program], cache: pathlib.Path, small: bool, say: Callable[[str], None]):
+        self.claim, self.plan, self.cache, self.small, self.say = claim, plan, cache, small, say
 
     def show(self, program: Program) -> None:
         """Says where the claim stands before this program."""
@@ -262,10 +279,11 @@ class _Progress:
         left = [p for p in self.plan if not is_trained(self.cache, p)]
         minutes = sum(self._expected(p, done) for p in left)
         basis = f"by {len(done)} finished ones" if done else "as its file says"
+        left_text = f"about {minutes:.0f} min of training left, {basis}"
         number = self.plan.index(program) + 1
         self.say(
-            f"{self.claim.name}: program {number} of {len(self.plan)}, {len(done)} cached; about {minutes:.0f} min "
-            f"of training left, {basis}"
+            f"{self.claim.name}: program {number} of {len(self.plan)}, {len(done)} cached; "
+            f"{'no estimate yet' if self.small and not done else left_text}"
         )
 
     def _expected(self, program: Program, done: list[Program]) -> float:

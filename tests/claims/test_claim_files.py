@@ -151,6 +151,7 @@ def test_command(tmp_path, capsys):
     assert main(["list", "--claims", str(tmp_path / "no")]) == 2
     assert main(["run", "linear", "--dir", "npz=/tmp", "--dir", "npz=/tmp"]) == 2
     assert main(["run", "views", "--small"]) == 2
+    assert main(["report", "linear"]) == main(["report", "--small"]) == 2  # not over the sheet of all
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "a b.toml").write_text(GOOD)
     assert main(["list", "--claims", str(tmp_path / "odd")]) == 2

@@ -45,6 +45,7 @@ def test_fewer_labels():
     share = (0.9 - 0.5) / (0.95 - 0.5)
     assert found["needed_scratch"] == pytest.approx(40 * (120 / 40) ** share)
     assert found["ratio_scratch"] == pytest.approx(8 / found["needed_scratch"])
+    assert found["log_ratio_scratch"] == pytest.approx(np.log(8 / found["needed_scratch"]))
     # Never reached: counts with all labels.
     assert found["needed_untrained"] == 120 and max(found["untrained"]["y"]) < 0.9
 
@@ -140,6 +141,12 @@ def test_recovery():
     found = MEASURES["recovery"](arms, 0, **roles, view="image")
     assert found["lost"] > found["recovered"] > 0
     assert found["over_control"] == pytest.approx(found["recovered"])
+
+
+def test_difference():
+    arms = {"a": [reading(0.5)], "b": [reading(3.0)]}
+    found = MEASURES["difference"](arms, 0, first="a", second="b", view="image")
+    assert found["difference"] == pytest.approx(found["first"] - found["second"]) and found["difference"] > 0
 
 
 def test_fusion():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hcl_jax.claims.measures.bound import bound
+from hcl_jax.claims.measures.difference import difference
 from hcl_jax.claims.measures.fewer_labels import fewer_labels
 from hcl_jax.claims.measures.fusion import fusion
 from hcl_jax.claims.measures.linear_signal import linear_signal
@@ -16,6 +17,7 @@ from hcl_jax.claims.measures.recovery import recovery
 from hcl_jax.claims.measures.tuning import tuning
 
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
+    "difference": difference,
     "fewer_labels": fewer_labels,
     "linear_signal": linear_signal,
     "bound": bound,

@@ -1,5 +1,6 @@
 """How many labels a linear probe needs, beside training from scratch on the same rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,8 +23,8 @@ def fewer_labels(
     labels. An arm that never reaches it counts with all its labels, which makes the ratios larger, not smaller.
 
     Returns:
-      full, needed_ssl, needed_untrained, needed_scratch, ratio_scratch = needed_ssl / needed_scratch, ratio_untrained,
-      and the curves.
+      full, needed_ssl, needed_untrained, needed_scratch; log_ratio_scratch = log(needed_ssl / needed_scratch) and
+      log_ratio_untrained (a mean of ratios would lean to the large ones), ratio_scratch, ratio_untrained; the curves.
 
     Reference: Saunshi 2022, "Towards understanding self-supervised representation learning"; Henaff et al. 2019, arXiv
     1905.09272, section 4.
@@ -44,6 +45,7 @@ def fewer_labels(
     return {
         "full": full,
         **{f"needed_{name}": n for name, n in needed.items()},
+        **{f"log_ratio_{name}": math.log(needed["ssl"] / needed[name]) for name in ("scratch", "untrained")},
         **{f"ratio_{name}": needed["ssl"] / needed[name] for name in ("scratch", "untrained")},
         **{name: {"x": list(c), "y": list(c.values())} for name, c in curves.items()},
     }

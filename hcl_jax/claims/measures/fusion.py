@@ -24,9 +24,9 @@ def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]
 
     Returns:
       for each share: fused_<share>, and of the view that is best on held-out training rows single_<share> (over all
-      rows, zeros where it is missing) and single_there_<share> (over those that have it), with over_single_<share> and
-      over_single_there_<share>, by how much `fused` is above; drop_mean_<share>, drop_zeros_<share> (accuracy on whole
-      rows less that with gaps, of one model), drop_excess_<share> = drop_mean - drop_zeros / 2.
+      rows, zeros where it is missing) and single_there_<share> (over those that have it); over_single_<share> and
+      over_single_there_<share>, by how much `fused` is above on the same rows; drop_mean_<share>, drop_zeros_<share>
+      (accuracy on whole rows less that with gaps, of one model), drop_excess_<share> = drop_mean - drop_zeros / 2.
 
     Reference: Tian et al. 2020, "Contrastive multiview coding", arXiv 1906.05849, section 3 (views in one space).
     """
@@ -54,12 +54,13 @@ def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]
             full = np.ones_like(gaps)
             fit = fuse(x, np.ones((len(y), len(views)), bool), how)
             with_all = linear_probe(fit, y, fuse(z, full, how), t, seed=seed).accuracy.value
-            with_gaps = linear_probe(fit, y, fuse(z, gaps, how), t, seed=seed).accuracy.value
-            drops[how] = with_all - with_gaps
+            right = linear_probe(fit, y, fuse(z, gaps, how), t, seed=seed).correct
+            drops[how] = with_all - float(right.mean())
             if how == "mean":
-                found[f"fused_{missing}"] = with_gaps
+                fused = {"single": float(right.mean()), "single_there": float(right[gaps[:, best]].mean())}
+                found[f"fused_{missing}"] = fused["single"]
                 found |= {f"{k}_{missing}": v for k, v in single.items()}
-                found |= {f"over_{k}_{missing}": with_gaps - v for k, v in single.items()}
+                found |= {f"over_{k}_{missing}": fused[k] - v for k, v in single.items()}
         if missing:
             found |= {f"drop_{how}_{missing}": drop for how, drop in drops.items()}
             found[f"drop_excess_{missing}"] = drops["mean"] - drops["zeros"] / 2
