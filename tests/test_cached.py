@@ -280,6 +280,7 @@ def compiled(batch_size, cache, ways=1, **fields):
     return step.lower(state, put(batch_of(c))).compile()
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_sub_batch():
     """32 rows at a time, 16 times the rows: the cached outputs [1024, 8] of two views are all that grows."""
     few, many, plain_few, plain_many = (

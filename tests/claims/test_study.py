@@ -90,6 +90,7 @@ def trained(said: list[str]) -> int:
     return sum(line.startswith("  train ") for line in said)
 
 
+@pytest.mark.slow
 def test_cached_noticed_reported(world, capsys):
     first, said = run(world)
     assert trained(said) == 2 and any("2, 0 cached" in line for line in said)
@@ -144,6 +145,7 @@ def test_bad_features_and_quantities(world):
     assert not (world / "cache").exists()
 
 
+@pytest.mark.slow
 def test_damaged_files_are_made_again(world):
     first, _ = run(world)
     cache = world / "cache"
@@ -159,6 +161,7 @@ def test_damaged_files_are_made_again(world):
     assert sum("features of" in line for line in said) == 2
 
 
+@pytest.mark.slow
 def test_a_tie_stops_no_report(world):
     text = CLAIM.replace('quantity = "lost"', 'quantity = "over_control"\ntest = "sign"')
     (world / "claims" / "mine.toml").write_text(text.replace('remedy = "clean"', 'remedy = "damaged"'))
@@ -170,6 +173,7 @@ def test_a_tie_stops_no_report(world):
     assert "every seed on the threshold" in (world / "docs" / "claims.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_command_at_a_time(world):
     known = claims.files(world / "claims")
     claim = claims.read("mine", known)

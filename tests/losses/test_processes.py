@@ -119,6 +119,7 @@ def run(folder: pathlib.Path) -> list[dict]:
     return [json.loads(output.read_text()) for output in outputs]
 
 
+@pytest.mark.slow
 def test_equal_over_processes(tmp_path):
     half = N // PROCESSES
     assert [(IDS[i : i + half] >= 0).sum() for i in range(0, N, half)] == [5, 15]
