@@ -14,6 +14,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hcl_jax.losses import LOSSES
 from launch.local import environments, free_port
