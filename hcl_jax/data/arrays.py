@@ -258,6 +258,8 @@ def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
         return values.astype(np.float32), 0
     if values.dtype.kind not in "uib":
         raise InputError(where, f"dtype {values.dtype}", "whole numbers (classes) or others (values)")
+    if values.max(initial=0) > np.iinfo(np.int32).max:  # the cast below would wrap it into the classes
+        raise InputError(where, int(values.max()), "classes from 0, or -1 for unknown")
     return values.astype(np.int32), int(values.max(initial=0)) + 1
 
 
