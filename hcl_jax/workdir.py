@@ -93,6 +93,7 @@ def freeze(workdir: str | os.PathLike, config: Any) -> pathlib.Path:
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with open(part, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -14,11 +14,11 @@ import jax
 from hcl_jax.errors import InputError
 
 
-def atomic(path: pathlib.Path, content: str | bytes) -> None:
+def atomic(path: pathlib.Path, text: str) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 

@@ -133,6 +133,7 @@ VIEW: dict[str, tuple[Any, Any]] = {
     "data": (dict, {}),
     "label": (str, ""),
 }
+OWN_OF_VIEW = ("splits", "data", "label")  # what a view of a claim has beside the fields of an evaluation's
 STATEMENT: dict[str, tuple[Any, Any]] = {
     "says": (str, ...),
     "quantity": (str, ...),
@@ -327,6 +328,11 @@ def _check_view(raw: Any, where: str) -> None:
     for field in fields["data"]:
         if field not in known:
             raise InputError(f"{where}: data", repr(field), nearest(field, known))
+
+
+def evaluation_view(view: Mapping[str, Any]) -> dict[str, Any]:
+    """A view as `evaluate.views` takes it."""
+    return {k: v for k, v in view.items() if k not in OWN_OF_VIEW}
 
 
 def _statement(raw: Any, where: str, tests: Mapping[str, Any]) -> Statement:

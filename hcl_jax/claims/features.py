@@ -1,6 +1,5 @@
 """What the encoders of a claim's runs make of its views: extracted once, a file for each seed."""
 
-import io
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data
-from hcl_jax.claims.cache import atomic
+from hcl_jax.claims.claim import evaluation_view
 from hcl_jax.claims.keys import Prints, sha, views_key
 from hcl_jax.claims.measures.reading import Split
 from hcl_jax.claims.programs import Program, run_folder
@@ -20,10 +19,7 @@ from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
 from hcl_jax.run import Run, evaluated_params
 from hcl_jax.state import TrainState
-
-# Beside the fields of an evaluation view: the splits that are read, config.data fields of another data set, another
-# label.
-OWN = ("splits", "data", "label")
+from hcl_jax.workdir import write_arrays
 
 
 def extract(
@@ -62,7 +58,7 @@ def extract(
     for seed, kind in missing:
         one = states[seed] if not kind else run.one.init(seed)
         try:
-            _write(folder / f"seed{seed}{kind}.npz", _arrays(groups, one, seed))
+            write_arrays(folder / f"seed{seed}{kind}.npz", _arrays(groups, one, seed))
         except InputError as error:
             raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
     return folder
@@ -94,7 +90,7 @@ def _groups(
         other, splits = view.get("data", {}), tuple(view.get("splits", ("train", "test")))
         label = view.get("label", run.config.evaluate.labels)
         *_, some = by.setdefault(sha(other, splits, label), (other, splits, label, {}))
-        some[name] = {k: v for k, v in view.items() if k not in OWN}
+        some[name] = evaluation_view(view)
     out = []
     for other, splits, label, some in by.values():
         plain = run.config.to_dict()
@@ -166,7 +162,7 @@ def as_data(folder: pathlib.Path, seed: int, view: str, where: str) -> pathlib.P
     tests = [made[n]["test"] for n in domains]
     columns = [_columns(train, 0)], [_columns(t, i) for i, t in enumerate(tests)]
     for split, some in zip(("train", "test"), columns, strict=True):
-        _write(out / f"{split}.npz", {k: np.concatenate([c[k] for c in some]) for k in some[0]})
+        write_arrays(out / f"{split}.npz", {k: np.concatenate([c[k] for c in some]) for k in some[0]})
     return out
 
 
@@ -194,9 +190,3 @@ def _columns_whole(path: pathlib.Path) -> bool:
         return path.is_file() and set(read_npz(str(path))) == {"features", "label", "domain"}
     except InputError:
         return False
-
-
-def _write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    atomic(path, buffer.getvalue())

@@ -7,7 +7,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data, validate
-from hcl_jax.claims.claim import Claim
+from hcl_jax.claims.claim import Claim, evaluation_view
 from hcl_jax.claims.keys import Prints
 from hcl_jax.claims.measures import MEASURES
 from hcl_jax.claims.measures.reading import Reading, Split
@@ -18,7 +18,6 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import build
 
 CURVE = {"x", "y"}
-OWN = ("splits", "data", "label")  # of a claim's views, and not of an evaluation's
 ROWS, CLASSES, WIDTH = 96, 4, 16
 
 
@@ -29,8 +28,7 @@ def check_program(program: Program, views: Mapping[str, Any], prints: Prints, wh
       InputError: what the run or its evaluation would refuse, with `where` before it.
     """
     plain = program.config.to_dict()
-    here = {n: v for n, v in views.items() if not v.get("data")}
-    plain["evaluate"]["views"] = {n: {k: x for k, x in v.items() if k not in OWN} for n, v in here.items()}
+    plain["evaluate"]["views"] = {n: evaluation_view(v) for n, v in views.items() if not v.get("data")}
     parts = prints.parts
     tables = {"encoders": parts.encoders, "heads": parts.heads, "losses": parts.losses, "views": parts.views}
     try:
@@ -49,8 +47,6 @@ def check_program(program: Program, views: Mapping[str, Any], prints: Prints, wh
         evaluation_check(build(config, parts, train, meshes.make_mesh(config.mesh)), train, test)
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
-    except KeyError as error:  # an output that the tower does not make: only the model knows
-        raise InputError(f"{where}: views", f"no {error}", "outputs of the arm's towers: h or a head") from None
 
 
 def rehearse(claim: Claim, plan: list[Program], where: str) -> None:

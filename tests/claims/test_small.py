@@ -11,6 +11,7 @@ from hcl_jax.claims import features, programs
 from hcl_jax.claims.__main__ import main
 from hcl_jax.claims.keys import Prints
 from hcl_jax.run import Parts
+from hcl_jax.workdir import write_arrays
 
 CHEAP = ["linear", "bound", "labels-digits", "quality-moco"]
 PACKAGED = claims.files()
@@ -66,7 +67,7 @@ def test_features_of_a_seed_as_data(tmp_path):
                 f"{view}/{split}/labels": np.arange(n),
                 f"{view}/{split}/present": np.arange(n) != 1,
             }
-    features._write(tmp_path / "seed2.npz", arrays)
+    write_arrays(tmp_path / "seed2.npz", arrays)
     folder = features.as_data(tmp_path, 2, "image", "here")
     train, test = (dict(np.load(folder / f"{s}.npz")) for s in ("train", "test"))
     np.testing.assert_array_equal(train["label"], [0, 2, 3, 4, 5])  # the row without the view is left out
