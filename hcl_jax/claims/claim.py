@@ -177,6 +177,7 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
     Raises:
       InputError: naming file and field.
     """
+    # Late: they import jax, which waits for what the command line sets before (backend.prepare).
     from hcl_jax.claims.measures import MEASURES
     from hcl_jax.claims.verdict import TESTS
 
