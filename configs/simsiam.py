@@ -3,7 +3,7 @@
 Command:  python -m hcl_jax.main --config=simsiam:digits --workdir=runs/simsiam
 Arguments: digits, fashion_mnist, imagenet
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 8 GPUs.
-Expected: digits, seed 0: linear top-1 98.9 %, eval/image/spread 0.80 (0 would be collapse); imagenet as published: 68.1 %
+Expected: digits, seed 0: linear top-1 98.9 %, spread of h 0.80 (0 would be collapse); imagenet as published: 68.1 %
           linear top-1 after 100 epochs, 70.0 % after 200 (table 4).
 Source:   Chen and He 2021, "Exploring simple siamese representation learning", arXiv 2011.10566, section 3,
           and its code. Not here: a predictor whose learning rate stays as it is (an option of the code).
