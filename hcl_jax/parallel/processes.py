@@ -1,0 +1,121 @@
+"""Words between the processes of a run, through the coordinator's key-value store: no device and no collective takes
+part, and every wait ends. Alone, a process talks to itself."""
+
+import collections
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import distributed  # the store has no public name in jax 0.10
+
+from hcl_jax.errors import InputError
+
+_calls: collections.Counter[str] = collections.Counter()
+_alone: dict[str, str] = {}
+
+
+def publish(name: str, text: str) -> None:
+    """Sets a word that every process can read; a name is set once."""
+    client = distributed.global_state.client
+    if client is None:
+        _alone.setdefault(name, text)
+    else:
+        client.key_value_set(f"hcl_jax/{name}", text)
+
+
+def published(prefix: str) -> dict[str, str]:
+    """The words whose name begins with `prefix` and a slash, {rest of the name: text}."""
+    client = distributed.global_state.client
+    start = f"{prefix}/"
+    if client is None:
+        return {k.removeprefix(start): v for k, v in _alone.items() if k.startswith(start)}
+    found = client.key_value_dir_get(f"hcl_jax/{start}")
+    return {k.partition(f"hcl_jax/{start}")[2]: v for k, v in found}
+
+
+def from_first(name: str, make: Callable[[], Any], seconds: float) -> Any:
+    """What `make` gives in the first process, in all of them; an InputError there is one everywhere.
+
+    Args:
+      name: what it is about, for messages. All processes call in the same order.
+      make: gives something that JSON can hold; called in the first process only.
+      seconds: how long to wait for it.
+
+    Raises:
+      TimeoutError: the first process gave nothing in that time.
+    """
+    if jax.process_count() == 1:
+        return make()
+    key = _key(name)
+    if jax.process_index() == 0:
+        try:
+            said = {"value": make()}
+        except InputError as error:
+            publish(key, json.dumps({"error": [error.where, str(error.found), error.allowed]}))
+            raise
+        publish(key, json.dumps(said))
+    said = json.loads(_wait(key, seconds, f"process 0 about {name}"))
+    if "error" in said:
+        raise InputError(*said["error"])
+    return said["value"]
+
+
+def agree(name: str, value: dict[str, str], seconds: float) -> None:
+    """Refuses to go on unless all processes have the same value.
+
+    Args:
+      name: what it is about, for messages. All processes call in the same order.
+      value: {field: text}.
+      seconds: how long to wait for the others.
+
+    Raises:
+      InputError: naming the process and the field, with both texts.
+      TimeoutError: a process said nothing in that time.
+    """
+    if jax.process_count() == 1:
+        return
+    key = _key(name)
+    publish(f"{key}/{jax.process_index()}", json.dumps(value))
+    for i in range(jax.process_count()):
+        other = json.loads(_wait(f"{key}/{i}", seconds, f"process {i} about {name}"))
+        if i == 0:
+            first = other
+        for field in sorted(first.keys() | other.keys()):
+            if first.get(field) != other.get(field):
+                raise InputError(
+                    f"process {i}: {field}", other.get(field), f"{first.get(field)}, as process 0 has it"
+                )
+
+
+def together(name: str, work: Callable[[], Any], seconds: float) -> Any:
+    """Does the same work in every process; when it is refused in one, all of them raise that one's InputError.
+
+    Without this the others would wait for ever at their next collective for one that has left.
+    """
+    if jax.process_count() == 1:
+        return work()
+    key, mine, result = _key(name), "", None
+    try:
+        result = work()
+    except InputError as error:
+        mine = json.dumps([error.where, str(error.found), error.allowed])
+    publish(f"{key}/{jax.process_index()}", mine)
+    for i in range(jax.process_count()):
+        said = _wait(f"{key}/{i}", seconds, f"process {i} about {name}")
+        if said:
+            where, found, allowed = json.loads(said)
+            raise InputError(where, found, allowed)
+    return result
+
+
+def _key(name: str) -> str:
+    _calls[name] += 1
+    return f"{name}/{_calls[name]}"
+
+
+def _wait(key: str, seconds: float, what: str) -> str:
+    try:
+        return distributed.global_state.client.blocking_key_value_get(f"hcl_jax/{key}", int(seconds * 1000))
+    except jax.errors.JaxRuntimeError as error:
+        raise TimeoutError(f"waited {seconds:.0f} s for {what}; is that process stuck or gone? ({error})") from None
