@@ -18,7 +18,7 @@ from hcl_jax.errors import InputError, nearest
 # Fields that may differ when a run is started again with --config: they change speed, output or what is measured, never
 # what is trained. (The views of data.generated are compared by fingerprint, wherever they lie.)
 OPEN_FIELDS = (
-    *("mesh.", "log.", "checkpoint.", "evaluate."),
+    *("mesh.", "log.", "checkpoint.", "evaluate.", "limits."),
     *("data.dir", "data.in_memory", "data.prepare", "data.generated"),
     *("train.engine", "train.similarity_mib"),
 )
@@ -127,6 +127,11 @@ def defaults() -> ConfigDict:
             },
             "checkpoint": {"every": 1000, "keep": 2},
             "log": {"every": 20, "tensorboard": True, "wandb": False},
+            "limits": {  # in seconds
+                "watchdog": 300.0,  # without a step before a stuck process is ended; 0 = never
+                "heartbeat": 100,  # without a sign of life before a process counts as dead
+                "barrier": 600,  # that a process waits for the others before the first step and when a run goes on
+            },
         }
     )
 

@@ -23,7 +23,7 @@ def resume_config(workdir: str | os.PathLike) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(str(path), f"no text ({error})", "the config.json that a run wrote") from None
     config = configs.from_json(text, str(path))
-    plain = config.to_dict()
+    plain = {"limits": {}, **config.to_dict()}  # a section that is younger than some runs
     for section, fields in configs.defaults().to_dict().items():
         if section not in plain:
             raise InputError(str(path), f"no field {section!r}", "the config.json that a run wrote")

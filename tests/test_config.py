@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from hcl_jax import config as configs
-from hcl_jax import validate
+from hcl_jax import validate, workdir
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES
@@ -213,6 +213,10 @@ def test_what_the_next_refusals_change_is_valid(fields):
         (slot(reads=("a.z", "labels.label")), "image.memory.q.reads", "an output of a view"),
         (slot(reads=("a.z", "image.memory.q")), "image.memory.q.reads", "an output of a view"),
         (slot(reads=("a.z", "b.z"), size=768), "image.memory.q.size", "multiple of the 512 rows"),
+        ({"limits__watchdog": -1.0}, "config.limits.watchdog", ">= 0 seconds"),
+        ({"limits__heartbeat": 0}, "config.limits.heartbeat", ">= 1 seconds"),
+        ({"limits__heartbeat": 2.5}, "config.limits.heartbeat", "a whole number"),
+        ({"limits__barrier": 0}, "config.limits.barrier", ">= 1 seconds"),
         ({"typo": 1}, "config.typo", "nearest"),
         ({"data__batch_siz": 1}, "config.data.batch_siz", "batch_size"),
         ({"seed": "x"}, "config.seed", "number"),
@@ -224,6 +228,22 @@ def test_a_bad_config_is_one_line_that_names_the_field(fields, where, said):
         validate.check(changed(**fields), encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
     assert where in str(error.value) and said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_older_than_the_limits_has_their_defaults(tmp_path):
+    config = configs.complete(configs.load("simclr:digits"))
+    older = {k: v for k, v in json.loads(configs.to_json(config)).items() if k != "limits"}
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert workdir.resume_config(tmp_path).limits.heartbeat == configs.defaults().limits.heartbeat
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in older.items() if k != "data"}))
+    with pytest.raises(InputError, match="no field 'data'"):
+        workdir.resume_config(tmp_path)
+
+
+def test_limits_may_differ_when_a_run_goes_on():
+    longer = changed(limits__watchdog=0.0, limits__heartbeat=10, limits__barrier=60)
+    assert set(configs.differences(changed(), longer)) == {f"limits.{k}" for k in ("watchdog", "heartbeat", "barrier")}
+    assert all(field.startswith(configs.OPEN_FIELDS) for field in configs.differences(changed(), longer))
 
 
 def test_the_frozen_text_is_plain_json():
