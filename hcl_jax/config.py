@@ -125,8 +125,18 @@ def defaults() -> ConfigDict:
                 "baselines": True,  # the untrained encoder and the raw input beside the trained one
                 "nearest_neighbour": False,  # 1-NN Euclidean on the raw input, the usual baseline for series
             },
-            "checkpoint": {"every": 1000, "keep": 2},
-            "log": {"every": 20, "tensorboard": True, "wandb": False},
+            "checkpoint": {
+                "every": 1000,
+                "keep": 2,
+                "check_replicas": True,  # before a save: do the devices agree, bit by bit, on what they share?
+            },
+            "log": {
+                "every": 20,
+                "tensorboard": True,
+                "wandb": False,
+                "spike": 10.0,  # warn of a loss so many robust deviations above the lines before; 0 = off
+                "collapse": 0.05,  # warn of an output whose rows spread less over the sphere; 0 = off
+            },
             "limits": {  # in seconds
                 "watchdog": 300.0,  # without a step before a stuck process is ended; 0 = never
                 "heartbeat": 100,  # without a sign of life before a process counts as dead

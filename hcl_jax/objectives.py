@@ -232,14 +232,14 @@ def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.A
 
 
 def spreads(specs: Mapping[str, Any], *, batch: Mapping, outputs: Mapping) -> dict[str, jax.Array]:
-    """{"spread/a.z": ...} of every output [N, D] that an objective reads: 0 is collapse."""
+    """{"spread/a.z": ...} of every output [N, D], D > 1, that an objective reads: 0 is collapse."""
     found = {}
     for name in (n for spec in specs.values() for n in spec["inputs"]):
         reference = parse(name)
         if reference is None or reference.kind != "output" or f"spread/{name}" in found:
             continue
         z = outputs[reference.owner][reference.name]
-        if z.ndim == 2:
+        if z.ndim == 2 and z.shape[1] > 1:  # one number a row has a sign and no direction
             there = batch["present"].get(reference.owner, batch["index"] >= 0)
             found[f"spread/{name}"] = spread(z, jnp.where(there, 0, -1))
     return found

@@ -202,6 +202,8 @@ def _numbers(c: Mapping[str, Any]) -> None:
     for field in ("every", "keep"):
         _range(f"config.checkpoint.{field}", c["checkpoint"][field], c["checkpoint"][field] >= 1, ">= 1")
     _range("config.log.every", c["log"]["every"], c["log"]["every"] >= 1, ">= 1")
+    _range("config.log.spike", c["log"]["spike"], c["log"]["spike"] >= 0, ">= 0 deviations, 0 for no warning")
+    _range("config.log.collapse", c["log"]["collapse"], 0 <= c["log"]["collapse"] < 1, "0 <= x < 1, 0 for no warning")
     for field, least in (("watchdog", 0), ("heartbeat", 1), ("barrier", 1)):
         _range(f"config.limits.{field}", c["limits"][field], c["limits"][field] >= least, f">= {least} seconds")
     if c["log"]["wandb"] and importlib.util.find_spec("wandb") is None:
