@@ -67,7 +67,6 @@ def ended(body: str) -> tuple[int, str]:
     text = f"""
 import ctypes, math, threading, time
 from hcl_jax import watchdog
-watchdog.MARGIN = 0.5
 def waits_for_a_peer(): time.sleep(30)
 def never_lets_go(): ctypes.PyDLL(None).sleep(30)
 threading.Thread(target=lambda: time.sleep(30), name="reader", daemon=True).start()
@@ -88,7 +87,7 @@ def test_a_stuck_process_writes_its_stacks_and_aborts():
 
 
 def test_a_process_whose_interpreter_is_held_is_ended_by_the_alarm():
-    status, said = ended("watch.beat(); never_lets_go()")
+    status, said = ended("watchdog.MARGIN = 0.5; watch.beat(); never_lets_go()")
     assert status == -14  # 142 for a shell
     assert "never_lets_go" in said
 
