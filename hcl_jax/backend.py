@@ -1,6 +1,7 @@
 """What must be set before JAX chooses a backend."""
 
 import os
+import socket
 
 # Gradient steps on XLA:CPU, 2 cores, ms: convnet, 256 x 32 px 479 -> 266; ResNet-18, 64 x 32 px 3304 -> 2249; equal to
 # 5e-6 and bitwise repeatable. DOT alone makes reductions slow: one batch-norm mean 63 ms instead of 0.8.
@@ -8,16 +9,37 @@ CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRA
 TESTED = "0.10."
 
 
-def join() -> None:
-    """Joins the other processes of a launch where JAX_COORDINATOR_ADDRESS names a coordinator (launch/local.py)."""
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if address:
-        import jax
+def join(heartbeat: int = 100) -> None:
+    """Joins the processes of a launch; a run of one process, too, gets the service that hears SIGTERM.
 
-        number = int(os.environ["JAX_PROCESS_ID"])
+    The launch says who is who: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (launch/local.py).
+
+    Args:
+      heartbeat: seconds without a sign of life before a process counts as dead, and the others end.
+    """
+    import jax
+    from jax._src import xla_bridge
+
+    if jax.distributed.is_initialized() or xla_bridge.backends_are_initialized():
+        return  # called from a program that uses JAX already: its signals are its own
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    number = int(os.environ["JAX_PROCESS_ID"]) if address else 0
+    processes = int(os.environ["JAX_NUM_PROCESSES"]) if address else 1
+    address = address or f"127.0.0.1:{_free_port()}"
+    jax.distributed.initialize(
+        address,
+        processes,
+        number,
+        heartbeat_timeout_seconds=heartbeat,
         # The coordinator listens on every interface unless it is told the address.
-        bind = address if number == 0 else None
-        jax.distributed.initialize(address, int(os.environ["JAX_NUM_PROCESSES"]), number, coordinator_bind_address=bind)
+        coordinator_bind_address=address if number == 0 else None,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def prepare() -> None:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from hcl_jax import config as configs
+from hcl_jax import files
 
 PACKAGES = ("hcl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
             "tensorflow-datasets", "scikit-learn")  # fmt: skip
@@ -31,8 +32,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def code() -> dict[str, str]:
+    """What processes of one run must have in common beside the config: releases, and the package's own source."""
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).resolve().parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    releases = {f"the release of {k}": v for k, v in versions().items()}
+    return releases | {"the source of hcl_jax": digest.hexdigest()[:16]}
+
+
 def write(
-    folder: pathlib.Path,
+    folder: files.Path,
     config: Any,
     *,
     sources: Mapping[str, Any],
@@ -43,7 +54,6 @@ def write(
     results: Mapping[str, float],
 ) -> None:
     """Writes card.json, whole or not at all."""
-    path = folder / "card.json"
     text = configs.to_json(config)
     card = {
         "recipe": config.name,
@@ -76,9 +86,7 @@ def write(
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "results": dict(results),
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    files.write(folder / "card.json", json.dumps(card, indent=1) + "\n")
 
 
 COLUMNS = {

@@ -1,99 +1,336 @@
-"""Checkpoints of the state through Orbax: asynchronous, sharded, restored onto any mesh."""
+"""Checkpoints of the state: Orbax writes them, asynchronous and sharded; a seal says that they are whole.
 
-import pathlib
+A step becomes visible with its seal, in one rename (on gs://, where there is none, the seal is written last). What is
+read has been checked byte by byte; a damaged step is moved aside and the newest whole one before it is taken.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
 
-from hcl_jax.errors import InputError
+from hcl_jax import layouts
+from hcl_jax import seal as seals
+from hcl_jax.errors import CorruptState, InputError
+from hcl_jax.parallel import processes, replicas
 from hcl_jax.state import LAYOUT, TrainState
+
+TEMPORARY = ocp.path.atomicity.TMP_DIR_SUFFIX
+UNSEALED_LAYOUT = 1  # of checkpoints from before there were seals
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a workdir; a host object that never enters jitted code.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder, on a disk or on gs://.
       keep: how many of the newest steps to keep.
+      keep_best, best_mode: so many steps with the best scores besides, "max" or "min".
+      keep_every: every step that is a multiple of this besides, for ever; 0 = none.
       meta: what a resumed run must agree with ({"seed": ..., "batch_size": ..., "fingerprint": ...}); saved with
         each step and compared on restore.
-      read_only: saves nothing, and leaves alone what another process is writing.
+      record: what else is saved with each step, to be read by `recorded`.
+      read_only: saves nothing, moves nothing, and leaves alone what another process is writing.
+      check_replicas: whether a save is refused when devices disagree on what they share.
+      on_error: what a save that failed does to the run: "stop", or "go_on" with the next one.
+      seconds: how long a process waits for the others.
+      say: where a line about the checkpoints goes.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int, meta: dict[str, Any], read_only: bool = False):
-        self.folder = (
-            pathlib.Path(workdir).absolute() / "checkpoints"
-        )  # Orbax refuses relative paths, at the first save
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        keep: int,
+        meta: dict[str, Any],
+        keep_best: int = 0,
+        best_mode: str = "max",
+        keep_every: int = 0,
+        record: dict[str, Any] | None = None,
+        read_only: bool = False,
+        check_replicas: bool = False,
+        on_error: str = "stop",
+        seconds: float = 600.0,
+        say: Callable[[str], None] = print,
+    ):
+        # Orbax refuses relative paths, at the first save.
+        self.folder = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
+        self.folder = self.folder / "checkpoints"
         self.meta = {**meta, "layout": LAYOUT}
-        self._keep, self._read_only = keep, read_only
-        # The folder is made at the first save: until then a run may still be refused, and must leave nothing.
-        self._manager = self._open() if self.folder.is_dir() else None
+        self.scores: dict[int, float] = {}  # step -> its number, for keep_best
+        self._record, self._read_only, self._on_error = record or {}, read_only, on_error
+        self._check_replicas, self._seconds, self.say = check_replicas, seconds, say
+        kept = [policies.LatestN(keep), _Best(keep_best, best_mode, self.scores)]
+        self._kept = policies.AnyPreservationPolicy(kept + [policies.EveryNSteps(keep_every)] if keep_every else kept)
+        self._open: ocp.CheckpointManager | None = None
+        self._whole: set[int] = set()  # steps that have been checked
 
-    def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self.folder,
-            # Named here, so that the metadata of a step can be read before anything of it is restored.
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=None if self._read_only else self._keep,
-                cleanup_tmp_directories=not self._read_only,
-                create=not self._read_only,
-                enable_async_checkpointing=True,
-            ),
-        )
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Opened when it is first needed: until a save a run may be refused, and must leave nothing."""
+        if self._open is None:
+            saving = {} if self._read_only else {"temporary_path_class": _sealing(self.folder)}
+            self._open = ocp.CheckpointManager(
+                self.folder,
+                # Named here, so that the metadata of a step can be read before anything of it is restored.
+                item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.LatestN(None) if self._read_only else self._kept,
+                    cleanup_tmp_directories=not self._read_only,
+                    create=not self._read_only,
+                    enable_async_checkpointing=True,
+                    **saving,
+                ),
+            )
+        return self._open
 
     def latest(self) -> int | None:
-        """The newest step on disk, or None."""
-        return self._manager.latest_step() if self._manager else None
+        """The newest step that has been saved or is being saved, checked or not."""
+        return self._manager.latest_step() if self._open is not None else max(self._steps(), default=None)
+
+    def newest(self) -> int | None:
+        """The newest whole step; what is damaged and newer is moved to `quarantine/`. None where nothing was saved.
+
+        The first process looks, the others hear what it found.
+
+        Raises:
+          InputError: there are checkpoints, and none is whole; nothing has been moved then.
+        """
+        return processes.from_first("checkpoint", self._newest, self._seconds)
+
+    def _newest(self) -> int | None:
+        faults: dict[int, str] = {}
+        for step in reversed(self._steps()):
+            found = self._fault(step)
+            if found is None:
+                for bad, why in faults.items():
+                    self._aside(bad, why)
+                return step
+            faults[step] = found
+        if faults:
+            newest = max(faults)
+            others = f", and {len(faults) - 1} older ones" if len(faults) > 1 else ""
+            raise InputError(f"{self.folder}/{newest}", f"{faults[newest]}{others}", "a whole checkpoint")
+        return None
+
+    def _steps(self) -> list[int]:
+        """The steps on disk that are finished."""
+        if not self.folder.is_dir():
+            return []
+        steps = sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal() and p.is_dir())
+        # Without a rename a step is seen while it is written: unsealed there is unfinished, not damaged.
+        return steps if _is_disk(self.folder) else [s for s in steps if seals.is_sealed(self.folder / str(s))]
+
+    def _fault(self, step: int) -> str | None:
+        """What is wrong with a step, or None; each is read through once."""
+        if step in self._whole:
+            return None
+        folder = self.folder / str(step)
+        found = self._seal_fault(folder, step)
+        if found is None:
+            self._whole.add(step)
+        return found
+
+    def _seal_fault(self, folder: epath.Path, step: int) -> str | None:
+        found = seals.fault(folder)
+        if found is None:
+            sealed = seals.note(folder).get("step")
+            return None if sealed == step else f"the seal of step {sealed}"
+        if not seals.is_sealed(folder) and _layout(folder) == UNSEALED_LAYOUT:
+            self.say(f"{folder}: written before checkpoints were sealed, so its bytes cannot be checked")
+            return None
+        return found
+
+    def _aside(self, step: int, why: str) -> None:
+        if self._read_only:
+            self.say(f"{self.folder}/{step}: {why}; passed over")
+            return
+        place = self.folder.parent / "quarantine"
+        place.mkdir(parents=True, exist_ok=True)
+        taken = {p.name for p in place.iterdir()}
+        name = next(n for i in range(len(taken) + 1) if (n := f"{step}-{i}" if i else str(step)) not in taken)
+        (self.folder / str(step)).rename(place / name)
+        self.say(f"{self.folder}/{step}: {why}; moved to {place / name}")
 
     def save(self, step: int, state: TrainState) -> None:
-        """Starts a save; the arrays are copied before it returns, the writing goes on behind."""
-        if self._read_only or step == self.latest():
-            return
-        self._manager = self._manager or self._open()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), meta=ocp.args.JsonSave(self.meta)),
-        )
+        """Starts a save; the arrays are copied before it returns, the writing goes on behind.
+
+        Raises:
+          InputError: this save or the one before failed, and the run is to stop.
+        """
+        with self._noticed():
+            if self._read_only or step == self.latest():
+                return
+            if self._check_replicas and (found := replicas.differing(state)):
+                # Not saved and not gone on with: the steps since the last save may be wrong too.
+                raise CorruptState(f"step {step}: {'; '.join(found)}; step {self.latest()} is the last one saved")
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state._asdict()),
+                    meta=ocp.args.JsonSave({**self.meta, "record": self._record}),
+                ),
+            )
+
+    def poll(self) -> None:
+        """Raises or says what a save behind the run has met."""
+        if self._open is not None:
+            with self._noticed():
+                self._open.check_for_errors()
+
+    def wait(self) -> None:
+        """Until every started save is on disk and sealed; raises what a save raised."""
+        if self._open is not None:
+            with self._noticed():
+                self._open.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the folder."""
+        self.wait()
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @contextlib.contextmanager
+    def _noticed(self) -> Iterator[None]:
+        try:
+            yield
+        except CorruptState:
+            raise
+        except Exception as error:  # Orbax, TensorStore and the disk raise kinds of their own
+            whole = self._forget()
+            goes_on = f"step {whole} is whole" if whole is not None else "no step is saved yet"
+            found = f"a save that failed ({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+            if self._on_error == "stop":
+                raise InputError(
+                    str(self.folder), found, f"a folder with room that can be written; {goes_on}"
+                ) from error
+            self.say(f"{self.folder}: {found}; {goes_on}; the run goes on to its next save")
+
+    def _forget(self) -> int | None:
+        """Lets go of what a failed save left: room on the disk, a name in Orbax's list. Gives the newest step left."""
+        if self._open is not None:
+            with contextlib.suppress(Exception):  # of the failure that is being told
+                self._open.close()
+            self._open = None
+        if jax.process_index() == 0 and _is_disk(self.folder) and self.folder.is_dir():
+            for path in self.folder.glob(f"*{TEMPORARY}*"):
+                shutil.rmtree(path, ignore_errors=True)
+        return max(self._steps(), default=None)
+
+    def recorded(self, step: int) -> dict[str, Any]:
+        """What was saved beside a step for reading; {} in checkpoints from before there was that."""
+        return self._read_meta(step).get("record", {})
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     def restore(self, like: Any, shardings: Any, step: int | None = None) -> TrainState:
-        """The state of `step` (default: the newest), leaf by leaf onto the given shardings.
+        """The state of `step` (default: the newest whole one), leaf by leaf onto the given shardings.
 
         Args:
           like: abstract state (jax.eval_shape); shapes and dtypes must be those on disk.
           shardings: the same tree of shardings, of whatever mesh this run has.
 
         Raises:
-          InputError: there is no such checkpoint, or it is of another run or another model.
+          InputError: there is no such checkpoint, it is damaged, or it is of another run or another model.
         """
-        steps = sorted(self._manager.all_steps()) if self._manager else []
-        step = step if step is not None or not steps else steps[-1]
+        step = processes.from_first("restore", lambda: self._chosen(step), self._seconds)
         where = f"{self.folder}/{step}"
-        if self._manager is None or step not in steps:
-            raise InputError(where, "no finished checkpoint", f"the steps {', '.join(map(str, steps)) or 'of a run'}")
-        saved = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        saved = self._read_meta(step)
+        layout: Any = saved.get("layout")
+        if not layouts.known(layout):
+            raise InputError(where, f"a state of layout {layout!r}", f"at most {LAYOUT}, that of this release")
         for name, value in self.meta.items():
-            if saved.get(name) != value:
+            if name != "layout" and saved.get(name) != value:
                 raise InputError(where, f"{name} {saved.get(name)!r}", f"{value!r}, as this run has it")
         metadata = self._manager.item_metadata(step)["state"]
-        _same_leaves(where, getattr(metadata, "tree", metadata), like._asdict())
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract._asdict()))
-        )
-        return TrainState(**restored["state"])
+        today = abstract._asdict()
+        wanted = layouts.before(layout, today)
+        _same_leaves(where, getattr(metadata, "tree", metadata), wanted)
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        return TrainState(**layouts.after(layout, restored["state"], today))
 
-    def wait(self) -> None:
-        """Until every started save is on disk; raises what a save raised."""
-        if self._manager:
-            self._manager.wait_until_finished()
+    def _chosen(self, step: int | None) -> int:
+        steps = self._steps()
+        if step is None:
+            step = self._newest()
+        if step is None or step not in steps:
+            where = self.folder if step is None else self.folder / str(step)
+            raise InputError(
+                str(where), "no finished checkpoint", f"the steps {', '.join(map(str, steps)) or 'of a run'}"
+            )
+        found = self._fault(step)
+        if found is not None:
+            raise InputError(f"{self.folder}/{step}", found, "a whole checkpoint")
+        return step
 
-    def close(self) -> None:
-        """Waits and lets go of the folder."""
-        if self._manager:
-            self._manager.wait_until_finished()
-            self._manager.close()
+
+@dataclasses.dataclass
+class _Best:
+    """Keeps the n steps with the best scores: Orbax's own policy wants the score at the save, before the evaluation."""
+
+    n: int
+    mode: str
+    scores: dict[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        known = [c.step for c in checkpoints if math.isfinite(self.scores.get(c.step, math.nan))]
+        best = sorted(known, key=lambda s: self.scores[s], reverse=self.mode == "max")[: self.n]
+        return [c.step in best for c in checkpoints]
+
+
+def _sealing(folder: epath.Path) -> type:
+    """Orbax's way to make a finished step visible, with the seal before (on a disk) or after (on gs://)."""
+    ways = ocp.path.atomicity
+    plain = ways.AtomicRenameTemporaryPath if _is_disk(folder) else ways.CommitFileTemporaryPath
+
+    class Sealing(plain):  # type: ignore[misc, valid-type]
+        async def finalize(self) -> None:
+            final = self.get_final()
+            if final.parent != folder:  # an item inside of a step
+                await super().finalize()
+                return
+            if not _is_disk(folder):
+                await super().finalize()
+                seals.seal(final, {"step": int(final.name)})
+                return
+            # Orbax renames to a place that it cleans up as unfinished, the seal is added, and the rename that counts
+            # comes last: no step is ever seen without its seal.
+            staged = folder / f"{final.name}{TEMPORARY}-sealing"
+            shutil.rmtree(staged, ignore_errors=True)
+            self._final_path = staged
+            try:
+                await super().finalize()
+            finally:
+                self._final_path = final
+            seals.seal(staged, {"step": int(final.name)})
+            staged.rename(final)
+
+    return Sealing
+
+
+def _is_disk(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def _layout(folder: epath.Path) -> Any:
+    """The layout that an unsealed step says it has."""
+    try:
+        return json.loads((folder / "meta" / "metadata").read_text())["layout"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _same_leaves(where: str, saved: Any, like: Any) -> None:

@@ -1,6 +1,7 @@
 """What the command lines share: --config=RECIPE with --config.FIELD=VALUE beside it, or a workdir's frozen config."""
 
 import argparse
+from typing import Any
 
 from hcl_jax import config as configs
 from hcl_jax import workdir as folders
@@ -23,7 +24,7 @@ def with_overrides(
     return known, overrides
 
 
-def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> object:
+def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> Any:
     """The config that the flags ask for: a recipe with overrides, or the frozen one of the workdir."""
     if not known.config:
         if not known.workdir:

@@ -16,12 +16,15 @@ from ml_collections import ConfigDict
 from hcl_jax.errors import InputError, nearest
 
 # Fields that may differ when a run is started again with --config: they change speed, output or what is measured, never
-# what is trained. (The views of data.generated are compared by fingerprint, wherever they lie.)
+# what is trained. (The views of data.generated are compared by fingerprint, wherever they lie; so are the
+# parts and shares of a mixture.)
 OPEN_FIELDS = (
     *("mesh.", "log.", "checkpoint.", "evaluate.", "limits."),
-    *("data.dir", "data.in_memory", "data.prepare", "data.generated"),
+    *("data.dir", "data.in_memory", "data.prepare", "data.generated", "data.parts", "data.max_bad_records"),
     *("train.engine", "train.similarity_mib"),
 )
+
+YOUNGER_SECTIONS = ("limits",)  # which the first runs have not
 
 # Below these, an override may name an argument that the recipe leaves at its default.
 OPEN_SPECS = ("views.", "towers.", "objectives.", "evaluate.views.")
@@ -68,6 +71,8 @@ def defaults() -> ConfigDict:
                 "standardise": False,  # series: by the training split's mean and deviation of each channel
                 "in_memory": True,
                 "prepare": False,  # let TFDS download and prepare what is missing
+                "max_bad_records": 16,  # so many may be replaced by others; one more ends the run
+                "parts": {},  # of the source "mixture": name -> {"weight": w, and fields of data that are its own}
             },
             "views": {},
             "towers": {},
@@ -127,7 +132,12 @@ def defaults() -> ConfigDict:
             },
             "checkpoint": {
                 "every": 1000,
-                "keep": 2,
+                "keep": 2,  # of the newest
+                "keep_best": 0,  # and so many with the best `best_metric`
+                "best_metric": "",  # a name in metrics.jsonl that an evaluation gives
+                "best_mode": "max",
+                "keep_every": 0,  # and every step that is a multiple of this, for ever; 0 = none
+                "on_error": "stop",  # what a save that failed does to the run, or "go_on"
                 "check_replicas": True,  # before a save: do the devices agree, bit by bit, on what they share?
             },
             "log": {
@@ -140,6 +150,7 @@ def defaults() -> ConfigDict:
             "limits": {  # in seconds
                 "watchdog": 300.0,  # without a step before a stuck process is ended; 0 = never
                 "heartbeat": 100,  # without a sign of life before a process counts as dead
+                "phase": 7200.0,  # that an evaluation or a save may take, before the watchdog calls it stuck
                 "barrier": 600,  # that a process waits for the others before the first step and when a run goes on
             },
         }
@@ -216,6 +227,26 @@ def from_json(text: str, where: str) -> ConfigDict:
     if not isinstance(value, dict):
         raise InputError(where, type(value).__name__, "the config.json that a run wrote")
     return _frozen(value)
+
+
+def with_younger(plain: Mapping[str, Any], where: str = "config.json") -> ConfigDict:
+    """A frozen config with the fields that are younger than it: their default is how the run was begun.
+
+    Raises:
+      InputError: naming `where`, for a section that every run has.
+    """
+    whole = dict(plain)
+    for section, fields in defaults().to_dict().items():
+        if section not in whole and section not in YOUNGER_SECTIONS:
+            raise InputError(where, f"no field {section!r}", "the config.json that a run wrote")
+        if isinstance(fields, dict) and isinstance(whole.get(section, {}), dict):
+            whole[section] = {**fields, **whole.get(section, {})}
+    return complete(ConfigDict(whole))
+
+
+def texts(config: ConfigDict) -> dict[str, str]:
+    """Every leaf as text, {"config.optimizer.learning_rate": "0.3", ...}."""
+    return {f"config.{k}": repr(v) for k, v in flatten(config.to_dict()).items()}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

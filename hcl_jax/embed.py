@@ -81,7 +81,7 @@ def embed(
     for label in config.data.labels:
         if label in KEYS:
             raise InputError("config.data.labels", repr(label), f"other names than {' and '.join(KEYS)}")
-    run, sources, state = restored(folder, config, parts=parts, step=step, splits=tuple(splits))
+    run, sources, state = restored(folder, config, parts=parts, step=step, splits=tuple(splits), say=say)
     train = sources["train"]
     state = next(one for s, one in run.states(state) if s == seed)
     evaluation = Evaluation(run, train, sources.get("test", train), say=say)

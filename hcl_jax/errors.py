@@ -18,6 +18,10 @@ class InputError(ValueError):
         super().__init__(" ".join(f"{where}: found {found}; allowed: {allowed}".split()))
 
 
+class CorruptState(RuntimeError):
+    """Devices hold different bits of what should be the same: the memory or a link of one of them is at fault."""
+
+
 def nearest(name: str, known: Iterable[str], most: int = 8) -> str:
     """The known names nearest to `name` first, for an error text: "a, b, c (12 known)"."""
     known = sorted(str(k) for k in known)

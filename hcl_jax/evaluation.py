@@ -112,10 +112,20 @@ class Evaluation:
       run: the run that made them.
       train, test: the sources; probes are fitted on the first and read on the second.
       say: where a line of progress goes.
+      tick: called between its parts, in every process as often; what it raises ends the evaluation.
     """
 
-    def __init__(self, run: Run, train: data.Source, test: data.Source, *, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        run: Run,
+        train: data.Source,
+        test: data.Source,
+        *,
+        say: Callable[[str], None] = print,
+        tick: Callable[[], None] = lambda: None,
+    ):
         self.several, self.run, self.splits, self.say = run, run.one, {"train": train, "test": test}, say
+        self.tick = tick
         self.spec = run.config.evaluate
         self._encoders = {
             view: jax.jit(
@@ -145,6 +155,7 @@ class Evaluation:
             self.splits[split], self.spec.views, seed=seed, batch_size=size, rows=rows,
             views=self.run.parts.views,
         ):  # fmt: skip
+            self.tick()
             batch = sharding.to_global(local, shards, rows, size)
             # Dispatch every tower before fetching: the host then waits once a batch.
             made = {v: f(params, model_state, batch["views"][v]) for v, f in self._encoders.items()}
@@ -204,6 +215,7 @@ class Evaluation:
             views=self.run.parts.views,
             size_field="config.data.batch_size",
         ):
+            self.tick()
             batch = sharding.to_global(local, shards, rows, size)
             metrics, counted = jax.device_get(self._objectives(state, evaluated_params(state), batch))
             for name, value in metrics.items():
@@ -234,6 +246,7 @@ class Evaluation:
             return results
         first = made[next(iter(made))]
         for view, spec in self.spec.views.items():
+            self.tick()
             # Cross-validation has no test rows.
             there = {s: first[s].present[view] for s in self._read()}
             sets = {
@@ -275,6 +288,7 @@ def restored(
     parts: Parts | None = None,
     step: int | None = None,
     splits: tuple[str, ...] = ("train", "test"),
+    say: Callable[[str], None] = print,
 ) -> tuple[Run, dict[str, data.Source], TrainState]:
     """A run of a workdir, its data and its state, to be read; a run that is training there is not disturbed.
 
@@ -284,6 +298,7 @@ def restored(
       parts: the tables of parts, where the run had some of its own.
       step: which checkpoint; None: the newest.
       splits: which sources to open; train always is, for a checkpoint names its data.
+      say: where a line about the checkpoints goes.
 
     Returns:
       (run, {split: source}, state).
@@ -299,7 +314,7 @@ def restored(
     }
     run = build(config, parts, sources["train"], meshes.make_mesh(config.mesh))
     # Read-only: the run may be training, and the checkpoint that it is writing must stay.
-    checkpoints = Checkpoints(folder, keep=config.checkpoint.keep, meta=run.meta(sources["train"]), read_only=True)
+    checkpoints = Checkpoints(folder, keep=1, meta=run.meta(sources["train"]), read_only=True, say=say)
     return run, sources, checkpoints.restore(run.abstract, run.shardings, step)
 
 
@@ -322,7 +337,7 @@ def evaluate_workdir(
       InputError: no run there, no checkpoint, or another data set than it was trained on.
     """
     config = configs.complete(workdir.resume_config(folder))
-    run, sources, state = restored(folder, config, parts=parts, step=step)
+    run, sources, state = restored(folder, config, parts=parts, step=step, say=say)
     return Evaluation(run, sources["train"], sources["test"], say=say).full(state)
 
 

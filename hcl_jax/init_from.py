@@ -1,13 +1,13 @@
 """Starts a run from weights of another: a workdir's newest checkpoint, or a safetensors file."""
 
-import pathlib
 import re
 from typing import Any
 
 import jax
 import numpy as np
 
-from hcl_jax import workdir
+from hcl_jax import files, workdir
+from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.optim import restart_average
 from hcl_jax.state import TrainState
@@ -37,7 +37,7 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
     """
     if not spec.path:
         return state
-    saved = _renamed(_read(pathlib.Path(spec.path)), spec.rename)
+    saved = _renamed(_read(files.path(spec.path, f"{WHERE}.path")), spec.rename)
     chosen: set[str] = set()
 
     def replace(tree: Any, part: str) -> Any:
@@ -91,13 +91,13 @@ def _renamed(saved: dict[str, np.ndarray], rules: Any) -> dict[str, np.ndarray]:
     return renamed
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read(path: files.Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise InputError(f"{WHERE}.path", f"no file {path}", "a .safetensors file or a workdir")
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
 
-        loaded = load_file(str(path))
+        loaded = load(path.read_bytes())
         prefixed = any(k.startswith(("params/", "model_state/")) for k in loaded)
         return loaded if prefixed else {f"params/{k.replace('.', '/')}": v for k, v in loaded.items()}
     folder = path / "checkpoints"
@@ -108,10 +108,12 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise InputError(f"{WHERE}.path", f"{path}, a run of {several} seeds", "a run of one seed")
     import orbax.checkpoint as ocp
 
+    step = Checkpoints(path, keep=1, meta={}, read_only=True).newest()
     # A handler for all that lies there: Orbax warns of what it cannot read.
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(folder.absolute(), item_handlers=handlers) as manager:
-        step = manager.latest_step()
+    with ocp.CheckpointManager(
+        folder.absolute() if files.is_disk(folder) else folder, item_handlers=handlers
+    ) as manager:
         if step is None:
             raise InputError(f"{WHERE}.path", f"no finished checkpoint in {folder}", "a workdir with one")
         metadata = manager.item_metadata(step)["state"]

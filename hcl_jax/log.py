@@ -5,19 +5,25 @@ import math
 import os
 import pathlib
 import sys
+import tempfile
 import time
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from hcl_jax import files
 from hcl_jax.errors import InputError
 
 
 class Log:
     """Writes metrics by step; each step stands once in metrics.jsonl, also after resumes.
 
+    An object of gs:// cannot be appended to: there the files grow in a scratch folder on the disk, and `sync` copies
+    them up.
+
     Args:
-      workdir: the run's folder; None writes nothing but the terminal (processes other than the first).
+      workdir: the run's folder, on a disk or on gs://; None, of processes other than the first, writes nothing but
+        the terminal.
       start: the step that the run resumes from; lines past it are dropped.
       steps: the run's last step, for the bar.
       config: the frozen config, for W&B.
@@ -26,23 +32,27 @@ class Log:
     """
 
     def __init__(
-        self, workdir: pathlib.Path | None, *, start: int, steps: int, config: dict[str, Any],
+        self, workdir: files.Path | None, *, start: int, steps: int, config: dict[str, Any],
         tensorboard: bool = True, wandb: bool = False, bar: bool | None = None,
     ):  # fmt: skip
         self._file: TextIO | None = None
         self._writer = self._wandb = None
         self._steps, self._start, self._began = steps, start, time.monotonic()
         self.minutes_before = 0.0  # what the run took up to `start`, also where it was killed
+        self.before: list[dict[str, Any]] = []  # the lines up to `start`
+        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._store = workdir
         if workdir is not None:
-            path = workdir / "metrics.jsonl"
-            _drop_after(path, start)
+            here = self._here(workdir)
+            path = here / "metrics.jsonl"
+            self.before = _drop_after(path, start)
             self._file = path.open("a+", encoding="utf-8")
             self._last = _last_line(self._file)
             self.minutes_before = float(self._last[1].get("minutes", 0.0))
             if tensorboard:
                 from tensorboardX import SummaryWriter
 
-                self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
+                self._writer = SummaryWriter(str(here / "tensorboard"), purge_step=start + 1, flush_secs=30)
             if wandb:
                 try:
                     import wandb as client
@@ -50,10 +60,21 @@ class Log:
                     raise InputError(
                         "config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]"
                     ) from None
-                self._wandb = client.init(dir=str(workdir), config=config, resume="allow", id=workdir.absolute().name)
+                name = workdir.absolute().name if files.is_disk(workdir) else workdir.name
+                self._wandb = client.init(dir=str(here), config=config, resume="allow", id=name)
         shown = sys.stderr.isatty() if bar is None else bar
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if shown and workdir else None
         self._lines = not shown and workdir is not None
+
+    def _here(self, workdir: files.Path) -> pathlib.Path:
+        """The folder on a disk where the files grow, with the lines that the run has so far."""
+        if files.is_disk(workdir):
+            return pathlib.Path(workdir)
+        self._scratch = tempfile.TemporaryDirectory(prefix="hcl_jax-")
+        here = pathlib.Path(self._scratch.name)
+        if (workdir / "metrics.jsonl").exists():
+            (here / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
+        return here
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds numbers to the line of `step`, which is the last one or new; no finite number is written as text."""
@@ -91,6 +112,16 @@ class Log:
         elif self._lines:
             print(text, flush=True)
 
+    def sync(self) -> None:
+        """Brings what was written to where the run lives, before the checkpoint of its last step: a resume drops none.
+
+        On a disk it is there already. On gs:// the whole files go up: a megabyte a checkpoint after 4,000 lines.
+        """
+        if self._scratch is not None and self._store is not None:
+            if self._writer:
+                self._writer.flush()
+            files.copy_up(pathlib.Path(self._scratch.name), self._store)
+
     def close(self) -> None:
         """Ends the bar and the writers."""
         if self._bar is not None:
@@ -100,6 +131,10 @@ class Log:
                 part.close()
         if self._wandb:
             self._wandb.finish()
+        if self._scratch is not None and self._store is not None:
+            files.copy_up(pathlib.Path(self._scratch.name), self._store)
+            self._scratch.cleanup()
+            self._scratch = None
 
 
 def _last_line(file: TextIO) -> tuple[int, dict[str, Any]]:
@@ -119,17 +154,20 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Keeps the whole lines up to `step`; what a killed run wrote past its checkpoint comes again."""
+def _drop_after(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
+    """Keeps the whole lines up to `step`, which it gives; what a killed run wrote past its checkpoint comes again."""
     if not path.exists():
-        return
-    kept = []
+        return []
+    kept, values = [], []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            value = json.loads(line)
+            if value["step"] <= step:
                 kept.append(line)
+                values.append(value)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line that the kill cut in two
     part = path.with_suffix(".part")
     part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     os.replace(part, path)
+    return values

@@ -16,7 +16,7 @@ import tempfile
 from hcl_jax import backend
 from hcl_jax import config as configs
 from hcl_jax.command import read_config, with_overrides
-from hcl_jax.errors import InputError
+from hcl_jax.errors import CorruptState, InputError
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -53,18 +53,30 @@ def main(arguments: list[str] | None = None) -> int:
         if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
         backend.prepare()
-        backend.join()
+        backend.join(config.limits.heartbeat)
+        from hcl_jax.interruption import ctrl_c_saves
         from hcl_jax.train import train_and_evaluate
 
         _show_choices()
 
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
-    except (InputError, KeyboardInterrupt) as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        print(f"hcl_jax: {f'stopped; --workdir={known.workdir} goes on' if stopped else error}", file=sys.stderr)
-        return 130 if stopped else 2
-    return 0
+        return 130 if asked.pressed else 0
+    except InputError as error:
+        status, text = 2, str(error)
+    except KeyboardInterrupt:
+        status, text = 130, f"stopped; --workdir={known.workdir} goes on from what is saved"
+    except (FloatingPointError, TimeoutError, CorruptState) as error:
+        status, text = 1, str(error)
+    if _speaks():
+        print(f"hcl_jax: {text}", file=sys.stderr)
+    return status
+
+
+def _speaks() -> bool:
+    """Whether this process is the first; of one that has not joined the others nobody knows."""
+    jax = sys.modules.get("jax")
+    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hcl_jax import cached, objectives, towers
 from hcl_jax import memory as memories
 from hcl_jax.errors import InputError
 from hcl_jax.forward import Aux, Model, forward
-from hcl_jax.state import TrainState, named_key
+from hcl_jax.state import REMEMBERED, TrainState, named_key
 
 
 def build(
@@ -70,6 +70,8 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
         opt_state=tx.init(params),
         key=key,
         skipped=jnp.zeros((), jnp.int32),
+        skipped_total=jnp.zeros((), jnp.int32),
+        skipped_steps=jnp.full((REMEMBERED,), -1, jnp.int32),
     )
     _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
     for name, tower in model.towers.items():
@@ -151,9 +153,20 @@ def train_step(
     )
     # Selected, never scaled by zero: 0 * nan is nan.
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
-    new = new._replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
-    metrics = {"loss": loss, **aux.metrics, "gradient_norm": norm, "skipped": new.skipped}
-    return new, metrics
+    new = _counted(new, state, finite)
+    skipped = {"skipped": new.skipped, "skipped_total": new.skipped_total}
+    return new, {"loss": loss, **aux.metrics, "gradient_norm": norm, **skipped}
+
+
+def _counted(new: TrainState, old: TrainState, finite: jax.Array) -> TrainState:
+    """The step's number, and those of the steps that were skipped."""
+    steps = jnp.concatenate([old.step[None], old.skipped_steps[:-1]])
+    return new._replace(
+        step=old.step + 1,
+        skipped=jnp.where(finite, 0, old.skipped + 1),
+        skipped_total=jnp.where(finite, old.skipped_total, old.skipped_total + 1),
+        skipped_steps=jnp.where(finite, old.skipped_steps, steps),
+    )
 
 
 def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:

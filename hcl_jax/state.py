@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-LAYOUT = 1  # of the state on disk; raise it when a field is added, moved or changes its meaning
+LAYOUT = 2  # of the state on disk; who adds, moves or changes a field raises it, and says in layouts.py what was before
+REMEMBERED = 16  # skipped steps whose numbers are kept
 
 
 class TrainState(NamedTuple):
@@ -20,6 +21,9 @@ class TrainState(NamedTuple):
       opt_state: the optimizer's state, the weight average included.
       key: PRNG key of the run; every random number comes from (key, step, row).
       skipped: int32 [], non-finite steps in a row, up to now.
+      skipped_total: int32 [], of the whole run.
+      skipped_steps: int32 [16], the numbers (0 for the first) of the last ones, newest first, -1 where there were
+        fewer. Their rows follow from the seed and the number.
     """
 
     step: jax.Array
@@ -30,6 +34,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: jax.Array
     skipped: jax.Array
+    skipped_total: jax.Array
+    skipped_steps: jax.Array
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:

@@ -1,29 +1,35 @@
 """The run, top to bottom: config -> mesh -> data -> model -> state -> steps -> evaluation -> card."""
 
 import contextlib
+import functools
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from hcl_jax import card, data, validate, workdir
+from hcl_jax import card, data, workdir
 from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.encoders import ENCODERS, HEADS
-from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
-from hcl_jax.evaluation import check as evaluation_check
+from hcl_jax.guards import Guards
 from hcl_jax.init_from import init_from
+from hcl_jax.interruption import Interruption, Stop, peers_needed
+from hcl_jax.lock import Lock
 from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, MEASURES
-from hcl_jax.parallel import mesh as meshes
-from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, epoch_examples, global_batches, noise_of, steps_of
-from hcl_jax.seeds import by_seed, note
+from hcl_jax.meter import Meter
+from hcl_jax.parallel import processes, sharding
+from hcl_jax.prepare import check_length, prepare
+from hcl_jax.run import Parts, Run, epoch_examples, global_batches, noise_of
+from hcl_jax.seeds import note
 from hcl_jax.state import TrainState
 from hcl_jax.views import VIEWS
+from hcl_jax.watchdog import Watchdog
 
 
 def train_and_evaluate(
@@ -59,81 +65,71 @@ def train_and_evaluate(
     began = time.monotonic()
     parts = Parts(encoders, heads, losses, measures, views, sources)
     config = configs.complete(config)
-    validate.check(config, encoders=encoders, heads=heads, losses=losses, views=views)
-    if try_steps is not None:
-        config = _shortened(config, try_steps)
-    changed = workdir.check(workdir_path, config)
-    if try_steps is not None:
-        source, test = data.random_like(config.data, config.views, sources=sources), None
-    else:
-        source = data.open_source(config.data, config.data.train_split, sources)
-        evaluated = config.evaluate.views or config.evaluate.objectives
-        test = data.open_source(config.data, config.data.test_split, sources) if evaluated else None
-    mesh = meshes.make_mesh(config.mesh)
-    run = build(config, parts, source, mesh)
-    _check_length(run, source, changed)
-    if test is not None:
-        evaluation_check(run, source, test)
-    # Shapes that do not fit, or weights that cannot be read, show here, before a file is written.
-    lowered = run.step().lower(run.abstract, run.abstract_batch)
-    fresh = not workdir.has_checkpoint(workdir_path)
+    seconds = config.limits.barrier
+    processes.agree("the run", {**card.code(), **configs.texts(config)}, seconds)
+    work = functools.partial(prepare, config, workdir_path, parts, try_steps)
+    config, run, source, test, changed, lowered = processes.together("config and data", work, seconds)
     # Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
     apart = try_steps is not None and jax.process_count() > 1
-    checkpoints = Checkpoints(workdir_path, keep=config.checkpoint.keep, meta=run.meta(source), read_only=apart)
-    if fresh:
-        state = init_from(config.init_from, run.init(), config.train.seeds)
-    else:
-        state = checkpoints.restore(run.abstract, run.shardings)
-    start = 0 if fresh else checkpoints.latest() or 0
-    if start > run.steps:
-        raise InputError("config.train.steps", run.steps, f"at least {start}, the steps that {workdir_path} has done")
-
     first = jax.process_index() == 0
-    folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
-    log = Log(
-        folder if first else None,
-        start=start,
-        steps=run.steps,
-        config=config.to_dict(),
-        tensorboard=config.log.tensorboard,
-        wandb=config.log.wandb,
-        bar=bar,
-    )
-    evaluation = None
-    if test is not None:
-        evaluation = Evaluation(run, source, test, say=log.say)
+    early: list[str] = []  # lines from before there is a log
     with contextlib.ExitStack() as stack:
-        stack.callback(log.close)
+        lock = stack.enter_context(_lock(workdir_path, seconds, early)) if not apart else None
+        checkpoints = _checkpoints(run, source, workdir_path, read_only=apart, say=early.append)
         stack.callback(checkpoints.close)
-        if fresh:
-            log.say(sharding.table(run.one.abstract.params, run.one.shardings.params))
-        _note_noise(run, source, log, folder if fresh and first else None)
-        records = epoch_examples(config, source)
-        if config.data.batch_size > records and config.data.order == "shuffled":
-            log.say(f"batch {config.data.batch_size}: of {records} records some stand in it more than once")
-        if not fresh:
+        start = checkpoints.newest() or 0
+        if start:
+            _check_recorded(checkpoints, start, run, source, early)
+            state = checkpoints.restore(run.abstract, run.shardings, start)
+        else:
+            state = init_from(config.init_from, run.init(), config.train.seeds)
+
+        folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
+        log = Log(
+            folder if first else None,
+            start=start,
+            steps=run.steps,
+            config=config.to_dict(),
+            tensorboard=config.log.tensorboard,
+            wandb=config.log.wandb,
+            bar=bar,
+        )
+        stack.callback(log.close)
+        checkpoints.say = log.say
+        for text in early:
+            log.say(text)
+        watch = stack.enter_context(Watchdog(config.limits.watchdog))
+        guards = Guards(Interruption(), watch, config.limits.phase, lock)
+        evaluation = None
+        if test is not None:
+            evaluation = Evaluation(run, source, test, say=log.say, tick=guards.stopping.check)
+        if start:
             log.say(f"{folder}: resumed at step {start} of {run.steps}")
+        else:
+            log.say(sharding.table(run.one.abstract.params, run.one.shardings.params))
+        _note_noise(run, source, log, folder if first and not start else None)
+        _note_batches(run, source, log)
         for field, (old, new) in changed.items():
             log.say(f"config.{field}: {old!r} -> {new!r}")
-        k = config.train.accumulate
-        if k > 1:
-            log.say(f"accumulate {k}: {k} losses of {config.data.batch_size // k} rows each; negatives do not add up")
-        if config.train.cache > 1:
-            each = config.data.batch_size // k // config.train.cache
-            log.say(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
         if start < run.steps:
             compiled = lowered.compile()
             trace = folder / "profile" if profile and first else None
             batches = global_batches(run, source, start, run.steps)
-            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began)
-        if evaluation is not None:
-            results = evaluation.full(state)
-            log.write(run.steps, results)
-            if first:
-                minutes = log.minutes_before + (time.monotonic() - began) / 60
-                card.write(folder, config, sources={"train": source, "test": test}, mesh=mesh, steps=run.steps,
-                           params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
-                log.say(card.table(results) + note(run.seeds))
+            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards)
+        if evaluation is not None and not guards.stopping.reached:
+            with contextlib.suppress(Stop), watch.allow(guards.phase):
+                results = evaluation.full(state)
+                log.write(run.steps, results)
+                if first:
+                    minutes = log.minutes_before + (time.monotonic() - began) / 60
+                    card.write(folder, config, sources={"train": source, "test": test}, mesh=run.mesh, steps=run.steps,
+                               params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
+                    log.say(card.table(results) + note(run.seeds))
+        if guards.stopping.reached:
+            with watch.allow(guards.phase):
+                checkpoints.wait()
+            done = checkpoints.latest() or 0
+            log.say(f"stopped at step {done} of {run.steps}, which is saved; --workdir={workdir_path} goes on")
     return state
 
 
@@ -148,65 +144,155 @@ def loop(
     evaluation: Evaluation | None = None,
     trace: pathlib.Path | None = None,
     began: float | None = None,
+    guards: Guards | None = None,
 ) -> TrainState:
-    """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations."""
+    """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations; ends early, saved, when the
+    run is told to stop."""
     config = run.config
-    meter = _Meter(log, run, start, began)
-    for step in range(start, run.steps):
-        asked = time.monotonic()
-        batch = next(batches)
-        meter.waited += time.monotonic() - asked
-        if trace and step == start + 5:
-            jax.profiler.start_trace(str(trace))
-        state, metrics = compiled(state, batch)
-        done, last = step + 1, step + 1 == run.steps
-        meter.fetch()
-        if trace and done == min(start + 15, run.steps) and done > start + 5:
-            jax.block_until_ready(state.params)
-            jax.profiler.stop_trace()
-        if done % config.log.every == 0 or last or done == start + 1:
-            meter.pending = (done, metrics)
-        if evaluation is not None and config.evaluate.every and done % config.evaluate.every == 0 and not last:
-            meter.fetch()
-            paused = time.monotonic()
-            log.write(done, evaluation.online(state))
-            meter.since += time.monotonic() - paused
-        if done % config.checkpoint.every == 0 or last:
-            meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
+    guards = guards or Guards(Interruption(), Watchdog(0.0))
+    meter = Meter(log, run, start, began)
+    metric = config.checkpoint.best_metric
+    earlier, evaluated = _history(log, config, start)
+    checkpoints.scores |= earlier
+
+    def evaluate(done: int) -> None:
+        assert evaluation is not None
+        paused = time.monotonic()
+        with guards.watch.allow(guards.phase):
+            values = evaluation.online(state)
+        log.write(done, values)
+        if metric in values:
+            checkpoints.scores[done] = values[metric]
+        meter.paused(time.monotonic() - paused)
+
+    def save(done: int) -> None:
+        meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
+        guards.hold()
+        with guards.watch.allow(guards.phase):
             checkpoints.save(done, state)
+
+    done, saved, ahead = start, start, None
+    with contextlib.suppress(Stop):
+        # A run that was killed between a save and its evaluation.
+        if evaluation is not None and _evaluates(config, start, run.steps) and not evaluated:
+            evaluate(start)
+        for step in range(start, run.steps):
+            guards.stopping.check()
+            asked = time.monotonic()
+            batch = next(batches)
+            meter.waited(time.monotonic() - asked)
+            if trace and step == start + 5:
+                jax.profiler.start_trace(str(trace))
+            with peers_needed(done > start):
+                state, metrics = compiled(state, batch)
+                # One step runs while one waits: enough to keep the device busy, and a step that is stuck is seen.
+                jax.block_until_ready(ahead)
+            done, last, ahead = step + 1, step + 1 == run.steps, metrics["loss"]
+            guards.watch.beat(done)
+            meter.fetch()
+            if trace and done == min(start + 15, run.steps) and done > start + 5:
+                jax.block_until_ready(state.params)
+                jax.profiler.stop_trace()
+            if done % config.log.every == 0 or last or done == start + 1:
+                # Copied, for the next step takes the state away.
+                meter.take(done, metrics, jnp.copy(state.skipped_steps))
+                checkpoints.poll()
+            # What is saved late is owed: nothing is saved while steps are skipped.
+            if last or (done // config.checkpoint.every > saved // config.checkpoint.every and not _skips(metrics)):
+                save(done)
+                saved = done
+            if evaluation is not None and _evaluates(config, done, run.steps):
+                meter.fetch()
+                evaluate(done)
+    if guards.stopping.reached and done:
+        save(done)
     return state
 
 
-class _Meter:
-    """Numbers of a step on their way to the log, fetched while the device is busy with the next step: nothing waits."""
+def _history(log: Log, config: Any, start: int) -> tuple[dict[int, float], bool]:
+    """What metrics.jsonl, which the first process has, says of a run that goes on: the steps' scores, and whether step
+    `start` has been evaluated."""
 
-    def __init__(self, log: Log, run: Run, start: int, began: float | None):
-        self.log, self.run, self.logged = log, run, start
-        self.pending: tuple[int, Any] | None = None
-        self.since, self.waited = time.monotonic(), 0.0
-        self.began = self.since if began is None else began
+    def read() -> Any:
+        metric = config.checkpoint.best_metric
+        scores = [[line["step"], float(line[metric])] for line in log.before if metric in line]
+        last = log.before[-1] if log.before else {}
+        return scores, last.get("step") == start and any(k.startswith("eval/") for k in last)
 
-    def fetch(self) -> None:
-        """Writes the pending numbers, with the rates since the last ones."""
-        if self.pending is None:
-            return
-        step, metrics = self.pending
-        values = by_seed(jax.device_get(metrics), self.run.seeds)
-        now = time.monotonic()
-        seconds = max(now - self.since, 1e-9)
-        rows = self.run.config.data.batch_size * len(self.run.seeds)
-        values["examples_per_second"] = (step - self.logged) * rows / seconds
-        values["input_wait_fraction"] = min(self.waited / seconds, 1.0)
-        values["minutes"] = self.log.minutes_before + (now - self.began) / 60
-        self.pending, self.since, self.waited, self.logged = None, now, 0.0, step
-        self.log.write(step, values)
-        self.log.progress(step, values["loss"], values["examples_per_second"])
-        # A short run of nothing but such steps has not trained either.
-        if values["skipped"] >= min(self.run.config.train.max_skipped, self.run.steps):
-            raise FloatingPointError(
-                f"{values['skipped']:.0f} non-finite steps in a row up to step {step}; the state is the last finite "
-                "one (usual causes: a learning rate too high, token ids past the vocabulary)"
+    scores, evaluated = processes.from_first("metrics.jsonl", read, config.limits.barrier)
+    return {int(step): score for step, score in scores}, evaluated
+
+
+def _evaluates(config: Any, done: int, steps: int) -> bool:
+    return bool(config.evaluate.every and done and done % config.evaluate.every == 0 and done < steps)
+
+
+def _skips(metrics: Mapping[str, Any]) -> bool:
+    return bool(np.max(jax.device_get(metrics["skipped"])))
+
+
+@contextlib.contextmanager
+def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> Iterator[Lock | None]:
+    """The workdir's lock, held by the first process for all of them."""
+    with contextlib.ExitStack() as stack:
+        held: list[Lock] = []
+
+        def take() -> str:
+            held.append(stack.enter_context(Lock(workdir_path)))
+            return held[0].message
+
+        message = processes.from_first("the lock of the workdir", take, seconds)
+        said += [message] if message else []
+        yield held[0] if held else None
+
+
+def _checkpoints(
+    run: Run, source: data.Source, workdir_path: str | pathlib.Path, *, read_only: bool, say: Callable[[str], None]
+) -> Checkpoints:
+    spec = run.config.checkpoint
+    return Checkpoints(
+        workdir_path,
+        keep=spec.keep,
+        keep_best=spec.keep_best,
+        best_mode=spec.best_mode,
+        keep_every=spec.keep_every,
+        meta=run.meta(source),
+        record={"config": run.config.to_dict(), "versions": card.versions()},
+        read_only=read_only,
+        on_error=spec.on_error,
+        check_replicas=spec.check_replicas,
+        seconds=run.config.limits.barrier,
+        say=say,
+    )
+
+
+def _check_recorded(checkpoints: Checkpoints, start: int, run: Run, source: data.Source, said: list[str]) -> None:
+    """The run's config must be that of its checkpoint, whatever config.json has become since."""
+    recorded = checkpoints.recorded(start)
+    if "config" in recorded:
+        frozen = configs.complete(configs.with_younger(recorded["config"]))
+        changed = workdir.allowed(frozen, run.config, f"checkpoint {start}")
+        check_length(run, source, changed)
+    now = card.versions()
+    for name, old in recorded.get("versions", {}).items():
+        if now.get(name) != old:
+            said.append(
+                f"{name} {old} -> {now.get(name)}: equal to the last bit is promised for the same releases only"
             )
+
+
+def _note_batches(run: Run, source: data.Source, log: Log) -> None:
+    """Says what the batches of this config are, where it is not what one would think."""
+    config = run.config
+    records = epoch_examples(config, source)
+    if config.data.batch_size > records and config.data.order == "shuffled":
+        log.say(f"batch {config.data.batch_size}: of {records} records some stand in it more than once")
+    k = config.train.accumulate
+    if k > 1:
+        log.say(f"accumulate {k}: {k} losses of {config.data.batch_size // k} rows each; negatives do not add up")
+    if config.train.cache > 1:
+        each = config.data.batch_size // k // config.train.cache
+        log.say(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
 
 
 def _note_noise(run: Run, source: data.Source, log: Log, folder: pathlib.Path | None) -> None:
@@ -220,21 +306,3 @@ def _note_noise(run: Run, source: data.Source, log: Log, folder: pathlib.Path | 
             log.say(line)
     if kept and folder is not None:
         workdir.write_arrays(folder / "noise.npz", kept)
-
-
-def _check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any, Any]]) -> None:
-    """A run that goes on may grow, never shrink, also where steps and epochs change places."""
-    steps, epochs = (changed.get(f"train.{f}", (run.config.train[f],))[0] for f in ("steps", "epochs"))
-    old = steps_of(steps, epochs, epoch_examples(run.config, source), run.config.data.batch_size)
-    if run.steps < old:
-        raise InputError("config.train.steps", run.steps, f"at least {old}, as the frozen config has it")
-
-
-def _shortened(config: Any, steps: int) -> Any:
-    """The same run, `steps` long, on random input."""
-    if steps < 1:
-        raise InputError("--steps", steps, ">= 1")
-    plain = config.to_dict()
-    plain["train"]["steps"] = steps
-    plain["log"]["every"] = 1
-    return configs.complete(configs.ConfigDict(plain))

@@ -24,6 +24,10 @@ POSITIVE = (
     *("temperature", "student_temperature", "teacher_temperature", "base_temperature"),
     *("scale", "beta", "epsilon"),
 )
+PART_FIELDS = (  # of data that a part of a mixture may have of its own
+    *("name", "dir", "train_split", "test_split", "num_examples", "labels", "num_classes"),
+    *("shape", "text", "standardise", "in_memory", "prepare"),
+)
 SPEC_FIELDS = {
     "view": ("kind", "field", "ops", "draws", "missing", "swapped"),
     "evaluation view": ("kind", "field", "ops", "draws", "missing", "tower", "output"),
@@ -161,6 +165,9 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _range("config.seed", c["seed"], 0 <= c["seed"] < 2**32, "0 to 2**32 - 1")
     _range("config.data.batch_size", data["batch_size"], data["batch_size"] >= 1, ">= 1")
     _range("config.data.num_examples", data["num_examples"], data["num_examples"] >= 0, ">= 0; 0 takes all")
+    most = data["max_bad_records"]
+    _range("config.data.max_bad_records", most, most >= 0, ">= 0; 0 ends the run at the first bad record")
+    _parts(data)
     _range("config.evaluate.batch_size", c["evaluate"]["batch_size"], c["evaluate"]["batch_size"] >= 1, ">= 1")
     _range("config.train.similarity_mib", train["similarity_mib"], train["similarity_mib"] >= 0, ">= 0")
     _range("config.train.steps", train["steps"], train["steps"] >= 0, ">= 0; 0 counts from train.epochs")
@@ -201,10 +208,17 @@ def _numbers(c: Mapping[str, Any]) -> None:
         _range(f"config.optimizer.{field}", optimizer[field], optimizer[field] >= 0, ">= 0")
     for field in ("every", "keep"):
         _range(f"config.checkpoint.{field}", c["checkpoint"][field], c["checkpoint"][field] >= 1, ">= 1")
+    for field in ("keep_best", "keep_every"):
+        _range(f"config.checkpoint.{field}", c["checkpoint"][field], c["checkpoint"][field] >= 0, ">= 0")
+    _one_of("config.checkpoint.best_mode", c["checkpoint"]["best_mode"], ("max", "min"))
+    _one_of("config.checkpoint.on_error", c["checkpoint"]["on_error"], ("stop", "go_on"))
+    if c["checkpoint"]["keep_best"] and not (c["checkpoint"]["best_metric"] and c["evaluate"]["every"]):
+        found = f"{c['checkpoint']['keep_best']} without a best_metric, or with evaluate.every 0"
+        raise InputError("config.checkpoint.keep_best", found, "a metric of the evaluations while the run trains")
     _range("config.log.every", c["log"]["every"], c["log"]["every"] >= 1, ">= 1")
     _range("config.log.spike", c["log"]["spike"], c["log"]["spike"] >= 0, ">= 0 deviations, 0 for no warning")
     _range("config.log.collapse", c["log"]["collapse"], 0 <= c["log"]["collapse"] < 1, "0 <= x < 1, 0 for no warning")
-    for field, least in (("watchdog", 0), ("heartbeat", 1), ("barrier", 1)):
+    for field, least in (("watchdog", 0), ("heartbeat", 1), ("phase", 1), ("barrier", 1)):
         _range(f"config.limits.{field}", c["limits"][field], c["limits"][field] >= least, f">= {least} seconds")
     if c["log"]["wandb"] and importlib.util.find_spec("wandb") is None:
         raise InputError("config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]")
@@ -230,6 +244,30 @@ def _numbers(c: Mapping[str, Any]) -> None:
         except (re.error, TypeError, IndexError):
             allowed = f"text, with groups of its pattern {pattern!r}"
             raise InputError("config.init_from.rename", repr(replacement), allowed) from None
+
+
+def _parts(data: Mapping[str, Any]) -> None:
+    """The parts of a mixture: fields of data that a part may have of its own, and its weight."""
+    where, parts = "config.data.parts", data["parts"]
+    if bool(parts) != (data["name"] == "mixture"):
+        found = f"{len(parts)} parts" if parts else "none"
+        raise InputError(where, found, "parts by name where data.name is mixture, none elsewhere")
+    if not parts:
+        return
+    for field, plain in {"sample": 0, "generated": "", "order": "shuffled"}.items():
+        if data[field] != plain:
+            raise InputError(f"config.data.{field}", repr(data[field]), f"{plain!r} for a mixture")
+    own = {field: data[field] for field in PART_FIELDS}
+    for name, part in parts.items():
+        _mapping(f"{where}.{name}", part)
+        _same_fields(f"{where}.{name}", part, (*own, "weight"), ("name",))
+        for field, value in part.items():
+            if field == "weight":
+                _number(f"{where}.{name}.weight", value, lambda x: x > 0, "> 0")
+            else:
+                _same_type(f"{where}.{name}.{field}", value, own[field])
+        if part["name"] == "mixture":
+            raise InputError(f"{where}.{name}.name", "'mixture'", "a source that is no mixture")
 
 
 def _noise(c: Mapping[str, Any]) -> None:

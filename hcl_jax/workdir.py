@@ -1,5 +1,6 @@
 """A run is its folder: which config it holds, and whether it may go on."""
 
+import io
 import os
 import pathlib
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
+from hcl_jax import files
 from hcl_jax.errors import InputError
 
 OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
@@ -15,7 +17,7 @@ OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
 
 def resume_config(workdir: str | os.PathLike) -> Any:
     """The frozen config of a workdir. Raises InputError when there is none."""
-    path = pathlib.Path(workdir) / "config.json"
+    path = files.path(workdir) / "config.json"
     if not path.is_file():
         raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
     try:
@@ -42,8 +44,36 @@ def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]
     Raises:
       InputError: the workdir is a file, cannot be written, holds other things, or holds a different run.
     """
-    path = pathlib.Path(workdir)
+    path = files.path(workdir)
     where = f"--workdir={workdir}"
+    if isinstance(path, pathlib.Path):
+        _check_disk(path, where)
+    else:
+        _check_store(path, where)
+    frozen = path / "config.json"
+    if not frozen.exists():
+        if (path / "checkpoints").exists():
+            raise InputError(where, "checkpoints without a config.json", "an empty folder, or that of a whole run")
+        return {}
+    return allowed(resume_config(path), config, str(frozen))
+
+
+def allowed(old: Any, new: Any, where: str) -> dict[str, tuple[Any, Any]]:
+    """The open fields that a run's config has otherwise than `where`, a file or a checkpoint: {field: (old, new)}.
+
+    Raises:
+      InputError: another field differs.
+    """
+    changed = configs.differences(old, new)
+    for field, (was, now) in changed.items():
+        grows = field in OPEN_ENDS and was is not None and now is not None and now >= was
+        engine = field.startswith("objectives.") and field.endswith(".engine")
+        if not (grows or engine or field.startswith(configs.OPEN_FIELDS)):
+            raise InputError(f"config.{field}", f"{now!r}", f"{was!r}, as {where} has it; or another --workdir")
+    return changed
+
+
+def _check_disk(path: pathlib.Path, where: str) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(where, "a file", "a folder, or a name for a new one")
     parent = next(p for p in [path, *path.absolute().parents] if p.exists())
@@ -51,23 +81,20 @@ def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]
         raise InputError(where, f"{parent}, a file, above it", "a folder, or a name for a new one")
     if not _writable(parent):
         raise InputError(where, f"{parent}, which cannot be written", "a folder that this user may write")
-    frozen = path / "config.json"
-    if not frozen.exists():
-        if (path / "checkpoints").exists():
-            raise InputError(where, "checkpoints without a config.json", "an empty folder, or that of a whole run")
-        return {}
-    changed = configs.differences(resume_config(path), config)
-    for field, (old, new) in changed.items():
-        grows = field in OPEN_ENDS and old is not None and new is not None and new >= old
-        engine = field.startswith("objectives.") and field.endswith(".engine")
-        if not (grows or engine or field.startswith(configs.OPEN_FIELDS)):
-            raise InputError(f"config.{field}", f"{new!r}", f"{old!r}, as {frozen} has it; or another --workdir")
-    return changed
 
 
-def has_checkpoint(workdir: str | os.PathLike) -> bool:
-    """Whether a step has been saved there, whole."""
-    return any(p.name.isdigit() for p in (pathlib.Path(workdir) / "checkpoints").glob("*"))
+def _check_store(path: files.Path, where: str) -> None:
+    probe = path / f".write-test-{os.getpid()}"
+    try:
+        is_object = path.is_file()
+        if not is_object:
+            probe.write_bytes(b"-")
+            probe.unlink()
+    except Exception as error:  # of gcsfs, aiohttp and google.auth: no bucket, no permission, no network
+        found = f"no place to write ({type(error).__name__}: {error})"
+        raise InputError(where, found, "a folder in a bucket that these credentials may write") from error
+    if is_object:
+        raise InputError(where, "an object", "a folder, or a name for a new one")
 
 
 def _writable(folder: pathlib.Path) -> bool:
@@ -81,19 +108,22 @@ def _writable(folder: pathlib.Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def freeze(workdir: str | os.PathLike, config: Any) -> pathlib.Path:
+def freeze(workdir: str | os.PathLike, config: Any) -> files.Path:
     """Makes the folder and writes config.json, whole or not at all."""
-    path = pathlib.Path(workdir)
+    path = files.path(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    part = path / "config.json.part"
-    part.write_text(configs.to_json(config), encoding="utf-8")
-    os.replace(part, path / "config.json")
+    files.write(path / "config.json", configs.to_json(config))
     return path
 
 
-def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: files.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not files.is_disk(path):
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)  # type: ignore[arg-type]
+        path.write_bytes(packed.getvalue())
+        return
     part = path.with_name(f"{path.name}.part")
     with open(part, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES
 from hcl_jax.main import main
-from hcl_jax.state import TrainState
+from hcl_jax.state import REMEMBERED, TrainState
 from hcl_jax.views import VIEWS
 
 PAIR = "'loss': 'nt_xent', 'inputs': ('a.z', 'b.z')"
@@ -116,7 +116,8 @@ def test_a_centre_moves_in_bfloat16():
 
 def state(step):
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero + step, {"w": jnp.ones(3)}, {}, {}, {}, {}, jax.random.key(0), zero)
+    params, none = {"w": jnp.ones(3)}, jnp.full((REMEMBERED,), -1, jnp.int32)
+    return TrainState(zero + step, params, {}, {}, {}, {}, jax.random.key(0), zero, zero, none)
 
 
 def test_checkpoints_leave_nothing_before_the_first_save(tmp_path):

@@ -1,0 +1,87 @@
+"""SIGTERM and the first Ctrl-C ask a run to save and end; all processes of it end after the same step."""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+from jax._src import distributed  # whether there is a preemption service has no public name in jax 0.10
+from jax.experimental import multihost_utils
+
+
+class Stop(Exception):
+    """The run has been asked to end."""
+
+
+class Interruption:
+    """Asks the coordination service whether a process has been told to end.
+
+    The service's own thread takes the signal, so it is heard during a compilation or a save, and every process is told
+    to end at the same tick. It is there when jax.distributed has been initialized, which main.py does for one process
+    too; without it SIGTERM ends a process at once.
+    """
+
+    def __init__(self) -> None:
+        self._tick, self._there = 0, distributed.global_state.preemption_sync_manager is not None
+        self.reached = False
+
+    def due(self) -> bool:
+        """Whether to end now. Every process asks the same number of times, at the same places."""
+        if self._there and not self.reached:
+            self._tick += 1
+            self.reached = multihost_utils.reached_preemption_sync_point(self._tick)
+        return self.reached
+
+    def check(self) -> None:
+        """Raises Stop when it is time to end."""
+        if self.due():
+            raise Stop
+
+
+@contextlib.contextmanager
+def peers_needed(trained: bool) -> Iterator[None]:
+    """A step that fails in a run of several processes ends this one as a crash does (status 134).
+
+    The usual cause is that another process is gone. A Python error would wait for it at the exit, and launch.restart
+    would not start this process again. Before the first step has ended an error is raised as it is.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if not trained or jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        print("hcl_jax: a step failed, as when another process is gone; ending to be started again", file=sys.stderr)
+        sys.stderr.flush()
+        os.abort()
+
+
+class CtrlC:
+    """Whether the user has pressed Ctrl-C."""
+
+    pressed = False
+
+
+@contextlib.contextmanager
+def ctrl_c_saves() -> Iterator[CtrlC]:
+    """The first Ctrl-C in this block is told to all processes as SIGTERM is; the second ends this one at once."""
+    said = CtrlC()
+
+    def ask(*_: object) -> None:
+        if said.pressed:
+            raise KeyboardInterrupt
+        said.pressed = True
+        print("hcl_jax: saving and stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if distributed.global_state.preemption_sync_manager is None:
+        yield said
+        return
+    old = signal.signal(signal.SIGINT, ask)
+    try:
+        yield said
+    finally:
+        signal.signal(signal.SIGINT, old)
