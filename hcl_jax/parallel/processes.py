@@ -115,7 +115,9 @@ def _key(name: str) -> str:
 
 
 def _wait(key: str, seconds: float, what: str) -> str:
+    client = distributed.global_state.client
+    assert client is not None  # of several processes there is one
     try:
-        return distributed.global_state.client.blocking_key_value_get(f"hcl_jax/{key}", int(seconds * 1000))
+        return client.blocking_key_value_get(f"hcl_jax/{key}", int(seconds * 1000))
     except jax.errors.JaxRuntimeError as error:
         raise TimeoutError(f"waited {seconds:.0f} s for {what}; is that process stuck or gone? ({error})") from None
