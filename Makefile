@@ -1,5 +1,6 @@
 # make demo    train SimCLR on digits and print the result table
-# make test    every test            make test-fast   without the slow ones
+# make test    every test but the long runs with kills            make test-fast   without the slow ones
+# make test-faults    the long runs with kills, one after the other, beside nothing else
 # make lint    style and types       make clean       remove what make made (runs/demo too)
 # make golden  write the flattened recipes again that tests/test_config.py compares with
 #
@@ -21,19 +22,22 @@ STAMP := $(VENV)/.installed-dev
 # Compiling every module ahead takes longer than compiling those that are used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(NEWEST),,--constraint constraints.txt)
 
-.PHONY: demo test test-fast smoke lint golden clean install
+.PHONY: demo test test-fast test-faults smoke lint golden clean install
 
 demo: $(RUNS)
 	$(BIN)/python -m hcl_jax.main --config=simclr:digits --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not faults"
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults"
+
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest -m faults -v
 
 smoke: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" tests/losses tests/parallel tests/test_model.py \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults" tests/losses tests/parallel tests/test_model.py \
 	  tests/test_optim.py tests/test_objectives.py tests/test_seeds.py tests/test_config.py tests/test_end_to_end.py
 
 lint: $(STAMP)
