@@ -27,7 +27,7 @@ def join(heartbeat: int = 100) -> None:
     processes = int(os.environ["JAX_NUM_PROCESSES"]) if address else 1
     if processes == 1:
         # Gloo, the default once there is a coordinator, takes 40 times as long between the devices of one process.
-        jax.config.update("jax_cpu_collectives_implementation", "none")
+        jax.config.update("jax_cpu_collectives_implementation", None)
     address = address or f"127.0.0.1:{_free_port()}"
     jax.distributed.initialize(
         address,
