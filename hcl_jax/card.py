@@ -17,7 +17,7 @@ import numpy as np
 from hcl_jax import config as configs
 from hcl_jax import files
 
-PACKAGES = ("hcl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
+PACKAGES = ("hcl_jax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow", "tensorflow-cpu",
             "tensorflow-datasets", "scikit-learn")  # fmt: skip
 
 
@@ -39,7 +39,9 @@ def code() -> dict[str, str]:
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     releases = {f"the release of {k}": v for k, v in versions().items()}
-    return releases | {"the source of hcl_jax": digest.hexdigest()[:16]}
+    # The launchers of clouds say which commit they installed.
+    commit = {"the commit": os.environ["HCL_JAX_COMMIT"]} if os.environ.get("HCL_JAX_COMMIT") else {}
+    return releases | commit | {"the source of hcl_jax": digest.hexdigest()[:16]}
 
 
 def write(

@@ -42,6 +42,7 @@ class Aux(NamedTuple):
 _other = jax.vmap(lambda key: named_key(key, "target"))
 
 
+@jax.named_scope("target")
 def run_target(
     tower: towers.Tower, copy: Any, views: Mapping[str, Any], *, keys: Mapping[str, jax.Array] | None, **common: Any
 ) -> tuple[towers.Outputs, Any]:
@@ -53,6 +54,7 @@ def run_target(
     return towers.apply(tower, copy["params"], copy["batch_stats"], views, heads=heads, keys=keys, **common)
 
 
+@jax.named_scope("objective")
 def run_objectives(
     model: Model, state: TrainState, learned: Any, memory: Any, **sources: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:

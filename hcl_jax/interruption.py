@@ -24,6 +24,8 @@ class Interruption:
     too; without it SIGTERM ends a process at once.
     """
 
+    stopped = False  # whether a run of this process has ended before its last step
+
     def __init__(self) -> None:
         self._tick, self._there = 0, distributed.global_state.preemption_sync_manager is not None
         self.reached = False
@@ -33,12 +35,22 @@ class Interruption:
         if self._there and not self.reached:
             self._tick += 1
             self.reached = multihost_utils.reached_preemption_sync_point(self._tick)
+            Interruption.stopped = Interruption.stopped or self.reached
         return self.reached
 
     def check(self) -> None:
         """Raises Stop when it is time to end."""
         if self.due():
             raise Stop
+
+
+def status_of_end() -> int:
+    """The exit status of a run that has ended and saved: 0, or what HCL_JAX_STOPPED says where it was told to end.
+
+    A scheduler that sends SIGTERM and starts the run elsewhere must not take it for done.
+    """
+    said = os.environ.get("HCL_JAX_STOPPED", "")
+    return int(said) if Interruption.stopped and said.isdecimal() else 0
 
 
 @contextlib.contextmanager

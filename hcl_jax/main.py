@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("--workdir", "nothing", "the folder for this run")
         backend.prepare()
         backend.join(config.limits.heartbeat)
-        from hcl_jax.interruption import ctrl_c_saves
+        from hcl_jax.interruption import ctrl_c_saves, status_of_end
         from hcl_jax.train import train_and_evaluate
 
         _show_choices()
 
         with tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
-        return 130 if asked.pressed else 0
+        return 130 if asked.pressed else status_of_end()
     except InputError as error:
         status, text = 2, str(error)
     except KeyboardInterrupt:

@@ -142,8 +142,9 @@ def train_step(
 
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
     new = state._replace(
         params=params,
         target=_target(model, state, params, aux),
@@ -169,6 +170,7 @@ def _counted(new: TrainState, old: TrainState, finite: jax.Array) -> TrainState:
     )
 
 
+@jax.named_scope("target")
 def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
     target = {}
     for name, old in state.target.items():
@@ -188,6 +190,7 @@ def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
     return target
 
 
+@jax.named_scope("memory")
 def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
     memory: dict[str, Any] = {}
     for name, tower in model.towers.items():

@@ -138,6 +138,8 @@ def _unstack(x: jax.Array, count: int) -> list[jax.Array]:
     return [split[:, i] for i in range(count)]
 
 
+# The names of these scopes are those by which hcl_jax.plan tells the parts of a step apart.
+@jax.named_scope("encoder")
 def apply(
     tower: Tower,
     params: Any,

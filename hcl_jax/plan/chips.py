@@ -1,0 +1,91 @@
+"""What is known of the chips that a plan is made for: published figures, and what follows from them."""
+
+import math
+import re
+from typing import NamedTuple
+
+from hcl_jax.errors import InputError, nearest
+
+
+class Chip(NamedTuple):
+    """One accelerator, as JAX counts devices.
+
+    Attributes:
+      flops: bfloat16 products, FLOP/s.
+      memory: bytes of its memory.
+      bandwidth: of that memory, bytes/s.
+      link: of one link of the interconnect, one way, bytes/s.
+      links: how many it has.
+      clock: cycles/s of its matrix units: flops over what they do in a cycle.
+      host: chips of one host.
+      source: of these figures.
+    """
+
+    flops: float
+    memory: int
+    bandwidth: float
+    link: float
+    links: int
+    clock: float
+    host: int
+    source: str
+
+
+GIB = 2**30
+GCP = "https://cloud.google.com/tpu/docs/"
+# A matrix unit of 128 x 128 does 32,768 FLOP a cycle, one of 256 x 256 131,072.
+CHIPS = {
+    "v4": Chip(275e12, 32 * GIB, 1.2e12, 50e9, 6, 275e12 / (8 * 32_768), 4, GCP + "v4"),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 4, 197e12 / (4 * 32_768), 4, GCP + "v5e"),
+    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 100e9, 6, 459e12 / (8 * 32_768), 4, GCP + "v5p"),
+    "v6e": Chip(918e12, 32 * GIB, 1.64e12, 112e9, 4, 918e12 / (4 * 131_072), 4, GCP + "v6e"),
+}
+LATENCY = 1e-6  # seconds a hop: an assumption, no published figure
+NETWORK = 12.5e9  # bytes/s of a host's network between slices (100 Gbit/s), an assumption
+
+
+class Topology(NamedTuple):
+    """Chips in a box, or processors of this machine.
+
+    Attributes:
+      text: as the user wrote it.
+      kind: a key of CHIPS, or "cpu".
+      shape: of one slice.
+      slices: how many, joined by the network.
+    """
+
+    text: str
+    kind: str
+    shape: tuple[int, ...]
+    slices: int
+
+    @property
+    def chips(self) -> int:
+        """Of all slices."""
+        return self.slices * math.prod(self.shape)
+
+    @property
+    def hosts(self) -> int:
+        """Machines that hold them."""
+        return 1 if self.kind == "cpu" else max(1, self.chips // CHIPS[self.kind].host)
+
+
+def parse(text: str) -> Topology:
+    """`v5e:16x16`, `v5p:8x8x16`, two slices `2*v5e:16x16`, or `cpu:8`, so many virtual devices of this machine.
+
+    Raises:
+      InputError: another kind or form.
+    """
+    match = re.fullmatch(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)", text)
+    if match is None:
+        raise InputError("--topology", repr(text), "such as v5e:16x16, v5p:8x8x16, 2*v5e:16x16 or cpu:8")
+    kind = match[2]
+    if kind not in CHIPS and kind != "cpu":
+        raise InputError("--topology", f"{text!r} of kind {kind!r}", nearest(kind, [*CHIPS, "cpu"]))
+    shape = tuple(int(n) for n in match[3].split("x"))
+    if kind == "cpu" and (len(shape) > 1 or match[1]):
+        raise InputError("--topology", repr(text), "cpu:N, N devices")
+    sides = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind, 1)
+    if len(shape) != sides:
+        raise InputError("--topology", repr(text), f"{sides} sides for {kind}, such as {kind}:{'x'.join(['4'] * sides)}")
+    return Topology(text, kind, shape, int(match[1] or 1))

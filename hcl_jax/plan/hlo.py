@@ -1,0 +1,259 @@
+"""A compiled program as text, read: its instructions, how often they run, what they cost and what they send.
+
+Only what the compiler itself wrote is read. An instruction that carries no figure counts as nothing, and the share of
+those is told (`Reading.unknown_loops`, `Reading.without_cycles`).
+"""
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
+         "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}  # fmt: skip
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
+
+
+class Op(NamedTuple):
+    """One instruction.
+
+    Attributes:
+      name, kind: such as `fusion.3` and "fusion".
+      shape: text of its result.
+      operands: names.
+      calls: computations that it runs.
+      cycles: the compiler's estimate, or None.
+      scope: the path of names it was traced under.
+      text: the whole line.
+    """
+
+    name: str
+    kind: str
+    shape: str
+    operands: tuple[str, ...]
+    calls: tuple[str, ...]
+    cycles: int | None
+    scope: str
+    text: str
+
+
+class Collective(NamedTuple):
+    """What one collective sends in a step.
+
+    Attributes:
+      kind: without -start.
+      bytes: of its result on one device (of its operand for reduce-scatter), each time.
+      times: how often it runs in a step.
+      group: devices that take part.
+      devices: one such group, by number.
+      cycles: that the compiler schedules between its start and its end; 0 where it waits.
+      scope: of the trace.
+    """
+
+    kind: str
+    bytes: float
+    times: int
+    group: int
+    devices: tuple[int, ...]
+    cycles: int
+    scope: str
+
+
+class Reading(NamedTuple):
+    """What a program does in one run.
+
+    Attributes:
+      cycles: {scope: the compiler's estimate}, loops as often as they go round.
+      collectives: each, once.
+      unknown_loops: loops whose length could not be read, counted once.
+      with_cycles, without_cycles: instructions that carry an estimate, and that do work and carry none.
+    """
+
+    cycles: Mapping[str, int]
+    collectives: tuple[Collective, ...]
+    unknown_loops: int
+    with_cycles: int
+    without_cycles: int
+
+
+def parse(text: str) -> tuple[str, dict[str, list[Op]]]:
+    """(name of the entry computation, {computation: its instructions})."""
+    entry, found, ops = "", {}, []
+    for line in text.splitlines():
+        if line.startswith(("%", "ENTRY")) and line.rstrip().endswith("{"):
+            match = re.match(r"(ENTRY )?%?([\w.\-]+)", line)
+            assert match is not None
+            ops = found.setdefault(match[2], [])
+            entry = match[2] if match[1] else entry
+        elif line.startswith("  ") and (op := _op(line.strip())):
+            ops.append(op)
+    return entry, found
+
+
+_HEAD = re.compile(r"(?:ROOT )?%?([\w.\-]+) = ")
+_CALLS = re.compile(r"(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+
+
+def _op(line: str) -> Op | None:
+    head = _HEAD.match(line)
+    if head is None:
+        return None
+    at = _after_shape(line, head.end())
+    kind = re.compile(r" ?([\w\-]+)\(").match(line, at)
+    if kind is None:
+        return None
+    inside = line[kind.end() : _closing(line, kind.end())]
+    branches = _BRANCHES.search(line)
+    calls = tuple(_CALLS.findall(line)) + (tuple(re.findall(r"[\w.\-]+", branches[1])) if branches else ())
+    cycles = re.search(r'"estimated_cycles":"(-?\d+)"', line)
+    scope = re.search(r'op_name="([^"]*)"', line)
+    return Op(
+        head[1], kind[1], line[head.end() : at], tuple(re.findall(r"%([\w.\-]+)", inside)), calls,
+        int(cycles[1]) if cycles else None, scope[1] if scope else "", line,
+    )  # fmt: skip
+
+
+def _after_shape(line: str, at: int) -> int:
+    """Where the text of a shape, a tuple of them among others, ends."""
+    if line[at] != "(":
+        return line.index(" ", at)
+    return _closing(line, at + 1) + 1
+
+
+def _closing(line: str, at: int) -> int:
+    depth = 1
+    for i in range(at, len(line)):
+        depth += {"(": 1, ")": -1}.get(line[i], 0)
+        if not depth:
+            return i
+    return len(line)
+
+
+def shape_bytes(shape: str) -> list[float]:
+    """Bytes of each array in the text of a shape; layouts and padding are left out."""
+    found = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
+    return [BYTES[kind] * math.prod(int(n) for n in sizes.split(",") if n) for kind, sizes in found if kind in BYTES]
+
+
+def read(text: str) -> Reading:
+    """Counts a whole program.
+
+    Args:
+      text: `compiled.as_text()`.
+    """
+    entry, computations = parse(text)
+    cycles: dict[str, int] = {}
+    collectives: dict[str, Collective] = {}
+    unknown: set[str] = set()
+    count = [0, 0]
+
+    @functools.cache
+    def total(name: str) -> int:
+        """Cycles of a computation and of what it calls, loops once: to choose among branches."""
+        ops = computations.get(name, [])
+        inside = (total(c) for op in ops if op.kind != "fusion" for c in op.calls)
+        return sum(max(op.cycles or 0, 0) for op in ops) + sum(inside)
+
+    def walk(name: str, times: int) -> None:
+        ops = computations.get(name, [])
+        for i, op in enumerate(ops):
+            if op.cycles is not None:
+                cycles[op.scope] = cycles.get(op.scope, 0) + max(op.cycles, 0) * times
+                count[0] += 1
+            elif op.kind not in FREE and not op.kind.endswith("-done"):
+                count[1] += 1
+            sent = _collective(op, ops[i:], times)
+            if sent is not None:
+                collectives[f"{name}/{op.name}"] = sent
+            if op.kind == "while":
+                around = _trips(op, computations)
+                if around is None:
+                    unknown.add(op.name)
+                for called in op.calls:
+                    walk(called, times * (around or 1))
+            elif op.kind in ("call", "async-start"):
+                for called in op.calls:
+                    walk(called, times)
+            elif op.kind == "conditional":
+                walk(max(op.calls, key=total), times)  # one branch runs: the costliest is counted
+            elif op.kind == "fusion":
+                for inner in _fused(op, computations):
+                    sent = _collective(inner, [], times)
+                    if sent is not None:
+                        # A collective that is split over several fusions keeps its channel.
+                        channel = re.search(r"channel_id=(\d+)", inner.text)
+                        chain = re.search(r'chain_id="(\d+)"', inner.text)
+                        key = f"{name}/{channel and channel[1]}/{chain and chain[1]}/{inner.kind}"
+                        # It runs beside the fusion that holds it.
+                        collectives.setdefault(key, sent._replace(cycles=op.cycles or 0))
+    walk(entry, 1)
+    return Reading(cycles, tuple(collectives.values()), len(unknown), *count)
+
+
+def _fused(op: Op, computations: Mapping[str, list[Op]]) -> Iterator[Op]:
+    for called in op.calls:
+        for inner in computations.get(called, []):
+            yield inner
+            if inner.kind == "fusion":
+                yield from _fused(inner, computations)
+
+
+def _trips(op: Op, computations: Mapping[str, list[Op]]) -> int | None:
+    """How often a loop goes round: as it says, or the constant that its condition compares a counter from 0 with."""
+    said = re.search(r'"known_trip_count":\{"n":"(\d+)"', op.text)
+    if said:
+        return int(said[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", op.text)
+    inside = computations.get(condition[1], []) if condition else []
+    limits = [int(m[1]) for o in inside if (m := re.search(r"s32\[\]\S* constant\((\d+)\)", o.text))]
+    less = [o for o in inside if "direction=LT" in o.text]
+    return limits[0] if len(limits) == 1 and len(less) == 1 else None
+
+
+def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
+    kind = op.kind.removesuffix("-start")
+    if kind not in COLLECTIVES:
+        return None
+    sizes = shape_bytes(op.shape)
+    if op.kind.endswith("-start") and kind in ("all-gather", "collective-permute"):
+        sizes = [s for s in sizes if s > 4][1:2] or sizes[:1]  # (operand, result, contexts)
+    group = _group(op.text)
+    total = sum(sizes) * (len(group) if kind == "reduce-scatter" else 1)
+    beside = 0
+    if op.kind.endswith("-start"):
+        for other in later[1:]:
+            if other.kind.endswith("-done") and op.name in other.operands:
+                break
+            beside += max(other.cycles or 0, 0)
+    return Collective(kind, total, times, len(group), group, beside, op.scope)
+
+
+@functools.cache
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", text))
+
+
+def _group(text: str) -> tuple[int, ...]:
+    """The first group of devices that a collective joins."""
+    if match := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
+        return tuple(sorted({int(match[1]), int(match[2])}))
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
+        return _numbers(match[1])
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        import numpy as np
+
+        order = np.arange(math.prod(_numbers(match[3]))).reshape(_numbers(match[3]))
+        order = order.transpose(_numbers(match[4])) if match[4] else order
+        return tuple(int(n) for n in order.reshape(int(match[1]), int(match[2]))[0])
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
+        import numpy as np
+
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        used = re.findall(r"'(\w+)'", match[2])
+        devices = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+        place = tuple(slice(None) if name in used else 0 for name in sizes)
+        return tuple(int(n) for n in np.ravel(devices[place]))
+    return (0,)
