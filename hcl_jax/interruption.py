@@ -79,7 +79,10 @@ class CtrlC:
 
 @contextlib.contextmanager
 def ctrl_c_saves() -> Iterator[CtrlC]:
-    """The first Ctrl-C in this block is told to all processes as SIGTERM is; the second ends this one at once."""
+    """The first Ctrl-C in this block is told to all processes as SIGTERM is; the second ends this one at once.
+
+    SIGUSR1 is SIGTERM: mpirun passes it on to its processes, and follows a SIGTERM with SIGKILL after a second.
+    """
     said = CtrlC()
 
     def ask(*_: object) -> None:
@@ -92,8 +95,10 @@ def ctrl_c_saves() -> Iterator[CtrlC]:
     if distributed.global_state.preemption_sync_manager is None:
         yield said
         return
-    old = signal.signal(signal.SIGINT, ask)
+    handlers = {signal.SIGINT: ask, signal.SIGUSR1: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield said
     finally:
-        signal.signal(signal.SIGINT, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,73 @@
+"""A run of seconds for the launchers, what it leaves, and how to catch it on its way."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS = 120
+FLAGS = [
+    "--config=simclr:digits",
+    "--config.data.num_examples=96",
+    "--config.data.batch_size=16",
+    "--config.towers.image.encoder.widths=(8,16)",
+    "--config.towers.image.heads.z.hidden=16",
+    "--config.log.every=1",
+    "--config.log.tensorboard=false",
+    "--config.checkpoint.every=1000000",
+    "--config.optimizer.warmup_epochs=0",
+    "--config.evaluate.views={}",
+    f"--config.train.steps={STEPS}",
+]
+
+
+def environment() -> dict[str, str]:
+    """That of a user's shell: without the tests' flags, and with the project on the path."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_", "SLURM_", "OMPI_", "PMI"))}
+    bin = str(pathlib.Path(sys.executable).parent)
+    return kept | {"PYTHONPATH": str(ROOT), "PATH": f"{bin}:{kept['PATH']}:/usr/sbin:/sbin"}
+
+
+def latest(workdir: pathlib.Path) -> int:
+    """The step of the last line of metrics.jsonl; 0 for none."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+
+
+def wait_for(ready, seconds: float = 400, text=lambda: "") -> None:
+    until = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < until, text()
+        time.sleep(0.1)
+
+
+def digest(workdir: pathlib.Path, step: int = STEPS) -> str:
+    """sha256 over the leaves of a checkpoint, with their paths."""
+    folder = workdir / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        names = reader.metadata(folder).item_metadata.tree
+        arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
+        state = reader.restore(folder, ocp.args.PyTreeRestore(restore_args=arrays))
+    said = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        leaf = np.asarray(leaf)
+        said.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
+    return said.hexdigest()
+
+
+def local(workdir: pathlib.Path) -> str:
+    """The digest of the run with launch.local, two processes."""
+    command = [sys.executable, "-m", "launch.local", "--processes=2", "--", sys.executable, "-m", "hcl_jax.main"]
+    command += [*FLAGS, f"--workdir={workdir}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return digest(workdir)
