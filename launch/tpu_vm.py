@@ -1,0 +1,466 @@
+"""Cloud TPU VMs through gcloud: creates a slice, installs this very commit on all its workers, runs, and deletes it.
+
+  python -m launch.tpu_vm --type=v5litepod-256 --zone=us-west4-a --spot -- \\
+      --config=simclr:imagenet --config.data.dir=gs://BUCKET/tfds --workdir=gs://BUCKET/runs/simclr
+  python -m launch.tpu_vm --type=v6e:16x16 --zone=us-east5-b --queued --dry-run -- --config=simclr:imagenet --workdir=gs://...
+
+`git archive` packs HEAD, a tarball goes to every worker and is installed there with constraints.txt. The run lives on
+the workers and not in the connection (launch/worker.py): when ssh is cut it goes on, and is followed again. What the
+first worker says is printed; what all say is kept in --logs.
+
+A slice that is preempted is deleted and created again, a crash is started again, both with the same command: the run
+goes on from its --workdir. A Python error or bad input ends it. Ctrl-C tells the run to save, waits --grace seconds and
+deletes the slice; a second Ctrl-C leaves it and says how to delete it. The status is that of the run.
+
+gcloud must be signed in with a project. It asks nothing here (--quiet), and makes an ssh key when there is none. A key
+with a passphrase must be in an agent: ssh-add ~/.ssh/google_compute_engine. Slices without external addresses
+(--create-flag=--internal-ips) need Cloud NAT, for pip, and --internal-ip or --iap, for ssh.
+"""
+
+import argparse
+import datetime
+import pathlib
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.slices import GENERATIONS, Slice, find
+from launch import calls, front
+from launch.local import group_status
+from launch.logs import Logs, stream
+from launch.restart import AGAIN, LIVED, pause
+
+EXTRAS = "gs,tpu"
+READY = ("READY",)
+COMING = ("CREATING", "STARTING", "RESTARTING", "REPAIRING", "STATE_UNSPECIFIED")
+GOING = ("DELETING", "STOPPING", "SUSPENDING")
+QUEUED = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES", "STATE_UNSPECIFIED")
+SETTLE = 60  # seconds for the other workers to end after the first
+SAID = re.compile(r"hcl_jax-run (\S+) (\S+) (running|ended|absent) (\d+)")
+
+
+class Machine(NamedTuple):
+    """A slice and how it is reached; its methods are the commands, as lists.
+
+    Attributes:
+      name, zone, tpu, runtime: of the slice.
+      project: None for gcloud's own.
+      queued, spot: how it is asked for.
+      create_flags: further flags of its creation.
+      reach: flags of ssh and scp: --internal-ip, or of the alpha track.
+      commit: that is installed.
+      python: its version on the workers.
+    """
+
+    name: str
+    zone: str
+    tpu: Slice
+    runtime: str
+    project: str | None
+    queued: bool
+    spot: bool
+    create_flags: tuple[str, ...]
+    reach: tuple[str, ...]
+    commit: str
+    python: str
+
+    def _gcloud(self, *words: str) -> list[str]:
+        # The flags of tunnels and batches exist in the alpha track only.
+        alpha = ["alpha"] if words[1] in ("ssh", "scp") and any("batch" in flag for flag in self.reach) else []
+        return ["gcloud", *alpha, "compute", "tpus", *words]
+
+    def _where(self) -> list[str]:
+        return [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else []), "--quiet"]
+
+    def create(self) -> list[str]:
+        """Asks for the slice; a queued one comes later."""
+        kind = ["--spot"] if self.spot else []
+        if self.queued:
+            words = self._gcloud("queued-resources", "create", self.name, f"--node-id={self.name}")
+            return [*words, f"--accelerator-type={self.tpu.accelerator}", f"--runtime-version={self.runtime}", *kind,
+                    *self.create_flags, *self._where()]  # fmt: skip
+        words = self._gcloud("tpu-vm", "create", self.name, f"--accelerator-type={self.tpu.accelerator}")
+        return [*words, f"--version={self.runtime}", *kind, *self.create_flags, *self._where()]
+
+    def request(self) -> list[str]:
+        """The state of a queued request."""
+        words = self._gcloud("queued-resources", "describe", self.name, "--format=value(state.state)")
+        return [*words, *self._where()]
+
+    def describe(self) -> list[str]:
+        """The state of the slice."""
+        return [*self._gcloud("tpu-vm", "describe", self.name, "--format=value(state)"), *self._where()]
+
+    def delete(self) -> list[str]:
+        """Deletes it, and its request."""
+        if self.queued:
+            return [*self._gcloud("queued-resources", "delete", self.name, "--force"), *self._where()]
+        return [*self._gcloud("tpu-vm", "delete", self.name), *self._where()]
+
+    def ssh(self, command: list[str] | str) -> list[str]:
+        """A command on all workers at once.
+
+        Not with --output-directory, which gcloud 528 writes to a folder `None`.
+        """
+        text = command if isinstance(command, str) else shlex.join(command)  # the shell over there takes it apart
+        words = self._gcloud("tpu-vm", "ssh", self.name, "--worker=all", *self.reach)
+        # An idle connection through a firewall is dropped after ten minutes.
+        return [*words, "--ssh-flag=-oServerAliveInterval=30", *self._where(), f"--command={text}"]
+
+    def copy(self, file: pathlib.Path) -> list[str]:
+        """A file to the home of all workers."""
+        words = self._gcloud("tpu-vm", "scp", str(file), f"{self.name}:", "--worker=all", *self.reach)
+        return [*words, *self._where()]
+
+    def worker(self, *words: str) -> list[str]:
+        """A command of launch/worker.py."""
+        return ["python3", f"hcl_jax/{self.commit}/launch/worker.py", *words]
+
+    def install(self, file: pathlib.Path) -> str:
+        """Unpacks and installs, as one line of shell; paths are relative to the home of the user there."""
+        tree, part = f"hcl_jax/{self.commit}", f"hcl_jax/{self.commit}.part"
+        unpack = f"rm -rf {part} && mkdir -p {part} && tar -xzf {file.name} -C {part} && mv -T {part} {tree}"
+        return f"{{ test -d {tree} || {{ {unpack}; }}; }} && " + shlex.join(self.worker("install", self.python, EXTRAS))
+
+
+class Options(NamedTuple):
+    """How a run is kept going."""
+
+    run: list[str]
+    logs: pathlib.Path
+    most: int
+    grace: int
+    poll: float
+    keep: bool
+    reuse: bool
+    wait: float
+
+
+def steps(m: Machine, o: Options) -> Iterator[str]:
+    """What a run without trouble does, line by line, and what happens in trouble; the dry run prints it."""
+    pack, file = front.archive(m.commit, o.logs)
+    yield f"# {m.tpu.accelerator} = {m.tpu.topology}: {m.tpu.chips} chips, {m.tpu.hosts} hosts"
+    yield front.shown(pack)
+    if not o.reuse:
+        yield front.shown(m.request() if m.queued else m.describe()) + "  # must not exist"
+        yield front.shown(m.create())
+    if m.queued and not o.reuse:
+        yield front.shown(m.request()) + "  # until ACTIVE"
+    yield front.shown(m.describe()) + "  # until READY"
+    yield front.shown(m.ssh("true")) + "  # until all workers answer"
+    yield front.shown(m.copy(file))
+    yield front.shown(m.ssh(m.install(file)))
+    yield front.shown(m.ssh(m.worker("start", "STAMP-1", *o.run)))
+    yield front.shown(m.ssh(m.worker("follow", "STAMP-1"))) + f"  # {o.logs}/STAMP-1/HOST.log; the first is printed"
+    yield front.shown(m.describe()) + f"  # every {o.poll:g} seconds meanwhile"
+    yield front.shown(m.ssh(m.worker("wait", "STAMP-1", str(SETTLE)))) + "  # the statuses of all"
+    yield "# Ctrl-C, or a crash of one of them:"
+    yield front.shown(m.ssh(m.worker("stop", "STAMP-1", str(o.grace))))
+    yield f"# at the end, and after a preemption before it is created again{', unless --keep' if not o.keep else ''}:"
+    yield ("# nothing is deleted: --keep; this would: " if o.keep else "") + front.shown(m.delete())
+    yield "# STAMP is the time of the launch; a restart is STAMP-2, and so on"
+
+
+class Refused(calls.Failed):
+    """There is no slice to be had."""
+
+
+class Launch:
+    """A run on a slice, from its creation to its end."""
+
+    def __init__(self, m: Machine, o: Options, c: calls.Calls):
+        self.m, self.o, self.c = m, o, c
+        self.ours = False  # whether the slice, or a request for it, may be there on our account
+        self.stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        self.run_id = ""  # of the run that may be under way
+        self.logs: Logs | None = None
+        self.broken = False  # READY, and some of its workers cannot be reached
+        self.seen: str | None = None  # its last state
+        self.attempt = 0
+
+    def state(self, command: list[str]) -> str | None:
+        """What `describe` says; None where there is no such thing."""
+        for attempt in range(1, self.c.tries + 1):
+            done = self.c.once(command, quiet=True)
+            if done.status == 0:
+                return done.out.strip() or "STATE_UNSPECIFIED"
+            if "NOT_FOUND" in done.err or "not found" in done.err:
+                return None
+            if any(text in done.err for text in calls.FINAL) or attempt == self.c.tries:
+                break
+            self.c.sleep(pause(self.c.wait, attempt))
+        raise calls.Failed(f"describe {self.m.name}: {(done.err.strip().splitlines() or ['nothing said'])[-1]}")
+
+    def whole(self) -> str | None:
+        """The state of slice and request together: None, "coming", "READY", or the name of a state that is no good."""
+        if self.m.queued and not self.o.reuse:
+            request = self.state(self.m.request())
+            if request is None or request in QUEUED:
+                return None if request is None else "coming"
+            if request != "ACTIVE":
+                return request
+        state = self.state(self.m.describe())
+        if state is None and self.m.queued and not self.o.reuse:
+            return "coming"  # a request that is active, its node not listed yet
+        return "coming" if state in COMING else state
+
+    def ready(self) -> None:
+        """Brings the slice to READY: creates it where there is none, deletes what is no good."""
+        failures = 0
+        while True:
+            state = self.whole()
+            if state != self.seen:
+                front.say(f"{self.m.name} is {state or 'not there'}")
+            self.seen = state
+            if state in READY and not self.broken:
+                return
+            if self.o.reuse:
+                raise calls.Failed(f"--reuse: {self.m.name} is {state or 'not there'}, and is not created again")
+            if state == "coming" or state in GOING:
+                self.c.sleep(self.o.poll)
+            elif state is not None:
+                self.c.retried(self.m.delete())
+                self.broken = False
+            else:
+                failures += 1
+                self.create(failures)
+
+    def create(self, failures: int) -> None:
+        """Asks for the slice, or waits after a refusal."""
+        self.ours = True  # from here on something may be left, even by a command that fails
+        done = self.c.once(self.m.create())
+        if done.status == 0:
+            return
+        last = (done.err.strip().splitlines() or ["nothing said"])[-1]
+        if done.status == 2 or any(text in done.err for text in calls.FINAL) or failures > self.o.most:
+            raise Refused(f"create {self.m.name}: {last}")
+        seconds = pause(self.o.wait, failures)
+        front.say(f"create: {last}; again in {seconds:g} seconds, {failures} of at most {self.o.most}")
+        self.c.sleep(seconds)
+
+    def lost(self) -> bool:
+        """Whether the slice is no longer there to be used.
+
+        While nobody answers, as when this machine has no network or the sign-in has run out, it waits: the run needs
+        neither.
+        """
+        told = ""
+        while True:
+            try:
+                return self.whole() not in READY
+            except calls.Failed as error:
+                if str(error) != told:
+                    front.say(f"{error}; asking until it answers, the run goes on meanwhile")
+                told = str(error)
+                self.c.sleep(self.o.poll)
+
+    def prepare(self, file: pathlib.Path) -> None:
+        """Brings the commit to all workers; each command may be repeated."""
+        # READY says that the machines run, not that sshd does or that the key has arrived.
+        self.c.retried(self.m.ssh("true"), tries=10, between=self.lost)
+        self.c.retried(self.m.copy(file), between=self.lost)
+        self.c.retried(self.m.ssh(self.m.install(file)), between=self.lost)
+
+    def follow(self) -> None:
+        """Prints what the first worker says until all have ended, or the slice is lost."""
+        assert self.logs is not None
+        command, said, quick = self.m.ssh(self.m.worker("follow", self.run_id)), self.o.logs / "gcloud.txt", 0
+        while quick < 10:  # then `statuses` finds out what is the matter
+            began = time.monotonic()
+            status = stream(self.c, command, self.logs, said, self.o.poll, self.lost)
+            if status in (0, None) or self.lost():
+                return
+            quick = quick + 1 if time.monotonic() - began < 60 else 1
+            front.say(f"the connection was lost; {said} has what gcloud says")
+            self.c.sleep(pause(self.c.wait, quick))
+
+    def statuses(self, *words: str) -> list[int] | None:
+        """The status of each worker, or None where not all answer; words: "wait" or "stop", and seconds."""
+        try:
+            done = self.c.retried(self.m.ssh(self.m.worker(words[0], self.run_id, *words[1:])), between=self.lost)
+        except calls.Failed as error:
+            front.say(str(error))
+            return None
+        found = {match[0]: match for match in SAID.findall(done.out) if match[1] == self.run_id}
+        if len(found) < self.m.tpu.hosts or any(match[2] == "absent" for match in found.values()):
+            return None
+        return [-1 if match[2] == "running" else int(match[3]) for match in found.values()]
+
+    def once(self, file: pathlib.Path) -> tuple[str, int]:
+        """One start of the run: ("done", 0), ("failed", status) or ("again", status)."""
+        self.run_id = ""
+        self.ready()
+        self.prepare(file)
+        self.attempt += 1
+        self.run_id = f"{self.stamp}-{self.attempt}"
+        first = re.compile("" if self.m.tpu.hosts == 1 else r"-w-0$")
+        self.logs = Logs(self.o.logs / self.run_id, re.compile(r"\[([\w.-]+)\] "), first)
+        self.c.retried(self.m.ssh(self.m.worker("start", self.run_id, *self.o.run)), between=self.lost)
+        self.follow()
+        found = None if self.lost() else self.statuses("wait", str(SETTLE))
+        if found and -1 in found:  # some have ended, others wait for them
+            found = [s for s in found if s > 0] + (self.statuses("stop", str(self.o.grace)) or [])
+        self.run_id = ""
+        if self.lost():  # told to end by the preemption itself, perhaps
+            return "again", 0
+        if not found:
+            self.broken = True
+            return "again", 0
+        if front.STOPPED in found:
+            return "again", front.STOPPED
+        status = group_status(found)
+        if status == 0:
+            return "done", 0
+        return ("again" if status in AGAIN else "failed"), status
+
+    def keep_going(self, file: pathlib.Path) -> int:
+        """Starts the run until it is done or cannot be; returns its status."""
+        restarts = 0
+        while True:
+            began = time.monotonic()
+            try:
+                how, status = self.once(file)
+            except calls.Failed as error:
+                # A command that fails on a slice which is there would fail on the next one too.
+                if isinstance(error, Refused) or not self.ours or not self.lost():
+                    raise
+                how, status = "again", 0
+                front.say(str(error))
+            if how != "again":
+                return status
+            reason = {0: "the slice was lost", front.STOPPED: "the run was told to end, and saved"}.get(status)
+            reason = reason or f"status {status} ({AGAIN[status]})"
+            restarts = 1 if time.monotonic() - began > LIVED else restarts + 1
+            if restarts > self.o.most:
+                front.say(f"gives up: {reason}, after {self.o.most} restarts in a row")
+                return status or 1
+            seconds = pause(self.o.wait, restarts)
+            front.say(f"{reason}; restart {restarts} of at most {self.o.most} in a row, in {seconds:g} seconds")
+            self.c.sleep(seconds)
+
+    def absent(self) -> bool:
+        """Whether it is certain that nothing is there."""
+        try:
+            return self.whole() is None
+        except calls.Failed:
+            return False
+
+    def stop(self) -> None:
+        """Tells the run to save and end, and fetches what was said last."""
+        front.say(f"telling the run to save; at most {self.o.grace} seconds")
+        self.statuses("stop", str(self.o.grace))
+        self.follow()
+
+    def leave(self) -> bool:
+        """Deletes the slice unless it is to be kept; whether that is done."""
+        if not self.ours or self.o.keep:
+            kept = f"{self.m.name} is left as it is, and costs; {front.shown(self.m.delete())[2:]}"
+            front.say(kept if self.ours or self.o.reuse else "nothing was created")
+            return True
+        try:
+            self.c.retried(self.m.delete(), between=lambda: self.whole() is None)
+        except calls.Failed as error:
+            if not self.absent():
+                front.say(f"NOT DELETED, and costs: {error}; {front.shown(self.m.delete())[2:]}")
+                return False
+        front.say(f"{self.m.name} is deleted")
+        return True
+
+
+def launch(m: Machine, o: Options, c: calls.Calls) -> int:
+    """Runs, and leaves nothing behind; returns the status."""
+    o.logs.mkdir(parents=True, exist_ok=True)
+    pack, file = front.archive(m.commit, o.logs)
+    with c:
+        it = Launch(m, o, c)
+        try:
+            c.retried(pack, tries=1)
+            if not o.reuse and (state := it.whole()) is not None:
+                raise InputError("--name", f"{m.name}, which is there already ({state})", "another name, or --reuse")
+            status = it.keep_going(file)
+        except calls.Interrupted as error:
+            status = 128 + error.number
+        except calls.Failed as error:
+            front.say(str(error))
+            status = 1
+        finally:
+            c.cleaning()
+            try:
+                if it.run_id and c.heard:
+                    it.stop()
+                gone = it.leave()
+            except calls.Interrupted:
+                gone = False
+                front.say(f"left behind, and costs: {front.shown(m.delete())[2:]}")
+    return status if gone else status or 1
+
+
+def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Options]:
+    """The command line, checked."""
+    made = front.parser("tpu_vm", __doc__)
+    add = made.add_argument
+    add("--zone", metavar="ZONE", help="where; the zones of a type are listed when it is left out")
+    add("--any-zone", action="store_true", help="take a zone that is not listed")
+    add("--project", metavar="ID", help="in place of gcloud's own")
+    add("--runtime-version", metavar="NAME", help="image of the machines, in place of the type's own")
+    add("--queued", action="store_true", help="through queued-resources: waits until there is capacity")
+    add("--spot", action="store_true", help="cheaper, and preempted at any time")
+    add(
+        "--create-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="of gcloud's create, such as --reserved",
+    )
+    add("--reuse", action="store_true", help="take the slice of that name as it is, and keep it")
+    add("--internal-ip", action="store_true", help="ssh to internal addresses, from a machine of the same network")
+    add("--iap", action="store_true", help="ssh through the Identity-Aware Proxy (gcloud alpha)")
+    add("--batch-size", metavar="N", help="workers that gcloud talks to at once: a number or all (gcloud alpha)")
+    add("--python", default="3.11", metavar="VERSION", help="of the environment on the workers (default 3.11)")
+    add("--wait", type=float, default=30.0, metavar="SECONDS", help="before the first restart; then twice as long")
+    known, run = front.parse(made, arguments)
+    tpu = find(known.type)
+    generation = GENERATIONS[tpu.generation]
+    if not generation.runtime and not known.runtime_version:
+        raise InputError("--type", f"{known.type}, which is not rented as TPU VMs", "launch.gke")
+    if known.zone is None or (known.zone not in generation.zones and not known.any_zone):
+        listed = nearest(known.zone or "", generation.zones) + " for this type; --any-zone takes another"
+        raise InputError("--zone", repr(known.zone) if known.zone else "nothing", listed)
+    if not re.fullmatch(r"3\.1[123]", known.python):
+        raise InputError("--python", known.python, "3.11 to 3.13")
+    if known.batch_size is not None and not re.fullmatch(r"all|[1-9]\d*", known.batch_size):
+        raise InputError("--batch-size", known.batch_size, "a number from 1, or all")
+    if known.iap and known.internal_ip:
+        raise InputError("--iap", "--internal-ip too", "one of them")
+    reach = ["--internal-ip"] if known.internal_ip else ["--tunnel-through-iap"] if known.iap else []
+    if known.iap or known.batch_size:
+        reach.append(f"--batch-size={known.batch_size or 'all'}")
+    commit = front.commit_of(known.allow_dirty)
+    front.check_run(run, commit)
+    m = Machine(
+        known.name, known.zone, tpu, known.runtime_version or generation.runtime, known.project, known.queued,
+        known.spot, tuple(known.create_flag), tuple(reach), commit, known.python,
+    )  # fmt: skip
+    keep = known.keep or known.reuse
+    return known, m, Options(run, known.logs, known.most, known.grace, known.poll, keep, known.reuse, known.wait)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    try:
+        known, m, o = arguments_of(sys.argv[1:] if arguments is None else arguments)
+        if known.dry_run:
+            print("\n".join(steps(m, o)))
+            return 0
+        return launch(m, o, calls.Calls(wait=min(o.wait, 5.0)))
+    except InputError as error:
+        print(f"launch.tpu_vm: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Cloud TPU VMs: what is asked of gcloud, in which order, and what is left when something breaks."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+
+import pytest
+from cloud import Cloud, same_as_golden
+
+RUN = ["--config=simclr:imagenet", '--config.mesh.rules=(("a b", "$(rm x)\'"),)', "--workdir=gs://b/run"]
+QUICK = ["--type=v4-16", "--zone=us-central2-b", "--poll=0.3", "--wait=0.1"]
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    made = Cloud(tmp_path)
+    yield made
+    made.close()
+
+
+def launched(cloud, *flags, run=RUN):
+    return cloud.run("tpu_vm", *QUICK, *flags, "--", *run)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("tpu_vm", ["--type=v5litepod-256", "--zone=us-west4-a", "--spot", "--logs=out"]),
+        ("tpu_vm_queued", ["--type=v6e:16x16", "--zone=us-east5-b", "--queued", "--iap", "--project=p", "--name=mine",
+                           "--create-flag=--reserved", "--runtime-version=image", "--keep"]),
+    ],
+)  # fmt: skip
+def test_the_dry_run_prints_all_and_runs_nothing(cloud, name, flags):
+    done = cloud.run("tpu_vm", *flags, "--dry-run", "--", *RUN)
+    assert done.returncode == 0 and done.stderr == "" and cloud.calls() == []
+    same_as_golden(name, cloud.plain(done.stdout))
+    start = next(line for line in done.stdout.splitlines() if "worker.py start" in line)
+    remote = next(w for w in shlex.split(start, comments=True) if w.startswith("--command=")).partition("=")[2]
+    assert shlex.split(remote)[-3:] == RUN  # through both shells, as it was
+
+
+def test_the_whole_sequence(cloud):
+    """Creates, waits, copies, installs, runs on all, follows, deletes, with the very commands of the dry run."""
+    dry = launched(cloud, "--dry-run").stdout
+    (cloud.root / "created").write_text("CREATING,READY")
+    done = launched(cloud)
+    assert done.returncode == 0, done.stderr
+    wanted = ["describe", "create", "describe", "true", "scp", "install", "start", "follow", "describe", "wait",
+              "describe", "delete"]  # fmt: skip
+    assert cloud.verbs() == wanted
+    assert done.stdout == "start 0 of worker 0\nend 0 of worker 0\n"
+    logs = cloud.clone / "runs/launch/hcl-jax"
+    stamp = next(path.name for path in logs.iterdir() if path.is_dir())
+    assert (logs / stamp / "t1v-n-w-1.log").read_text() == "start 0 of worker 1\nend 0 of worker 1\n"
+    printed = [shlex.split(line, comments=True)[1:] for line in dry.splitlines() if line.startswith("$")]
+    called = [["gcloud", *(w.replace(stamp, "STAMP-1") for w in words)] for words in cloud.calls()]
+    assert all(words in printed for words in called)
+    unused = [words for words in printed if words not in called]
+    assert [words[0] for words in unused] == ["git", "gcloud"] and "stop" in unused[1][-1]
+    for worker in "01":
+        words, folder, seen = json.loads((cloud.root / f"seen_{worker}_0").read_text())
+        assert words == RUN and folder.endswith(f"/homes/{worker}/hcl_jax/{cloud.commit}")
+        assert seen == {"HCL_JAX_COMMIT": cloud.commit, "HCL_JAX_STOPPED": "75", "JAX_PLATFORMS": "tpu,cpu"}
+    pip = [json.loads(line) for line in (cloud.root / "pip.jsonl").read_text().splitlines()]
+    assert len(pip) == 2 and pip[0][-4:] == ["--constraint", "constraints.txt", "--editable", ".[gs,tpu]"]
+
+
+def test_what_fails_is_tried_again(cloud):
+    cloud.fault("create", 1, "ERROR: There is no more capacity in the zone")
+    cloud.fault("ssh", 255, "ERROR: connection refused", part="=true")
+    cloud.fault("scp", 1, "ERROR: lost connection")
+    cloud.fault("ssh", 1, "ERROR: a mirror is away", part="install")
+    cloud.fault("ssh", 255, "ERROR: connection reset", part="follow")
+    cloud.fault("delete", 1, "ERROR: backend error")
+    done = launched(cloud)
+    assert done.returncode == 0, done.stderr
+    verbs = [v for v in cloud.verbs() if v != "describe"]
+    assert verbs == ["create", "create", "true", "true", "scp", "scp", "install", "install", "start", "follow",
+                     "follow", "wait", "delete", "delete"]  # fmt: skip
+    assert "no more capacity" in done.stderr and not (cloud.root / "state").exists()
+    assert done.stdout == "start 0 of worker 0\nend 0 of worker 0\n"
+
+
+def test_a_lost_connection_does_not_start_the_run_again(cloud):
+    """What was printed is not printed twice, and the run that went on is found again."""
+    cloud.play("slow")
+    child = cloud.start("tpu_vm", *QUICK, "--", *RUN)
+    cloud.wait_for("seen_0_0", "seen_1_0")
+    cloud.wait_for_call("follow")
+    cloud.cut(child)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    assert out == "start 0 of worker 0\nend 0 of worker 0\n"
+    verbs = cloud.verbs()
+    assert verbs.count("start") == 1 and verbs.count("follow") == 2
+    assert not (cloud.root / "saved_0").exists()
+
+
+def test_a_preempted_slice_is_created_again_and_the_run_goes_on(cloud):
+    cloud.play("preempt", "done")
+    done = launched(cloud, "--spot")
+    assert done.returncode == 0, done.stderr
+    verbs = [v for v in cloud.verbs() if v != "describe"]
+    once = ["create", "true", "scp", "install", "start", "follow"]
+    assert verbs == [*once, "delete", *once, "wait", "delete"]
+    assert "PREEMPTED" in done.stderr and done.stdout.splitlines()[-1] == "end 1 of worker 0"
+    runs = [json.loads((cloud.root / f"seen_0_{n}").read_text())[0] for n in (0, 1)]
+    assert runs == [RUN, RUN]  # the same command: it resumes from its workdir
+
+
+@pytest.mark.slow
+def test_a_run_that_was_told_to_end_or_crashed_is_started_again(cloud):
+    """SIGTERM at a preemption makes a run save and end: that is no success, and a crash is no end."""
+    cloud.play(75, "kill", "done")
+    done = launched(cloud)
+    assert done.returncode == 0, done.stderr
+    assert "the run was told to end, and saved; restart 1" in done.stderr and "status 137 (killed" in done.stderr
+    verbs = [v for v in cloud.verbs() if v != "describe"]
+    assert verbs.count("create") == 1 and verbs.count("start") == 3 and verbs[-1] == "delete"
+    assert len((cloud.root / "pip.jsonl").read_text().splitlines()) == 2  # installed once a worker
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("play", "status", "starts"), [(2, 2, 1), ("kill", 137, 2)])
+def test_a_run_that_cannot_go_on_ends(cloud, play, status, starts):
+    cloud.play(play)
+    done = launched(cloud, "--most=1")
+    assert done.returncode == status, done.stderr
+    assert cloud.verbs().count("start") == starts and cloud.verbs()[-1] == "delete"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_ctrl_c_saves_and_cleans_up(cloud, keep):
+    cloud.play("wait")
+    child = cloud.start("tpu_vm", *QUICK, *(["--keep"] if keep else []), "--", *RUN)
+    cloud.wait_for("running_0", "running_1")
+    cloud.wait_for_call("follow")
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert (cloud.root / "saved_0").exists() and (cloud.root / "saved_1").exists()
+    verbs = [v for v in cloud.verbs() if v != "describe"][5:]
+    assert verbs == ["follow", "stop", "follow", *([] if keep else ["delete"])]
+    assert (cloud.root / "state").exists() == keep
+    assert ("left as it is, and costs" if keep else "hcl-jax is deleted") in err
+    logs = cloud.clone / "runs/launch/hcl-jax"
+    assert next(logs.glob("*-1/t1v-n-w-1.log")).read_text().endswith("saved\n")
+
+
+def test_ctrl_c_while_the_slice_is_made(cloud):
+    (cloud.root / "created").write_text("CREATING")
+    child = cloud.start("tpu_vm", *QUICK, "--", *RUN)
+    cloud.wait_for("state")
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 143 and not (cloud.root / "state").exists(), err
+    assert cloud.verbs()[-1] == "delete" and "start" not in cloud.verbs()
+
+
+def test_what_cannot_be_deleted_is_told(cloud):
+    for _ in range(5):
+        cloud.fault("delete", 1, "ERROR: backend error")
+    done = launched(cloud)
+    assert done.returncode == 1
+    assert "NOT DELETED, and costs" in done.stderr and "gcloud compute tpus tpu-vm delete hcl-jax" in done.stderr
+
+
+def test_what_no_second_try_mends_is_not_tried_again(cloud):
+    cloud.fault("create", 1, "ERROR: PERMISSION_DENIED: ask your administrator")
+    done = launched(cloud)
+    assert done.returncode == 1 and cloud.verbs().count("create") == 1
+    assert "PERMISSION_DENIED" in done.stderr and "hcl-jax is deleted" in done.stderr
+
+
+def test_a_slice_of_somebody_else_is_not_touched(cloud):
+    (cloud.root / "state").write_text("READY")
+    done = launched(cloud)
+    assert done.returncode == 2 and cloud.verbs() == ["describe"]
+    assert done.stderr.splitlines()[-1].startswith(
+        "launch.tpu_vm: --name: found hcl-jax, which is there already (READY)"
+    )
+    done = launched(cloud, "--reuse")
+    assert done.returncode == 0, done.stderr
+    assert not {"create", "delete"} & set(cloud.verbs()) and (cloud.root / "state").exists()
+
+
+def test_a_slice_that_is_busy_is_left_alone(cloud):
+    """--reuse on a slice where a run goes on: nothing is started, and nothing is ended."""
+    cloud.play("wait")
+    child = cloud.start("tpu_vm", *QUICK, "--keep", "--", *RUN)
+    cloud.wait_for("running_0", "running_1")
+    child.kill()  # the launcher alone: the run does not need it
+    child.communicate()
+    done = launched(cloud, "--reuse")
+    assert done.returncode == 1 and "a run is under way here" in done.stderr, done.stderr
+    assert not (cloud.root / "saved_0").exists() and "seen_0_1" not in [p.name for p in cloud.root.iterdir()]
+
+
+@pytest.mark.slow
+def test_a_queued_slice_that_is_preempted(cloud):
+    """Waits for the request, and deletes it with its slice, for it cannot be used again."""
+    cloud.play("preempt", "done")
+    done = launched(cloud, "--queued")
+    assert done.returncode == 0, done.stderr
+    made = [words[2:4] for words in cloud.calls() if words[3] in ("create", "delete")]
+    assert made == [["queued-resources", "create"], ["queued-resources", "delete"]] * 2
+    assert not (cloud.root / "state").exists() and not (cloud.root / "request").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "run", "line"),
+    [
+        (["--type=v5litepod-255"], RUN, "--type: found 'v5litepod-255'; allowed: v5litepod-256, "),
+        (["--type=v5e:3x3"], RUN, "--type: found 'v5e:3x3'; allowed: v5e:"),
+        (["--type=tpu7x-8"], RUN, "--type: found tpu7x-8, which is not rented as TPU VMs; allowed: launch.gke"),
+        (["--zone=us-moon1-a"], RUN, "--zone: found 'us-moon1-a'; allowed: us-central2-b for this type"),
+        (["--name=Mine"], RUN, "--name: found 'Mine'; allowed: "),
+        (["--python=3.10"], RUN, "--python: found 3.10; allowed: 3.11 to 3.13"),
+        (["--iap", "--internal-ip"], RUN, "--iap: found --internal-ip too; allowed: one of them"),
+        (["--batch-size=0"], RUN, "--batch-size: found 0; allowed: "),
+        (["--most=-1"], RUN, "--most, --grace, --poll: found -1, 300, 0.3; "),
+        (["--most=x"], RUN, "argument --most: invalid int value: 'x'"),
+        (["--nope"], RUN, "unrecognized arguments: --nope"),
+        ([], ["--config=simclr:digits"], "--workdir: found nothing; allowed: --workdir=gs://"),
+        ([], ["--config=simclr:digits", "--workdir", "runs/x"], "--workdir: found runs/x; allowed: gs://"),
+        ([], ["--config=mine.py:x", "--workdir=gs://b/x"], "--config: found mine.py; allowed: a file of the commit "),
+    ],
+)
+def test_bad_input_is_one_line(cloud, flags, run, line):
+    done = launched(cloud, *flags, run=run)
+    assert done.returncode == 2 and done.stdout == "" and cloud.calls() == []
+    assert done.stderr.startswith(f"launch.tpu_vm: {line}") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_no_arguments_and_no_gcloud(cloud):
+    done = cloud.run("tpu_vm", *QUICK)
+    assert done.returncode == 2 and done.stderr == "launch.tpu_vm: the arguments of hcl_jax.main are needed after --\n"
+    (cloud.root / "bin/gcloud").unlink()
+    (cloud.root / "bin/git").symlink_to(shutil.which("git"))
+    cloud.environment["PATH"] = f"{cloud.root}/bin"
+    done = launched(cloud)
+    assert done.returncode == 2 and "launch.tpu_vm: gcloud: found nothing on PATH" in done.stderr
+    assert cloud.run("tpu_vm", "--help").returncode == 0
+
+
+def test_what_is_not_committed_is_refused_or_left_behind(cloud):
+    (cloud.clone / "mine.py").write_text("")
+    (cloud.clone / "setup.py").write_text("")
+    done = launched(cloud)
+    assert done.returncode == 2 and cloud.calls() == [] and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "launch.tpu_vm: git status: found not committed: setup.py, mine.py; allowed: a clean tree"
+    )
+    done = launched(cloud, "--allow-dirty", "--keep")
+    assert done.returncode == 0, done.stderr
+    assert "not committed, and not sent: setup.py, mine.py; HEAD is launched" in done.stderr
+    tree = cloud.root / "homes/0/hcl_jax" / cloud.commit
+    assert not (tree / "mine.py").exists() and (tree / "setup.py").read_text()
+
+
+def test_steps_without_a_workdir(cloud):
+    done = launched(cloud, "--dry-run", run=["--config=simclr:imagenet", "--steps=2"])
+    assert done.returncode == 0 and re.search(r"start STAMP-1 --config=simclr:imagenet --steps=2'", done.stdout)
