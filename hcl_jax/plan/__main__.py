@@ -70,7 +70,8 @@ def plan(config: Any, known: argparse.Namespace) -> list[dict[str, Any]]:
     topologies = [chips.parse(t) for t in known.topology.split(",")]
     if any(t.kind != "cpu" for t in topologies) and importlib.util.find_spec("libtpu") is None:
         raise InputError("--topology", "TPU chips, but libtpu is not installed", "cpu:N, or pip install hcl_jax[tpu]")
-    sizes = [int(b) for b in known.batch_size.split(",")] if known.batch_size else [config.data.batch_size]
+    config = configs.complete(config)
+    sizes = _sizes(known.batch_size) or [config.data.batch_size]
     rows = []
     for topology in topologies:
         for size in sizes:
@@ -84,6 +85,13 @@ def plan(config: Any, known: argparse.Namespace) -> list[dict[str, Any]]:
                 row["helps"] = advice(one, topology, known.cache)
             rows.append(row)
     return rows
+
+
+def _sizes(text: str | None) -> list[int]:
+    try:
+        return [int(b) for b in text.split(",")] if text else []
+    except ValueError:
+        raise InputError("--batch-size", repr(text), "whole numbers with commas between") from None
 
 
 def advice(config: Any, topology: chips.Topology, cache: pathlib.Path) -> list[str]:

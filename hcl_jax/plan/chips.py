@@ -87,5 +87,7 @@ def parse(text: str) -> Topology:
         raise InputError("--topology", repr(text), "cpu:N, N devices")
     sides = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind, 1)
     if len(shape) != sides:
-        raise InputError("--topology", repr(text), f"{sides} sides for {kind}, such as {kind}:{'x'.join(['4'] * sides)}")
+        raise InputError(
+            "--topology", repr(text), f"{sides} sides for {kind}, such as {kind}:{'x'.join(['4'] * sides)}"
+        )
     return Topology(text, kind, shape, int(match[1] or 1))

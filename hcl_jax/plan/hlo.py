@@ -80,7 +80,8 @@ class Reading(NamedTuple):
 
 def parse(text: str) -> tuple[str, dict[str, list[Op]]]:
     """(name of the entry computation, {computation: its instructions})."""
-    entry, found, ops = "", {}, []
+    entry, ops = "", []
+    found: dict[str, list[Op]] = {}
     for line in text.splitlines():
         if line.startswith(("%", "ENTRY")) and line.rstrip().endswith("{"):
             match = re.match(r"(ENTRY )?%?([\w.\-]+)", line)
@@ -177,7 +178,7 @@ def read(text: str) -> Reading:
             elif op.kind in ("call", "async-start"):
                 for called in op.calls:
                     walk(called, times)
-            elif op.kind == "conditional":
+            elif op.kind == "conditional" and op.calls:
                 walk(max(op.calls, key=total), times)  # one branch runs: the costliest is counted
             elif op.kind == "fusion":
                 for inner in _fused(op, computations):
@@ -189,6 +190,7 @@ def read(text: str) -> Reading:
                         key = f"{name}/{channel and channel[1]}/{chain and chain[1]}/{inner.kind}"
                         # It runs beside the fusion that holds it.
                         collectives.setdefault(key, sent._replace(cycles=op.cycles or 0))
+
     walk(entry, 1)
     return Reading(cycles, tuple(collectives.values()), len(unknown), *count)
 

@@ -28,7 +28,7 @@ def devices_of(topology: chips.Topology) -> list[Any]:
     from jax.experimental import topologies
 
     shape = "x".join(map(str, topology.shape))
-    options = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    options: dict[str, Any] = {"num_slices": topology.slices} if topology.slices > 1 else {}
     if topology.kind == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as a run has it
     try:

@@ -9,7 +9,7 @@ GIB, HOUR = 2**30, 3600.0
 
 def text(rows: Sequence[dict[str, Any]], price: float | None = None) -> str:
     """A table, a line a topology and batch size, and what its words mean."""
-    head = ("topology", "batch", "chips", "hosts", "GiB/chip", "temp", "GFLOP", "HBM GB", "wire MB", "step ms",
+    head: tuple[str, ...] = ("topology", "batch", "chips", "hosts", "GiB/chip", "temp", "GFLOP", "HBM GB", "wire MB", "step ms",
             "no overlap", "roofline", "ratio", "encoder", "loss", "optimizer", "wire", "rows/s", "hours")  # fmt: skip
     head = (*head, "cost") if price is not None else head
     lines = [head, *(_cells(row, price, len(head)) for row in rows)]
@@ -38,7 +38,9 @@ def _cells(row: dict[str, Any], price: float | None, width: int) -> tuple[str, .
     wires = sum(w["bytes"] for w in e["wires"])
     exposed = sum(w["exposed"] for w in e["wires"])
     hours = row["steps"] * e["step"] / HOUR
-    shares = [e["compute"].get(p, 0.0) / e["step"] for p in ("encoder", "objective", "optimizer")] + [exposed / e["step"]]
+    shares = [e["compute"].get(p, 0.0) / e["step"] for p in ("encoder", "objective", "optimizer")] + [
+        exposed / e["step"]
+    ]
     cells += [f"{wires / 1e6:.1f}", f"{e['step'] * 1e3:.2f}", f"{e['unhidden'] * 1e3:.2f}", f"{e['roofline'] * 1e3:.2f}",
               f"{e['step'] / e['roofline']:.2f}", *(f"{s:.1%}" for s in shares),
               f"{row['batch_size'] / e['step']:,.0f}", f"{hours:.2f}"]  # fmt: skip

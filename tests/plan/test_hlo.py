@@ -1,0 +1,52 @@
+"""What plan reads from a compiled program: loops, branches, collectives, and the compiler's own cycles."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from hcl_jax.plan import hlo
+
+# The shape of what a TPU's compiler prints, cut to what is read.
+PROGRAM = (pathlib.Path(__file__).parents[1] / "golden/plan/program.hlo").read_text()
+
+
+def test_a_program_by_hand():
+    found = hlo.read(PROGRAM)
+    assert found.cycles == {"jit(step)/jvp(objective)/mul": 500, "": 70}  # five times round; the dearer branch
+    assert found.unknown_loops == 0
+    permute, reduce, gather = sorted(found.collectives, key=lambda c: ["c", "all-r", "all-g"].index(
+        next(x for x in ("c", "all-r", "all-g") if c.kind.startswith(x))))  # fmt: skip
+    assert (permute.bytes, permute.times, permute.group, permute.cycles) == (32, 5, 2, 100)
+    assert (reduce.bytes, reduce.times, reduce.devices) == (32, 1, (0, 2, 4, 6))
+    assert (gather.bytes, gather.devices) == (32 * 4 * 2, (0, 2, 4, 6))
+    assert reduce.scope.endswith("optimizer/psum")
+
+
+def test_a_loop_whose_length_is_not_said_counts_once_and_is_told():
+    found = hlo.read(PROGRAM.replace("direction=LT", "direction=NE"))
+    assert found.unknown_loops == 1 and found.cycles["jit(step)/jvp(objective)/mul"] == 100
+
+
+@pytest.mark.parametrize(("shape", "expected"), [
+    ("f32[8]{0:T(128)}", [32]), ("(bf16[2,3]{1,0}, s32[])", [12, 4]), ("pred[4]", [4]), ("f32[]", [4]), ("s4[6]", [3]),
+])  # fmt: skip
+def test_bytes_of_a_shape(shape, expected):
+    assert hlo.shape_bytes(shape) == expected
+
+
+def test_the_collectives_of_a_real_program():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def loss(w, x):
+        return jax.lax.fori_loop(0, 3, lambda _, w: w - jnp.mean(x @ w, 0)[:, None] * 1e-3, w)
+
+    shapes = (jax.ShapeDtypeStruct((16, 16), jnp.float32, sharding=whole),
+              jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=rows))  # fmt: skip
+    found = hlo.read(jax.jit(loss, out_shardings=whole).lower(*shapes).compile().as_text())
+    sent = [c for c in found.collectives if c.kind == "all-reduce"]
+    assert [(c.bytes, c.times, c.group) for c in sent] == [(64, 3, 8)]

@@ -1,0 +1,55 @@
+"""`python -m hcl_jax.plan` end to end on virtual devices of this machine, and what it refuses."""
+
+import importlib.util
+import json
+
+import pytest
+
+from hcl_jax.plan import __main__ as plan
+
+SMALL = ["--config=simclr:digits", "--config.data.batch_size=32", "--config.towers.image.encoder.widths=(8,)",
+         "--config.towers.image.heads.z.hidden=16"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_plan_for_this_machine_and_its_cache(capsys, tmp_path, monkeypatch):
+    flags = [*SMALL, "--topology=cpu:4", f"--cache={tmp_path}", "--json"]
+    assert plan.main(flags) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["fits"] and row["chips"] == 4 and row["devices"] == 4
+    assert row["sizes"]["inputs"] * 4 == row["input_bytes"]  # the batch is split, the parameters are copied
+    assert row["memory"]["arguments"] >= row["sizes"]["parameters"] + row["sizes"]["optimizer"]
+    assert {c["kind"] for c in row["collectives"]} & {"all-reduce", "all-gather"}
+    monkeypatch.setattr(plan.subprocess, "run", None)  # nothing is compiled a second time
+    assert plan.main(flags) == 0
+    assert json.loads(capsys.readouterr().out) == [row]
+    assert plan.main([*flags[:-1], "--price=1"]) == 0
+    assert "cpu:4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--topology=v9:2x2"], "v9"),
+    (["--topology=cpu:4", "--config.data.batch_size=30"], "batch_size"),
+    (["--topology=cpu:4", "--config.mesh.data=8"], "mesh.data"),
+    (["--topology=cpu:4", "--batch-size=many"], "--batch-size"),
+])  # fmt: skip
+def test_bad_input_is_one_line(flags, said, capsys, tmp_path):
+    assert plan.main([*SMALL, *flags, f"--cache={tmp_path / 'c'}"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("hcl_jax: ") and said in error
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
+def test_without_libtpu_the_line_says_what_to_install(capsys):
+    assert plan.main([*SMALL, "--topology=v5e:2x4"]) == 2
+    assert "pip install hcl_jax[tpu]" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_plan_for_eight_chips(capsys, tmp_path):
+    assert plan.main([*SMALL, "--topology=v5e:2x4", f"--cache={tmp_path}", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    estimate = row["estimate"]
+    assert estimate["from_cycles"] and {"encoder", "objective"} <= set(estimate["compute"])
+    assert 0 < estimate["roofline"] <= estimate["step"] <= estimate["unhidden"]
