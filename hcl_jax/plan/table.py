@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 GIB, HOUR = 2**30, 3600.0
+COLUMNS = (
+    *("topology", "batch", "chips", "hosts", "GiB/chip", "temp", "GFLOP", "HBM GB", "wire MB"),
+    *("step ms", "no overlap", "roofline", "ratio", "encoder", "loss", "optimizer", "wire", "rows/s", "hours"),
+)
 
 
 def text(rows: Sequence[dict[str, Any]], price: float | None = None) -> str:
     """A table, a line a topology and batch size, and what its words mean."""
-    head: tuple[str, ...] = ("topology", "batch", "chips", "hosts", "GiB/chip", "temp", "GFLOP", "HBM GB", "wire MB", "step ms",
-            "no overlap", "roofline", "ratio", "encoder", "loss", "optimizer", "wire", "rows/s", "hours")  # fmt: skip
+    head: tuple[str, ...] = COLUMNS
     head = (*head, "cost") if price is not None else head
     lines = [head, *(_cells(row, price, len(head)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
