@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from hcl_jax import layouts
+from hcl_jax import files, layouts
 from hcl_jax import seal as seals
 from hcl_jax.errors import CorruptState, InputError
 from hcl_jax.parallel import processes, replicas
@@ -63,8 +62,8 @@ class Checkpoints:
         say: Callable[[str], None] = print,
     ):
         # Orbax refuses relative paths, at the first save.
-        self.folder = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
-        self.folder = self.folder / "checkpoints"
+        path = files.path(workdir)
+        self.folder = epath.Path(path.absolute() if files.is_disk(path) else path) / "checkpoints"
         self.meta = {**meta, "layout": LAYOUT}
         self.scores: dict[int, float] = {}  # step -> its number, for keep_best
         self._record, self._read_only, self._on_error = record or {}, read_only, on_error
@@ -128,7 +127,7 @@ class Checkpoints:
             return []
         steps = sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal() and p.is_dir())
         # Without a rename a step is seen while it is written: unsealed there is unfinished, not damaged.
-        return steps if _is_disk(self.folder) else [s for s in steps if seals.is_sealed(self.folder / str(s))]
+        return steps if files.is_disk(self.folder) else [s for s in steps if seals.is_sealed(self.folder / str(s))]
 
     def _fault(self, step: int) -> str | None:
         """What is wrong with a step, or None; each is read through once."""
@@ -155,10 +154,9 @@ class Checkpoints:
             self.say(f"{self.folder}/{step}: {why}; passed over")
             return
         place = self.folder.parent / "quarantine"
-        place.mkdir(parents=True, exist_ok=True)
-        taken = {p.name for p in place.iterdir()}
+        taken = {p.name for p in files.listed(place)}
         name = next(n for i in range(len(taken) + 1) if (n := f"{step}-{i}" if i else str(step)) not in taken)
-        (self.folder / str(step)).rename(place / name)
+        files.move(self.folder / str(step), place / name)
         self.say(f"{self.folder}/{step}: {why}; moved to {place / name}")
 
     def save(self, step: int, state: TrainState) -> None:
@@ -222,7 +220,7 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # of the failure that is being told
                 self._open.close()
             self._open = None
-        if jax.process_index() == 0 and _is_disk(self.folder) and self.folder.is_dir():
+        if jax.process_index() == 0 and files.is_disk(self.folder) and self.folder.is_dir():
             for path in self.folder.glob(f"*{TEMPORARY}*"):
                 shutil.rmtree(path, ignore_errors=True)
         return max(self._steps(), default=None)
@@ -294,7 +292,7 @@ class _Best:
 def _sealing(folder: epath.Path) -> type:
     """Orbax's way to make a finished step visible, with the seal before (on a disk) or after (on gs://)."""
     ways = ocp.path.atomicity
-    plain = ways.AtomicRenameTemporaryPath if _is_disk(folder) else ways.CommitFileTemporaryPath
+    plain = ways.AtomicRenameTemporaryPath if files.is_disk(folder) else ways.CommitFileTemporaryPath
 
     class Sealing(plain):  # type: ignore[misc, valid-type]
         async def finalize(self) -> None:
@@ -302,7 +300,7 @@ def _sealing(folder: epath.Path) -> type:
             if final.parent != folder:  # an item inside of a step
                 await super().finalize()
                 return
-            if not _is_disk(folder):
+            if not files.is_disk(folder):
                 await super().finalize()
                 seals.seal(final, {"step": int(final.name)})
                 return
@@ -319,10 +317,6 @@ def _sealing(folder: epath.Path) -> type:
             staged.rename(final)
 
     return Sealing
-
-
-def _is_disk(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
 
 
 def _layout(folder: epath.Path) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 
 from etils import epath
 
+from hcl_jax.files import is_disk, write
+
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 CHUNK = 1 << 22  # bytes read at once
@@ -34,21 +36,13 @@ def seal(folder: epath.PathLike, note: dict[str, Any] | None = None) -> None:
         raise OSError(f"{folder}/{link}: a link, which a checkpoint may not hold")
     body = {"format": FORMAT, "files": dict(zip(files, _digests(folder, files), strict=True)), "note": note or {}}
     data = _text(body).encode()
-    if _is_local(folder):
+    if is_disk(folder):
         for name in files:
             _flush(folder / name)
-        for path in {(folder / name).parent for name in files}:
+    write(folder / MANIFEST, data)
+    if is_disk(folder):
+        for path in {folder, *((folder / name).parent for name in files)}:
             _flush(path)
-    if not _is_local(folder):
-        (folder / MANIFEST).write_bytes(data)  # one object is written whole or not at all
-        return
-    part = folder / f"{MANIFEST}.part"
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / MANIFEST)
-    _flush(folder)
 
 
 def is_sealed(folder: epath.PathLike) -> bool:
@@ -110,7 +104,7 @@ def _text(body: dict[str, Any]) -> str:
 
 def _walk(folder: epath.Path) -> tuple[list[str], str | None]:
     """(files below, relative and sorted, without the manifest; the first link, the folder itself included)."""
-    local = _is_local(folder)
+    local = is_disk(folder)
     if local and os.path.islink(folder):
         return [], folder.name
     files, waiting = [], [folder]
@@ -139,10 +133,6 @@ def _digests(folder: epath.Path, files: list[str]) -> list[list[Any]]:
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(one, files))
-
-
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
 
 
 def _flush(path: epath.Path) -> None:

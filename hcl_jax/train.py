@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcl_jax import card, data, workdir
+from hcl_jax import card, data, files, workdir
 from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.encoders import ENCODERS, HEADS
@@ -19,6 +19,7 @@ from hcl_jax.evaluation import Evaluation
 from hcl_jax.guards import Guards
 from hcl_jax.init_from import init_from
 from hcl_jax.interruption import Interruption, Stop, peers_needed
+from hcl_jax.lease import Lease
 from hcl_jax.lock import Lock
 from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, MEASURES
@@ -84,7 +85,7 @@ def train_and_evaluate(
         else:
             state = init_from(config.init_from, run.init(), config.train.seeds)
 
-        folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
+        folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
         log = Log(
             folder if first else None,
             start=start,
@@ -113,7 +114,9 @@ def train_and_evaluate(
             log.say(f"config.{field}: {old!r} -> {new!r}")
         if start < run.steps:
             compiled = lowered.compile()
-            trace = folder / "profile" if profile and first else None
+            trace = folder / "profile" if profile and first and files.is_disk(folder) else None
+            if profile and first and trace is None:
+                log.say("--profile: no trace, which needs a workdir on a disk")
             batches = global_batches(run, source, start, run.steps)
             state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards)
         if evaluation is not None and not guards.stopping.reached:
@@ -142,7 +145,7 @@ def loop(
     log: Log,
     checkpoints: Checkpoints,
     evaluation: Evaluation | None = None,
-    trace: pathlib.Path | None = None,
+    trace: files.Path | None = None,
     began: float | None = None,
     guards: Guards | None = None,
 ) -> TrainState:
@@ -166,7 +169,8 @@ def loop(
         meter.paused(time.monotonic() - paused)
 
     def save(done: int) -> None:
-        meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
+        meter.fetch()
+        log.sync()  # the line of a step is there before its checkpoint: a resume drops none
         guards.hold()
         with guards.watch.allow(guards.phase):
             checkpoints.save(done, state)
@@ -232,13 +236,15 @@ def _skips(metrics: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> Iterator[Lock | None]:
+def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> Iterator[Lock | Lease | None]:
     """The workdir's lock, held by the first process for all of them."""
     with contextlib.ExitStack() as stack:
-        held: list[Lock] = []
+        held: list[Lock | Lease] = []
 
         def take() -> str:
-            held.append(stack.enter_context(Lock(workdir_path)))
+            lock: Lock | Lease = Lock(workdir_path) if files.is_disk(workdir_path) else Lease(workdir_path)
+            stack.enter_context(lock)
+            held.append(lock)
             return held[0].message
 
         message = processes.from_first("the lock of the workdir", take, seconds)
@@ -295,7 +301,7 @@ def _note_batches(run: Run, source: data.Source, log: Log) -> None:
         log.say(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
 
 
-def _note_noise(run: Run, source: data.Source, log: Log, folder: pathlib.Path | None) -> None:
+def _note_noise(run: Run, source: data.Source, log: Log, folder: files.Path | None) -> None:
     """Says what is wrong with the examples of each seed, and keeps in a folder which ones they are."""
     kept: dict[str, Any] = {}
     for seed in run.seeds:
