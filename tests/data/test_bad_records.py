@@ -134,7 +134,8 @@ def test_a_jpeg_that_fails_in_some_crops_only_is_bad_in_all(pictures, view):
     upper = tf.image.decode_and_crop_jpeg(cut, (0, 0, 16, 16), channels=3)
     assert upper.shape == (16, 16, 3), "the crop alone does not see it"
     small = {"a": view("image", {"op": "random_resized_crop", "size": 4, "scale": (0.01, 0.02)})}
-    batches, (bad,) = made(pictures({3: cut}), small, stop=12)
+    # With this seed all five crops of the record are above the damage.
+    batches, (bad,) = made(pictures({3: cut}), small, stop=12, seed=4)
     assert list(bad.faults) == [3] and not any((b["index"] == 3).any() for b in batches)
 
 
