@@ -100,7 +100,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_the_one_that_was_not(whole, tmp_path, monkeypatch):
-    """R2, of all that a state can hold: killed after seven steps, of which six are saved; all lines and leaves equal."""
+    """R2, of all that a state can hold: killed after seven steps, of which six are saved; lines and leaves equal."""
     folder, expected, *_ = whole
     real = train.global_batches
 
