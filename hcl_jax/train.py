@@ -117,8 +117,9 @@ def train_and_evaluate(
             trace = folder / "profile" if profile and first and files.is_disk(folder) else None
             if profile and first and trace is None:
                 log.say("--profile: no trace, which needs a workdir on a disk")
-            batches = global_batches(run, source, start, run.steps)
-            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards)
+            bad = data.BadRecords(config.data.max_bad_records)
+            batches = global_batches(run, source, start, run.steps, bad)
+            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards, bad)
         if evaluation is not None and not guards.stopping.reached:
             with contextlib.suppress(Stop), watch.allow(guards.phase):
                 results = evaluation.full(state)
@@ -148,12 +149,13 @@ def loop(
     trace: files.Path | None = None,
     began: float | None = None,
     guards: Guards | None = None,
+    bad: data.BadRecords | None = None,
 ) -> TrainState:
     """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations; ends early, saved, when the
     run is told to stop."""
     config = run.config
     guards = guards or Guards(Interruption(), Watchdog(0.0))
-    meter = Meter(log, run, start, began)
+    meter = Meter(log, run, start, began, bad)
     metric = config.checkpoint.best_metric
     earlier, evaluated = _history(log, config, start)
     checkpoints.scores |= earlier
