@@ -36,10 +36,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
 
 def _show_choices() -> None:
     """Prints what the package logs (an engine `auto` that left dense) once, not once a process."""
-    import jax
+    from hcl_jax.parallel import processes
 
     logger = logging.getLogger("hcl_jax")
-    if jax.process_index() == 0 and not logger.handlers:
+    if processes.index() == 0 and not logger.handlers:
         logger.setLevel(logging.INFO)
         logger.addHandler(logging.StreamHandler(sys.stdout))
         logger.propagate = False
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
         backend.prepare()
-        backend.join(config.limits.heartbeat)
+        backend.join(config.limits.heartbeat, config.limits.barrier)
         from hcl_jax.interruption import ctrl_c_saves
         from hcl_jax.train import train_and_evaluate
 
@@ -66,17 +66,33 @@ def main(arguments: list[str] | None = None) -> int:
         status, text = 2, str(error)
     except KeyboardInterrupt:
         status, text = 130, f"stopped; --workdir={known.workdir} goes on from what is saved"
-    except (FloatingPointError, TimeoutError, CorruptState) as error:
+    except TimeoutError as error:
+        _leave(str(error))
+        status, text = 1, str(error)
+    except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
     if _speaks():
         print(f"hcl_jax: {text}", file=sys.stderr)
     return status
 
 
+def _leave(text: str) -> None:
+    """Ends one of several processes at once: an ordinary end waits for all of them, and one has been waited for."""
+    from hcl_jax.parallel import processes
+
+    if processes.count() > 1:
+        print(f"hcl_jax: {text}", file=sys.stderr, flush=True)  # this process may be the only one that is left
+        os._exit(1)
+
+
 def _speaks() -> bool:
     """Whether this process is the first; of one that has not joined the others nobody knows."""
     jax = sys.modules.get("jax")
-    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
+    if jax is None or not jax.distributed.is_initialized():
+        return True
+    from hcl_jax.parallel import processes
+
+    return processes.index() == 0
 
 
 if __name__ == "__main__":
