@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from hcl_jax import files, layouts
 from hcl_jax import seal as seals
 from hcl_jax.errors import CorruptState, InputError
 from hcl_jax.parallel import processes, replicas
+from hcl_jax.parallel.sharding import flat_paths
 from hcl_jax.state import LAYOUT, TrainState
 
 TEMPORARY = ocp.path.atomicity.TMP_DIR_SUFFIX
@@ -144,7 +146,7 @@ class Checkpoints:
         if found is None:
             sealed = seals.note(folder).get("step")
             return None if sealed == step else f"the seal of step {sealed}"
-        if not seals.is_sealed(folder) and _layout(folder) == UNSEALED_LAYOUT:
+        if found == f"no {seals.MANIFEST}" and _layout(folder) == UNSEALED_LAYOUT:
             self.say(f"{folder}: written before checkpoints were sealed, so its bytes cannot be checked")
             return None
         return found
@@ -207,7 +209,8 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the disk raise kinds of their own
             whole = self._forget()
             goes_on = f"step {whole} is whole" if whole is not None else "no step is saved yet"
-            found = f"a save that failed ({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+            lines = str(error).partition(" [tensorstore_spec=")[0].strip().splitlines()
+            found = f"a save that failed ({lines[0] if lines else type(error).__name__})"
             if self._on_error == "stop":
                 raise InputError(
                     str(self.folder), found, f"a folder with room that can be written; {goes_on}"
@@ -221,8 +224,10 @@ class Checkpoints:
                 self._open.close()
             self._open = None
         if jax.process_index() == 0 and files.is_disk(self.folder) and self.folder.is_dir():
-            for path in self.folder.glob(f"*{TEMPORARY}*"):
-                shutil.rmtree(path, ignore_errors=True)
+            for _ in range(5):  # threads that still write make it again
+                for path in self.folder.glob(f"*{TEMPORARY}*"):
+                    shutil.rmtree(path, ignore_errors=True)
+                time.sleep(0.2)
         return max(self._steps(), default=None)
 
     def recorded(self, step: int) -> dict[str, Any]:
@@ -244,20 +249,37 @@ class Checkpoints:
         """
         step = processes.from_first("restore", lambda: self._chosen(step), self._seconds)
         where = f"{self.folder}/{step}"
-        saved = self._read_meta(step)
+        with self._readable(step):
+            saved = self._read_meta(step)
         layout: Any = saved.get("layout")
         if not layouts.known(layout):
             raise InputError(where, f"a state of layout {layout!r}", f"at most {LAYOUT}, that of this release")
         for name, value in self.meta.items():
             if name != "layout" and saved.get(name) != value:
                 raise InputError(where, f"{name} {saved.get(name)!r}", f"{value!r}, as this run has it")
-        metadata = self._manager.item_metadata(step)["state"]
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
         today = abstract._asdict()
         wanted = layouts.before(layout, today)
-        _same_leaves(where, getattr(metadata, "tree", metadata), wanted)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        with self._readable(step):
+            metadata = self._manager.item_metadata(step)["state"]
+            _same_leaves(where, getattr(metadata, "tree", metadata), wanted)
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
         return TrainState(**layouts.after(layout, restored["state"], today))
+
+    @contextlib.contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        """What is wrong with an unsealed step shows when it is read. A sealed one is whole: its errors are others."""
+        folder = self.folder / str(step)
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # of Orbax, TensorStore, JSON
+            if seals.is_sealed(folder):
+                raise
+            text = str(error).partition(" [tensorstore_spec=")[0]
+            found = f"what cannot be read ({type(error).__name__}: {text})"
+            raise InputError(str(folder), found, "a whole checkpoint") from error
 
     def _chosen(self, step: int | None) -> int:
         steps = self._steps()
@@ -323,21 +345,21 @@ def _layout(folder: epath.Path) -> Any:
     """The layout that an unsealed step says it has."""
     try:
         return json.loads((folder / "meta" / "metadata").read_text())["layout"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _same_leaves(where: str, saved: Any, like: Any) -> None:
     """Orbax casts a dtype without a word, so shapes and dtypes are compared first."""
-    flat = {
-        jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree_util.tree_leaves_with_path(saved)
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            continue
+    flat, wanted = flat_paths(saved), flat_paths(like)
+    for name, leaf in wanted.items():
         found = flat.get(name)
         if found is None:
             raise InputError(where, f"no leaf {name}", "a checkpoint of this model")
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            continue
         if tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
             raise InputError(where, f"{name} {found.dtype}{tuple(found.shape)}", f"{leaf.dtype}{tuple(leaf.shape)}")
+    for name in flat:
+        if name not in wanted:
+            raise InputError(where, f"a leaf {name}", "a checkpoint of this model, which has none")

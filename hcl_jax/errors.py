@@ -1,7 +1,10 @@
 """The one error that bad input raises: a line that names the field or file, what was found and what is allowed."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of an OSError: the disk takes no more
 
 
 class InputError(ValueError):

@@ -50,9 +50,7 @@ class Log:
             self._last = _last_line(self._file)
             self.minutes_before = float(self._last[1].get("minutes", 0.0))
             if tensorboard:
-                from tensorboardX import SummaryWriter
-
-                self._writer = SummaryWriter(str(here / "tensorboard"), purge_step=start + 1, flush_secs=30)
+                self._writer = _Events(here / "tensorboard", start + 1)
             if wandb:
                 try:
                     import wandb as client
@@ -90,8 +88,7 @@ class Log:
             self._file.flush()
             self._last = (place, line)
         if self._writer:
-            for name, value in metrics.items():
-                self._writer.add_scalar(name, value, step)
+            self._writer.write(step, metrics)
         if self._wandb:
             self._wandb.log(metrics, step=step)
 
@@ -137,6 +134,41 @@ class Log:
             self._scratch = None
 
 
+class _Events:
+    """A file for TensorBoard. Written here and now: the thread of tensorboardX dies on a full disk, without a word,
+    and the next numbers wait for it for ever.
+
+    Args:
+      folder: where it goes.
+      begin: the step from which older files of the folder do not count.
+    """
+
+    def __init__(self, folder: pathlib.Path, begin: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file, self._event, self._scalar = EventsWriter(str(folder / "events")), Event, scalar
+        self._flushed = time.monotonic()
+        for told in ({"file_version": "brain.Event:2"}, {"session_log": SessionLog(status=SessionLog.START)}):
+            self._file.write_event(Event(step=begin, wall_time=time.time(), **told))
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            summary = self._scalar(name, value)
+            self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        if time.monotonic() - self._flushed > 30:
+            self.flush()
+
+    def flush(self) -> None:
+        self._flushed = time.monotonic()
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def _last_line(file: TextIO) -> tuple[int, dict[str, Any]]:
     """Where the last line starts, and what it holds."""
     place, line = 0, ""
@@ -159,7 +191,7 @@ def _drop_after(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     kept, values = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = json.loads(line)
             if value["step"] <= step:

@@ -16,7 +16,7 @@ import tempfile
 from hcl_jax import backend
 from hcl_jax import config as configs
 from hcl_jax.command import read_config, with_overrides
-from hcl_jax.errors import CorruptState, InputError
+from hcl_jax.errors import NO_ROOM, CorruptState, InputError
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -55,10 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
         backend.prepare()
         backend.join(config.limits.heartbeat, config.limits.barrier)
         from hcl_jax.interruption import ctrl_c_saves
+        from hcl_jax.quiet import hush
         from hcl_jax.train import train_and_evaluate
 
         _show_choices()
-
+        hush()
         with tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
         return 130 if asked.pressed else 0
@@ -71,6 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
         status, text = 1, str(error)
     except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        status, text = 2, f"--workdir={known.workdir}: {error.strerror}; what is saved is whole"
     if _speaks():
         print(f"hcl_jax: {text}", file=sys.stderr)
     return status
