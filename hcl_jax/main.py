@@ -48,6 +48,7 @@ def _show_choices() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    alone = False  # whether this process alone knows what went wrong
     try:
         config = read_config(known, overrides)
         if known.workdir == "" or (known.workdir is None and known.steps is None):
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
         return 130 if asked.pressed else 0
     except InputError as error:
-        status, text = 2, str(error)
+        status, text, alone = 2, str(error), not error.shared
     except KeyboardInterrupt:
         status, text = 130, f"stopped; --workdir={known.workdir} goes on from what is saved"
     except TimeoutError as error:
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in NO_ROOM:
             raise
         status, text = 2, f"--workdir={known.workdir}: {error.strerror}; what is saved is whole"
-    if _speaks():
+    if alone or _speaks():
         print(f"hcl_jax: {text}", file=sys.stderr)
     return status
 

@@ -69,7 +69,7 @@ def from_first(name: str, make: Callable[[], Any], seconds: float) -> Any:
         publish(key, json.dumps(said))
     said = json.loads(_wait(key, seconds, f"process 0 about {name}"))
     if "error" in said:
-        raise InputError(*said["error"])
+        raise _shared(*said["error"])
     return said["value"]
 
 
@@ -95,9 +95,7 @@ def agree(name: str, value: dict[str, str], seconds: float) -> None:
             first = other
         for field in sorted(first.keys() | other.keys()):
             if first.get(field) != other.get(field):
-                raise InputError(
-                    f"process {i}: {field}", other.get(field), f"{first.get(field)}, as process 0 has it"
-                )
+                raise _shared(f"process {i}: {field}", other.get(field), f"{first.get(field)}, as process 0 has it")
 
 
 def together(name: str, work: Callable[[], Any], seconds: float) -> Any:
@@ -116,9 +114,14 @@ def together(name: str, work: Callable[[], Any], seconds: float) -> Any:
     for i in range(count()):
         said = _wait(f"{key}/{i}", seconds, f"process {i} about {name}")
         if said:
-            where, found, allowed = json.loads(said)
-            raise InputError(where, found, allowed)
+            raise _shared(*json.loads(said))
     return result
+
+
+def _shared(where: str, found: object, allowed: str) -> InputError:
+    error = InputError(where, found, allowed)
+    error.shared = True
+    return error
 
 
 def _key(name: str) -> str:
