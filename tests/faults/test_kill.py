@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on(tmp_path, arrangement, whole, cache):
     runs.same(tmp_path / "w", whole)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_one_of_two_processes_is_killed(tmp_path, two, cache):
     """R5, R8: the other one ends within 20 seconds, not well; both start again and come to the same end."""
     flags = (*runs.TWO_FLAGS, "--config.limits.heartbeat=10")
