@@ -8,12 +8,14 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
@@ -127,7 +129,7 @@ class Checkpoints:
         """The steps on disk that are finished."""
         if not self.folder.is_dir():
             return []
-        steps = sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal() and p.is_dir())
+        steps = sorted(int(p.name) for p in self.folder.iterdir() if _is_step(p.name) and p.is_dir())
         # Without a rename a step is seen while it is written: unsealed there is unfinished, not damaged.
         return steps if files.is_disk(self.folder) else [s for s in steps if seals.is_sealed(self.folder / str(s))]
 
@@ -155,10 +157,16 @@ class Checkpoints:
         if self._read_only:
             self.say(f"{self.folder}/{step}: {why}; passed over")
             return
-        place = self.folder.parent / "quarantine"
-        taken = {p.name for p in files.listed(place)}
+        # Where `checkpoints` is a link to another disk, on that disk: a move between two would be a copy.
+        real = epath.Path(os.path.realpath(self.folder)) if files.is_disk(self.folder) else self.folder
+        place = real.parent / "quarantine"
+        taken = {p.name for p in files.listed(place)} if place.is_dir() else set()
         name = next(n for i in range(len(taken) + 1) if (n := f"{step}-{i}" if i else str(step)) not in taken)
-        files.move(self.folder / str(step), place / name)
+        try:
+            files.move(real / str(step), place / name)
+        except OSError as error:
+            allowed = f"a folder {place} that damaged checkpoints can be moved to"
+            raise InputError(f"{self.folder}/{step}", f"{why}, and it stays ({error.strerror})", allowed) from None
         self.say(f"{self.folder}/{step}: {why}; moved to {place / name}")
 
     def save(self, step: int, state: TrainState) -> None:
@@ -192,6 +200,16 @@ class Checkpoints:
         if self._open is not None:
             with self._noticed():
                 self._open.wait_until_finished()
+
+    def finish(self, step: int) -> None:
+        """Waits until `step`, the last one, is saved.
+
+        Raises:
+          InputError: it is not, whatever on_error says: there is no next save.
+        """
+        self.wait()
+        if not self._read_only and step and step not in self._steps():
+            raise InputError(f"{self.folder}/{step}", "a last save that failed", "room for it; --workdir goes on")
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
@@ -264,7 +282,10 @@ class Checkpoints:
             metadata = self._manager.item_metadata(step)["state"]
             _same_leaves(where, getattr(metadata, "tree", metadata), wanted)
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
-        return TrainState(**layouts.after(layout, restored["state"], today))
+        state = TrainState(**layouts.after(layout, restored["state"], today))
+        if int(jnp.max(state.step)) != step:
+            raise InputError(where, f"the state of step {int(jnp.max(state.step))}", f"that of step {step}")
+        return state
 
     @contextlib.contextmanager
     def _readable(self, step: int) -> Iterator[None]:
@@ -311,6 +332,10 @@ class _Best:
         return [c.step in best for c in checkpoints]
 
 
+def _is_step(name: str) -> bool:
+    return name.isdecimal() and name == str(int(name))
+
+
 def _sealing(folder: epath.Path) -> type:
     """Orbax's way to make a finished step visible, with the seal before (on a disk) or after (on gs://)."""
     ways = ocp.path.atomicity
@@ -335,8 +360,11 @@ def _sealing(folder: epath.Path) -> type:
                 await super().finalize()
             finally:
                 self._final_path = final
+            if not (staged / "state" / "manifest.ocdbt").exists():
+                raise OSError(f"{final}: Orbax left the parts of the state apart")
             seals.seal(staged, {"step": int(final.name)})
             staged.rename(final)
+            seals.flush(folder)
 
     return Sealing
 

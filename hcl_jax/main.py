@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import tempfile
+import traceback
 
 from hcl_jax import backend
 from hcl_jax import config as configs
@@ -53,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(known, overrides)
         if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
+        from hcl_jax import validate
+
+        validate.limits(config)
         backend.prepare()
         backend.join(config.limits.heartbeat, config.limits.barrier)
         from hcl_jax.interruption import ctrl_c_saves
@@ -68,27 +72,33 @@ def main(arguments: list[str] | None = None) -> int:
         status, text, alone = 2, str(error), not error.shared
     except KeyboardInterrupt:
         status, text = 130, f"stopped; --workdir={known.workdir} goes on from what is saved"
-    except TimeoutError as error:
-        _leave(str(error))
-        status, text = 1, str(error)
     except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
+    except TimeoutError as error:
+        status, text, alone = 1, str(error), True
     except OSError as error:
         if error.errno not in NO_ROOM:
+            _leave(1, traceback.format_exc())
             raise
-        status, text = 2, f"--workdir={known.workdir}: {error.strerror}; what is saved is whole"
+        status, text, alone = 2, f"--workdir={known.workdir}: {error.strerror}; what is saved is whole", True
+    except Exception:
+        _leave(1, traceback.format_exc())
+        raise
+    if alone:
+        _leave(status, f"hcl_jax: {text}")
     if alone or _speaks():
         print(f"hcl_jax: {text}", file=sys.stderr)
     return status
 
 
-def _leave(text: str) -> None:
-    """Ends one of several processes at once: an ordinary end waits for all of them, and one has been waited for."""
-    from hcl_jax.parallel import processes
+def _leave(status: int, text: str) -> None:
+    """Ends one of several processes at once: an ordinary end waits for the others, and they wait for this one."""
+    if "jax" in sys.modules:
+        from hcl_jax.parallel import processes
 
-    if processes.count() > 1:
-        print(f"hcl_jax: {text}", file=sys.stderr, flush=True)  # this process may be the only one that is left
-        os._exit(1)
+        if processes.count() > 1:
+            print(text, file=sys.stderr, flush=True)
+            os._exit(status)
 
 
 def _speaks() -> bool:

@@ -32,8 +32,7 @@ class Meter:
         self._began = self._since if began is None else began
         self._seen = alarms.Seen()
         for line in log.before:  # what was said then is not said again
-            values = {k: float(v) for k, v in line.items() if k != "step"}
-            self._seen, _ = self._warnings(line["step"], values, {})
+            self._seen, _ = self._warnings(line["step"], line, {})
 
     def waited(self, seconds: float) -> None:
         """So long the loop has waited for input."""

@@ -8,6 +8,7 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import re
 from typing import Any
 
 from etils import epath
@@ -17,6 +18,8 @@ from hcl_jax.files import is_disk, write
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 CHUNK = 1 << 22  # bytes read at once
+# What file managers and network file systems leave in a folder; Orbax reads none of it.
+PASSED_OVER = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
 THREADS = 8  # hashlib lets go of the interpreter, so files are read side by side
 
 
@@ -38,11 +41,11 @@ def seal(folder: epath.PathLike, note: dict[str, Any] | None = None) -> None:
     data = _text(body).encode()
     if is_disk(folder):
         for name in files:
-            _flush(folder / name)
+            flush(folder / name)
     write(folder / MANIFEST, data)
     if is_disk(folder):
         for path in {folder, *((folder / name).parent for name in files)}:
-            _flush(path)
+            flush(path)
 
 
 def is_sealed(folder: epath.PathLike) -> bool:
@@ -110,6 +113,8 @@ def _walk(folder: epath.Path) -> tuple[list[str], str | None]:
     files, waiting = [], [folder]
     while waiting:
         for path in waiting.pop().iterdir():
+            if PASSED_OVER.fullmatch(path.name):
+                continue
             name = "/".join(path.parts[len(folder.parts) :])
             if local and os.path.islink(path):
                 return [], name
@@ -135,7 +140,7 @@ def _digests(folder: epath.Path, files: list[str]) -> list[list[Any]]:
         return list(pool.map(one, files))
 
 
-def _flush(path: epath.Path) -> None:
+def flush(path: epath.Path) -> None:
     """Puts a file or the entries of a folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

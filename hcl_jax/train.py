@@ -15,6 +15,7 @@ from hcl_jax import card, data, files, workdir
 from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.encoders import ENCODERS, HEADS
+from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.guards import Guards
 from hcl_jax.init_from import init_from
@@ -94,11 +95,14 @@ def train_and_evaluate(
             tensorboard=config.log.tensorboard,
             wandb=config.log.wandb,
             bar=bar,
+            saves=config.checkpoint.every,
         )
         stack.callback(log.close)
         checkpoints.say = log.say
-        for text in early:
+        for text in early + log.notes:
             log.say(text)
+        if first and start - max((line["step"] for line in log.before), default=0) >= config.log.every:
+            log.say(f"{folder}/metrics.jsonl: the lines up to step {start} are gone")
         watch = stack.enter_context(Watchdog(config.limits.watchdog))
         guards = Guards(Interruption(), watch, config.limits.phase, lock)
         evaluation = None
@@ -120,6 +124,8 @@ def train_and_evaluate(
             bad = data.BadRecords(config.data.max_bad_records)
             batches = global_batches(run, source, start, run.steps, bad)
             state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards, bad)
+            with watch.allow(guards.phase):
+                checkpoints.finish(int(jnp.max(state.step)))
         if evaluation is not None and not guards.stopping.reached:
             with contextlib.suppress(Stop), watch.allow(guards.phase):
                 results = evaluation.full(state)
@@ -130,8 +136,6 @@ def train_and_evaluate(
                                params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
                     log.say(card.table(results) + note(run.seeds))
         if guards.stopping.reached:
-            with watch.allow(guards.phase):
-                checkpoints.wait()
             done = checkpoints.latest() or 0
             log.say(f"stopped at step {done} of {run.steps}, which is saved; --workdir={workdir_path} goes on")
     return state
@@ -172,8 +176,12 @@ def loop(
 
     def save(done: int) -> None:
         meter.fetch()
+        try:
+            guards.hold()
+        except InputError:
+            log.abandon()
+            raise
         log.sync()  # the line of a step is there before its checkpoint: a resume drops none
-        guards.hold()
         with guards.watch.allow(guards.phase):
             checkpoints.save(done, state)
 
@@ -265,7 +273,7 @@ def _checkpoints(
         best_mode=spec.best_mode,
         keep_every=spec.keep_every,
         meta=run.meta(source),
-        record={"config": run.config.to_dict(), "versions": card.versions()},
+        record={"config": run.config.to_dict(), "code": card.code()},
         read_only=read_only,
         on_error=spec.on_error,
         check_replicas=spec.check_replicas,
@@ -281,12 +289,10 @@ def _check_recorded(checkpoints: Checkpoints, start: int, run: Run, source: data
         frozen = configs.complete(configs.with_younger(recorded["config"]))
         changed = workdir.allowed(frozen, run.config, f"checkpoint {start}")
         check_length(run, source, changed)
-    now = card.versions()
-    for name, old in recorded.get("versions", {}).items():
+    now = card.code()
+    for name, old in recorded.get("code", {}).items():
         if now.get(name) != old:
-            said.append(
-                f"{name} {old} -> {now.get(name)}: equal to the last bit is promised for the same releases only"
-            )
+            said.append(f"{name}: {old} -> {now.get(name)}; equal to the last bit is promised for the same ones only")
 
 
 def _note_batches(run: Run, source: data.Source, log: Log) -> None:
