@@ -3,7 +3,7 @@
   python benchmarks/loop.py [--config=simclr:fashion_mnist] [--steps=30] [--rounds=5]
 
 Three arms in one process, round by round: the compiled step on one batch in memory; the loop on that batch (with its
-metrics and log, without bar and saves); the loop on the live pipeline. Medians over rounds, ratio of medians.
+metrics, log and guards, without bar and saves); the loop on the live pipeline. Medians over rounds, ratio of medians.
 """
 
 import argparse
@@ -21,7 +21,12 @@ from hcl_jax import config as configs
 class NoCheckpoints:
     """Saves nothing: a save is not part of a step."""
 
+    scores: dict = {}
+
     def save(self, step, state):
+        """Nothing."""
+
+    def poll(self):
         """Nothing."""
 
 
@@ -33,12 +38,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     known = parser.parse_args()
     backend.prepare()
+    backend.join()  # with it comes the question of each step: told to end?
     import jax
 
     from hcl_jax import data, train
+    from hcl_jax.guards import Guards
+    from hcl_jax.interruption import Interruption
     from hcl_jax.log import Log
     from hcl_jax.parallel import mesh as meshes
     from hcl_jax.run import Parts, build, global_batches
+    from hcl_jax.watchdog import Watchdog
 
     recipe = configs.load(known.config)
     recipe.train.steps = known.steps
@@ -60,14 +69,15 @@ def main() -> int:
     def looped(batches):
         state = run.init()
         jax.block_until_ready(state)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, Watchdog(config.limits.watchdog) as watch:
+            guards = Guards(Interruption(), watch, config.limits.phase)
             log = Log(pathlib.Path(folder), start=0, steps=known.steps, config={}, tensorboard=True, bar=False)
             log.progress = lambda *_: None
             next_batches = iter(batches)
             first = next(next_batches)  # the pipeline's own start-up is not a step
             began = time.perf_counter()
             rest = itertools.chain([first], next_batches)
-            state = train.loop(run, rest, compiled, state, 0, log, NoCheckpoints())
+            state = train.loop(run, rest, compiled, state, 0, log, NoCheckpoints(), guards=guards)
             jax.block_until_ready(state)
             seconds = time.perf_counter() - began
             log.close()

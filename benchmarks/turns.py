@@ -45,12 +45,12 @@ def leaves(out: Any) -> list[Any]:
     return [leaf for part in out for leaf in leaves(part)] if isinstance(out, tuple | list) else [out]
 
 
-def resident(line: str = "VmRSS", reset: bool = False) -> int | None:
-    """Bytes of this process in memory, or the peak of it ("VmHWM"), which `reset` brings down; None if unknown."""
+def resident(line: str = "VmRSS", reset: bool = False, process: str = "self") -> int | None:
+    """Bytes of a process in memory, or the peak of it ("VmHWM"), which `reset` brings down; None if unknown."""
     try:
         if reset:
-            pathlib.Path("/proc/self/clear_refs").write_text("5")
-        text = pathlib.Path("/proc/self/status").read_text()
+            pathlib.Path(f"/proc/{process}/clear_refs").write_text("5")
+        text = pathlib.Path(f"/proc/{process}/status").read_text()
     except OSError:
         return None
     return next((int(row.split()[1]) * 1024 for row in text.splitlines() if row.startswith(f"{line}:")), None)

@@ -4,6 +4,8 @@ import importlib.util
 import ipaddress
 import os
 import socket
+import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ TESTED = "0.10."
 WAIT = 300  # seconds for the name of the first process to become known
 
 
-def join(heartbeat: int = 100) -> None:
+def join(heartbeat: int = 100, seconds: int = 600) -> None:
     """Joins the processes of a launch; a run of one process, too, gets the service that hears SIGTERM.
 
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who (launch/local.py); else the cluster
@@ -24,6 +26,7 @@ def join(heartbeat: int = 100) -> None:
 
     Args:
       heartbeat: seconds without a sign of life before a process counts as dead, and the others end.
+      seconds: how long to wait for the others to join; then this process says so, and JAX aborts it.
 
     Raises:
       InputError: there are several processes, and nothing says where the first one is.
@@ -38,16 +41,23 @@ def join(heartbeat: int = 100) -> None:
         # Gloo, the default once there is a coordinator, takes 40 times as long between the devices of one process.
         jax.config.update("jax_cpu_collectives_implementation", None)
         address = address or f"127.0.0.1:{_free_port()}"
+    # JAX itself names neither the wait nor the place.
+    line = f"hcl_jax: process {number} waited {seconds} s at {address} for all {processes} processes to join"
+    late = threading.Timer(seconds, lambda: print(line, file=sys.stderr, flush=True))
+    late.daemon = True
+    late.start()
     jax.distributed.initialize(
         address,
         processes,
         number,
         None if "JAX_LOCAL_DEVICE_IDS" in os.environ else devices,
         cluster_detection_method="deactivate",
+        initialization_timeout=seconds + 1,
         heartbeat_timeout_seconds=heartbeat,
         # The coordinator listens on every interface unless it is told the address.
         coordinator_bind_address=_own(address) if number == 0 else None,
     )
+    late.cancel()
 
 
 # How many processes there are and which one this is, by Open MPI, and by MPICH and Intel MPI.

@@ -10,18 +10,21 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from hcl_jax import layouts
+from hcl_jax import files, layouts
 from hcl_jax import seal as seals
 from hcl_jax.errors import CorruptState, InputError
 from hcl_jax.parallel import processes, replicas
+from hcl_jax.parallel.sharding import flat_paths
 from hcl_jax.state import LAYOUT, TrainState
 
 TEMPORARY = ocp.path.atomicity.TMP_DIR_SUFFIX
@@ -63,8 +66,8 @@ class Checkpoints:
         say: Callable[[str], None] = print,
     ):
         # Orbax refuses relative paths, at the first save.
-        self.folder = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
-        self.folder = self.folder / "checkpoints"
+        path = files.path(workdir)
+        self.folder = epath.Path(path.absolute() if files.is_disk(path) else path) / "checkpoints"
         self.meta = {**meta, "layout": LAYOUT}
         self.scores: dict[int, float] = {}  # step -> its number, for keep_best
         self._record, self._read_only, self._on_error = record or {}, read_only, on_error
@@ -126,9 +129,9 @@ class Checkpoints:
         """The steps on disk that are finished."""
         if not self.folder.is_dir():
             return []
-        steps = sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal() and p.is_dir())
+        steps = sorted(int(p.name) for p in self.folder.iterdir() if _is_step(p.name) and p.is_dir())
         # Without a rename a step is seen while it is written: unsealed there is unfinished, not damaged.
-        return steps if _is_disk(self.folder) else [s for s in steps if seals.is_sealed(self.folder / str(s))]
+        return steps if files.is_disk(self.folder) else [s for s in steps if seals.is_sealed(self.folder / str(s))]
 
     def _fault(self, step: int) -> str | None:
         """What is wrong with a step, or None; each is read through once."""
@@ -145,7 +148,7 @@ class Checkpoints:
         if found is None:
             sealed = seals.note(folder).get("step")
             return None if sealed == step else f"the seal of step {sealed}"
-        if not seals.is_sealed(folder) and _layout(folder) == UNSEALED_LAYOUT:
+        if found == f"no {seals.MANIFEST}" and _layout(folder) == UNSEALED_LAYOUT:
             self.say(f"{folder}: written before checkpoints were sealed, so its bytes cannot be checked")
             return None
         return found
@@ -154,11 +157,16 @@ class Checkpoints:
         if self._read_only:
             self.say(f"{self.folder}/{step}: {why}; passed over")
             return
-        place = self.folder.parent / "quarantine"
-        place.mkdir(parents=True, exist_ok=True)
-        taken = {p.name for p in place.iterdir()}
+        # Where `checkpoints` is a link to another disk, on that disk: a move between two would be a copy.
+        real = epath.Path(os.path.realpath(self.folder)) if files.is_disk(self.folder) else self.folder
+        place = real.parent / "quarantine"
+        taken = {p.name for p in files.listed(place)} if place.is_dir() else set()
         name = next(n for i in range(len(taken) + 1) if (n := f"{step}-{i}" if i else str(step)) not in taken)
-        (self.folder / str(step)).rename(place / name)
+        try:
+            files.move(real / str(step), place / name)
+        except OSError as error:
+            allowed = f"a folder {place} that damaged checkpoints can be moved to"
+            raise InputError(f"{self.folder}/{step}", f"{why}, and it stays ({error.strerror})", allowed) from None
         self.say(f"{self.folder}/{step}: {why}; moved to {place / name}")
 
     def save(self, step: int, state: TrainState) -> None:
@@ -193,6 +201,16 @@ class Checkpoints:
             with self._noticed():
                 self._open.wait_until_finished()
 
+    def finish(self, step: int) -> None:
+        """Waits until `step`, the last one, is saved.
+
+        Raises:
+          InputError: it is not, whatever on_error says: there is no next save.
+        """
+        self.wait()
+        if not self._read_only and step and step not in self._steps():
+            raise InputError(f"{self.folder}/{step}", "a last save that failed", "room for it; --workdir goes on")
+
     def close(self) -> None:
         """Waits and lets go of the folder."""
         self.wait()
@@ -209,7 +227,8 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the disk raise kinds of their own
             whole = self._forget()
             goes_on = f"step {whole} is whole" if whole is not None else "no step is saved yet"
-            found = f"a save that failed ({str(error).strip().splitlines()[0] if str(error) else type(error).__name__})"
+            lines = str(error).partition(" [tensorstore_spec=")[0].strip().splitlines()
+            found = f"a save that failed ({lines[0] if lines else type(error).__name__})"
             if self._on_error == "stop":
                 raise InputError(
                     str(self.folder), found, f"a folder with room that can be written; {goes_on}"
@@ -222,9 +241,11 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # of the failure that is being told
                 self._open.close()
             self._open = None
-        if jax.process_index() == 0 and _is_disk(self.folder) and self.folder.is_dir():
-            for path in self.folder.glob(f"*{TEMPORARY}*"):
-                shutil.rmtree(path, ignore_errors=True)
+        if jax.process_index() == 0 and files.is_disk(self.folder) and self.folder.is_dir():
+            for _ in range(5):  # threads that still write make it again
+                for path in self.folder.glob(f"*{TEMPORARY}*"):
+                    shutil.rmtree(path, ignore_errors=True)
+                time.sleep(0.2)
         return max(self._steps(), default=None)
 
     def recorded(self, step: int) -> dict[str, Any]:
@@ -246,20 +267,40 @@ class Checkpoints:
         """
         step = processes.from_first("restore", lambda: self._chosen(step), self._seconds)
         where = f"{self.folder}/{step}"
-        saved = self._read_meta(step)
+        with self._readable(step):
+            saved = self._read_meta(step)
         layout: Any = saved.get("layout")
         if not layouts.known(layout):
             raise InputError(where, f"a state of layout {layout!r}", f"at most {LAYOUT}, that of this release")
         for name, value in self.meta.items():
             if name != "layout" and saved.get(name) != value:
                 raise InputError(where, f"{name} {saved.get(name)!r}", f"{value!r}, as this run has it")
-        metadata = self._manager.item_metadata(step)["state"]
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
         today = abstract._asdict()
         wanted = layouts.before(layout, today)
-        _same_leaves(where, getattr(metadata, "tree", metadata), wanted)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
-        return TrainState(**layouts.after(layout, restored["state"], today))
+        with self._readable(step):
+            metadata = self._manager.item_metadata(step)["state"]
+            _same_leaves(where, getattr(metadata, "tree", metadata), wanted)
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        state = TrainState(**layouts.after(layout, restored["state"], today))
+        if int(jnp.max(state.step)) != step:
+            raise InputError(where, f"the state of step {int(jnp.max(state.step))}", f"that of step {step}")
+        return state
+
+    @contextlib.contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        """What is wrong with an unsealed step shows when it is read. A sealed one is whole: its errors are others."""
+        folder = self.folder / str(step)
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # of Orbax, TensorStore, JSON
+            if seals.is_sealed(folder):
+                raise
+            text = str(error).partition(" [tensorstore_spec=")[0]
+            found = f"what cannot be read ({type(error).__name__}: {text})"
+            raise InputError(str(folder), found, "a whole checkpoint") from error
 
     def _chosen(self, step: int | None) -> int:
         steps = self._steps()
@@ -291,10 +332,14 @@ class _Best:
         return [c.step in best for c in checkpoints]
 
 
+def _is_step(name: str) -> bool:
+    return name.isdecimal() and name == str(int(name))
+
+
 def _sealing(folder: epath.Path) -> type:
     """Orbax's way to make a finished step visible, with the seal before (on a disk) or after (on gs://)."""
     ways = ocp.path.atomicity
-    plain = ways.AtomicRenameTemporaryPath if _is_disk(folder) else ways.CommitFileTemporaryPath
+    plain = ways.AtomicRenameTemporaryPath if files.is_disk(folder) else ways.CommitFileTemporaryPath
 
     class Sealing(plain):  # type: ignore[misc, valid-type]
         async def finalize(self) -> None:
@@ -302,7 +347,7 @@ def _sealing(folder: epath.Path) -> type:
             if final.parent != folder:  # an item inside of a step
                 await super().finalize()
                 return
-            if not _is_disk(folder):
+            if not files.is_disk(folder):
                 await super().finalize()
                 seals.seal(final, {"step": int(final.name)})
                 return
@@ -315,35 +360,34 @@ def _sealing(folder: epath.Path) -> type:
                 await super().finalize()
             finally:
                 self._final_path = final
+            if not (staged / "state" / "manifest.ocdbt").exists():
+                raise OSError(f"{final}: Orbax left the parts of the state apart")
             seals.seal(staged, {"step": int(final.name)})
             staged.rename(final)
+            seals.flush(folder)
 
     return Sealing
-
-
-def _is_disk(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
 
 
 def _layout(folder: epath.Path) -> Any:
     """The layout that an unsealed step says it has."""
     try:
         return json.loads((folder / "meta" / "metadata").read_text())["layout"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _same_leaves(where: str, saved: Any, like: Any) -> None:
     """Orbax casts a dtype without a word, so shapes and dtypes are compared first."""
-    flat = {
-        jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree_util.tree_leaves_with_path(saved)
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            continue
+    flat, wanted = flat_paths(saved), flat_paths(like)
+    for name, leaf in wanted.items():
         found = flat.get(name)
         if found is None:
             raise InputError(where, f"no leaf {name}", "a checkpoint of this model")
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            continue
         if tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
             raise InputError(where, f"{name} {found.dtype}{tuple(found.shape)}", f"{leaf.dtype}{tuple(leaf.shape)}")
+    for name in flat:
+        if name not in wanted:
+            raise InputError(where, f"a leaf {name}", "a checkpoint of this model, which has none")

@@ -222,7 +222,7 @@ def from_json(text: str, where: str) -> ConfigDict:
     """Reads a frozen config. Raises InputError naming `where` when the text is no JSON object."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(where, f"no JSON ({error})", "the config.json that a run wrote") from None
     if not isinstance(value, dict):
         raise InputError(where, type(value).__name__, "the config.json that a run wrote")

@@ -1,7 +1,10 @@
 """The one error that bad input raises: a line that names the field or file, what was found and what is allowed."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of an OSError: the disk takes no more
 
 
 class InputError(ValueError):
@@ -11,7 +14,12 @@ class InputError(ValueError):
       where: the config field or the file, as the user wrote it.
       found: what is there.
       allowed: what may be there.
+
+    Attributes:
+      shared: whether every process of the run has this error, so that one of them may speak for all.
     """
+
+    shared = False
 
     def __init__(self, where: str, found: object, allowed: str):
         self.where, self.found, self.allowed = where, found, allowed

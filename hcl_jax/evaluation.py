@@ -126,6 +126,8 @@ class Evaluation:
     ):
         self.several, self.run, self.splits, self.say = run, run.one, {"train": train, "test": test}, say
         self.tick = tick
+        most = run.config.data.max_bad_records
+        self._bad = {split: data.BadRecords(most, f"evaluate/{split}") for split in self.splits}
         self.spec = run.config.evaluate
         self._encoders = {
             view: jax.jit(
@@ -153,7 +155,7 @@ class Evaluation:
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
         for local in data.evaluation_batches(
             self.splits[split], self.spec.views, seed=seed, batch_size=size, rows=rows,
-            views=self.run.parts.views,
+            views=self.run.parts.views, bad=self._bad[split],
         ):  # fmt: skip
             self.tick()
             batch = sharding.to_global(local, shards, rows, size)
@@ -214,6 +216,7 @@ class Evaluation:
             rows=rows,
             views=self.run.parts.views,
             size_field="config.data.batch_size",
+            bad=self._bad["test"],
         ):
             self.tick()
             batch = sharding.to_global(local, shards, rows, size)

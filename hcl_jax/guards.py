@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from hcl_jax.errors import InputError
 from hcl_jax.interruption import Interruption
+from hcl_jax.lease import Lease
 from hcl_jax.lock import Lock
 from hcl_jax.watchdog import Watchdog
 
@@ -21,7 +22,7 @@ class Guards(NamedTuple):
     stopping: Interruption
     watch: Watchdog
     phase: float = 0.0
-    lock: Lock | None = None
+    lock: Lock | Lease | None = None
 
     def hold(self) -> None:
         """Raises InputError when another run has taken the workdir while this one slept."""

@@ -95,9 +95,13 @@ def _read(path: files.Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise InputError(f"{WHERE}.path", f"no file {path}", "a .safetensors file or a workdir")
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        loaded = load(path.read_bytes())
+        try:
+            loaded = load(path.read_bytes())
+        except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that NumPy has not
+            raise InputError(f"{WHERE}.path", f"{path}, which is damaged ({error})", "a .safetensors file") from None
         prefixed = any(k.startswith(("params/", "model_state/")) for k in loaded)
         return loaded if prefixed else {f"params/{k.replace('.', '/')}": v for k, v in loaded.items()}
     folder = path / "checkpoints"

@@ -28,7 +28,7 @@ CHANGES = {1: Change({"skipped_total": 0, "skipped_steps": -1})}
 
 def known(layout: Any) -> bool:
     """Whether a checkpoint of this layout can be read."""
-    return layout == LAYOUT or layout in CHANGES
+    return type(layout) is int and (layout == LAYOUT or layout in CHANGES)
 
 
 def before(layout: int, like: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import socket
+import stat
 import sys
 import threading
 import time
@@ -90,6 +91,8 @@ class Lock:
 
     def _take(self) -> bool:
         """One try; False when the file changed hands meanwhile. Raises InputError when another run holds it."""
+        if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+            raise InputError(str(self.path), "no plain file", "a file, or nothing")
         try:
             self._file, fresh = os.open(self.path, os.O_RDWR), False
         except FileNotFoundError:
@@ -215,7 +218,7 @@ def _holder(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
         return value if isinstance(value, dict) and {"pid", "host"} <= set(value) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

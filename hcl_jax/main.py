@@ -12,11 +12,12 @@ import logging
 import os
 import sys
 import tempfile
+import traceback
 
 from hcl_jax import backend
 from hcl_jax import config as configs
 from hcl_jax.command import read_config, with_overrides
-from hcl_jax.errors import CorruptState, InputError
+from hcl_jax.errors import NO_ROOM, CorruptState, InputError
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -36,10 +37,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
 
 def _show_choices() -> None:
     """Prints what the package logs (an engine `auto` that left dense) once, not once a process."""
-    import jax
+    from hcl_jax.parallel import processes
 
     logger = logging.getLogger("hcl_jax")
-    if jax.process_index() == 0 and not logger.handlers:
+    if processes.index() == 0 and not logger.handlers:
         logger.setLevel(logging.INFO)
         logger.addHandler(logging.StreamHandler(sys.stdout))
         logger.propagate = False
@@ -48,35 +49,66 @@ def _show_choices() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    alone = False  # whether this process alone knows what went wrong
     try:
         config = read_config(known, overrides)
         if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
+        from hcl_jax import validate
+
+        validate.limits(config)
         backend.prepare()
-        backend.join(config.limits.heartbeat)
+        backend.join(config.limits.heartbeat, config.limits.barrier)
         from hcl_jax.interruption import ctrl_c_saves, status_of_end
+        from hcl_jax.quiet import hush
         from hcl_jax.train import train_and_evaluate
 
         _show_choices()
-
+        hush()
         with tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
         return 130 if asked.pressed else status_of_end()
     except InputError as error:
-        status, text = 2, str(error)
+        status, text, alone = 2, str(error), not error.shared
     except KeyboardInterrupt:
         status, text = 130, f"stopped; --workdir={known.workdir} goes on from what is saved"
-    except (FloatingPointError, TimeoutError, CorruptState) as error:
+    except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
-    if _speaks():
+    except TimeoutError as error:
+        status, text, alone = 1, str(error), True
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            _leave(1, traceback.format_exc())
+            raise
+        status, text, alone = 2, f"--workdir={known.workdir}: {error.strerror}; what is saved is whole", True
+    except Exception:
+        _leave(1, traceback.format_exc())
+        raise
+    if alone:
+        _leave(status, f"hcl_jax: {text}")
+    if alone or _speaks():
         print(f"hcl_jax: {text}", file=sys.stderr)
     return status
+
+
+def _leave(status: int, text: str) -> None:
+    """Ends one of several processes at once: an ordinary end waits for the others, and they wait for this one."""
+    if "jax" in sys.modules:
+        from hcl_jax.parallel import processes
+
+        if processes.count() > 1:
+            print(text, file=sys.stderr, flush=True)
+            os._exit(status)
 
 
 def _speaks() -> bool:
     """Whether this process is the first; of one that has not joined the others nobody knows."""
     jax = sys.modules.get("jax")
-    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
+    if jax is None or not jax.distributed.is_initialized():
+        return True
+    from hcl_jax.parallel import processes
+
+    return processes.index() == 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from hcl_jax import alarms
+from hcl_jax.data import BadRecords
 from hcl_jax.log import Log
 from hcl_jax.run import Run
 from hcl_jax.seeds import by_seed
@@ -21,17 +22,17 @@ class Meter:
       run: whose they are.
       start: the step that this process begins after.
       began: when the run began, of time.monotonic(); None: now.
+      bad: the records that others stood in for, to be counted.
     """
 
-    def __init__(self, log: Log, run: Run, start: int, began: float | None):
-        self._log, self._run, self._logged = log, run, start
+    def __init__(self, log: Log, run: Run, start: int, began: float | None, bad: BadRecords | None = None):
+        self._log, self._run, self._logged, self._bad = log, run, start, bad
         self._pending: tuple[int, Any, jax.Array] | None = None
         self._since, self._waited = time.monotonic(), 0.0
         self._began = self._since if began is None else began
         self._seen = alarms.Seen()
         for line in log.before:  # what was said then is not said again
-            values = {k: float(v) for k, v in line.items() if k != "step"}
-            self._seen, _ = self._warnings(line["step"], values, {})
+            self._seen, _ = self._warnings(line["step"], line, {})
 
     def waited(self, seconds: float) -> None:
         """So long the loop has waited for input."""
@@ -61,6 +62,8 @@ class Meter:
         rows = self._run.config.data.batch_size * len(self._run.seeds)
         values["examples_per_second"] = (step - self._logged) * rows / seconds
         values["input_wait_fraction"] = min(self._waited / seconds, 1.0)
+        if self._bad is not None:
+            values["bad_records"] = float(self._bad.count())
         values["minutes"] = self._log.minutes_before + (now - self._began) / 60
         self._pending, self._since, self._waited, self._logged = None, now, 0.0, step
         self._log.write(step, values)

@@ -100,7 +100,8 @@ def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, j
 def train_step(
     model: Model, tx: optax.GradientTransformation, state: TrainState, batch: Mapping[str, Any]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count.
+    """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count,
+    nor do running statistics or rows for the memory that are no numbers: a view may reach these and no loss.
 
     With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
     With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (cached.py).
@@ -141,7 +142,7 @@ def train_step(
         aux = Aux(metrics, model_state, target_stats, written)
 
     norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite(aux)
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -157,6 +158,15 @@ def train_step(
     new = _counted(new, state, finite)
     skipped = {"skipped": new.skipped, "skipped_total": new.skipped_total}
     return new, {"loss": loss, **aux.metrics, "gradient_norm": norm, **skipped}
+
+
+def _finite(aux: Aux) -> jax.Array:
+    """Whether the statistics and the rows for the memory, which a state keeps as they are, are numbers."""
+    good = [jnp.isfinite(x) for x in jax.tree.leaves((aux.model_state, aux.target_stats))]
+    for rows, present in (slot for slots in aux.written.values() for slot in slots.values()):
+        masks = [True] * len(rows) if present is None else [there[:, None] for there in present]
+        good += [jnp.isfinite(x) | ~jnp.asarray(there) for x, there in zip(rows, masks, strict=True)]
+    return functools.reduce(jnp.logical_and, map(jnp.all, good), jnp.asarray(True))
 
 
 def _counted(new: TrainState, old: TrainState, finite: jax.Array) -> TrainState:

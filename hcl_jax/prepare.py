@@ -46,6 +46,8 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     if try_steps is not None:
         config = shortened(config, try_steps)
     changed = workdir.check(workdir_path, config)
+    if try_steps is not None and workdir.has_run(workdir_path):
+        raise InputError(f"--steps={try_steps}", "the folder of a run", "another --workdir, or none")
     if try_steps is not None:
         source, test = data.random_like(config.data, config.views, sources=parts.sources), None
     else:

@@ -201,9 +201,13 @@ def _with_frozen(config: Any, params: Any) -> Any:
     return type(config.optimizer)(fields)
 
 
-def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iterator[Any]:
-    """Batches of steps start..stop-1 as global arrays; this process makes the rows that its devices hold."""
+def global_batches(
+    run: Run, source: data.Source, start: int, stop: int, bad: data.BadRecords | None = None
+) -> Iterator[Any]:
+    """Batches of steps start..stop-1 as global arrays; this process makes the rows that its devices hold. `bad` takes
+    the bad records that it meets."""
     config = run.config
+    bad = data.BadRecords(config.data.max_bad_records) if bad is None else bad
     batch_size = config.data.batch_size
     # With several seeds the leading axis is theirs, and a process makes whole batches for those of its devices.
     leading = config.train.seeds if run.single else batch_size
@@ -220,6 +224,7 @@ def global_batches(run: Run, source: data.Source, start: int, stop: int) -> Iter
             order=config.data.order,
             views=run.parts.views,
             **data.noise_fields(config.data),
+            bad=bad,
         )
         for seed in ([run.seeds[i] for i in rows] if run.single else run.seeds)
     ]

@@ -8,13 +8,18 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import re
 from typing import Any
 
 from etils import epath
 
+from hcl_jax.files import is_disk, write
+
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 CHUNK = 1 << 22  # bytes read at once
+# What file managers and network file systems leave in a folder; Orbax reads none of it.
+PASSED_OVER = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
 THREADS = 8  # hashlib lets go of the interpreter, so files are read side by side
 
 
@@ -34,21 +39,13 @@ def seal(folder: epath.PathLike, note: dict[str, Any] | None = None) -> None:
         raise OSError(f"{folder}/{link}: a link, which a checkpoint may not hold")
     body = {"format": FORMAT, "files": dict(zip(files, _digests(folder, files), strict=True)), "note": note or {}}
     data = _text(body).encode()
-    if _is_local(folder):
+    if is_disk(folder):
         for name in files:
-            _flush(folder / name)
-        for path in {(folder / name).parent for name in files}:
-            _flush(path)
-    if not _is_local(folder):
-        (folder / MANIFEST).write_bytes(data)  # one object is written whole or not at all
-        return
-    part = folder / f"{MANIFEST}.part"
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / MANIFEST)
-    _flush(folder)
+            flush(folder / name)
+    write(folder / MANIFEST, data)
+    if is_disk(folder):
+        for path in {folder, *((folder / name).parent for name in files)}:
+            flush(path)
 
 
 def is_sealed(folder: epath.PathLike) -> bool:
@@ -110,12 +107,14 @@ def _text(body: dict[str, Any]) -> str:
 
 def _walk(folder: epath.Path) -> tuple[list[str], str | None]:
     """(files below, relative and sorted, without the manifest; the first link, the folder itself included)."""
-    local = _is_local(folder)
+    local = is_disk(folder)
     if local and os.path.islink(folder):
         return [], folder.name
     files, waiting = [], [folder]
     while waiting:
         for path in waiting.pop().iterdir():
+            if PASSED_OVER.fullmatch(path.name):
+                continue
             name = "/".join(path.parts[len(folder.parts) :])
             if local and os.path.islink(path):
                 return [], name
@@ -141,11 +140,7 @@ def _digests(folder: epath.Path, files: list[str]) -> list[list[Any]]:
         return list(pool.map(one, files))
 
 
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
-
-
-def _flush(path: epath.Path) -> None:
+def flush(path: epath.Path) -> None:
     """Puts a file or the entries of a folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcl_jax import card, data, workdir
+from hcl_jax import card, data, files, workdir
 from hcl_jax import config as configs
 from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.encoders import ENCODERS, HEADS
+from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.guards import Guards
 from hcl_jax.init_from import init_from
 from hcl_jax.interruption import Interruption, Stop, peers_needed
+from hcl_jax.lease import Lease
 from hcl_jax.lock import Lock
 from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, MEASURES
@@ -84,7 +86,7 @@ def train_and_evaluate(
         else:
             state = init_from(config.init_from, run.init(), config.train.seeds)
 
-        folder = workdir.freeze(workdir_path, config) if first else pathlib.Path(workdir_path)
+        folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
         log = Log(
             folder if first else None,
             start=start,
@@ -93,11 +95,14 @@ def train_and_evaluate(
             tensorboard=config.log.tensorboard,
             wandb=config.log.wandb,
             bar=bar,
+            saves=config.checkpoint.every,
         )
         stack.callback(log.close)
         checkpoints.say = log.say
-        for text in early:
+        for text in early + log.notes:
             log.say(text)
+        if first and start - max((line["step"] for line in log.before), default=0) >= config.log.every:
+            log.say(f"{folder}/metrics.jsonl: the lines up to step {start} are gone")
         watch = stack.enter_context(Watchdog(config.limits.watchdog))
         guards = Guards(Interruption(), watch, config.limits.phase, lock)
         evaluation = None
@@ -113,9 +118,14 @@ def train_and_evaluate(
             log.say(f"config.{field}: {old!r} -> {new!r}")
         if start < run.steps:
             compiled = lowered.compile()
-            trace = folder / "profile" if profile and first else None
-            batches = global_batches(run, source, start, run.steps)
-            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards)
+            trace = folder / "profile" if profile and first and files.is_disk(folder) else None
+            if profile and first and trace is None:
+                log.say("--profile: no trace, which needs a workdir on a disk")
+            bad = data.BadRecords(config.data.max_bad_records)
+            batches = global_batches(run, source, start, run.steps, bad)
+            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards, bad)
+            with watch.allow(guards.phase):
+                checkpoints.finish(int(jnp.max(state.step)))
         if evaluation is not None and not guards.stopping.reached:
             with contextlib.suppress(Stop), watch.allow(guards.phase):
                 results = evaluation.full(state)
@@ -126,8 +136,6 @@ def train_and_evaluate(
                                params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
                     log.say(card.table(results) + note(run.seeds))
         if guards.stopping.reached:
-            with watch.allow(guards.phase):
-                checkpoints.wait()
             done = checkpoints.latest() or 0
             log.say(f"stopped at step {done} of {run.steps}, which is saved; --workdir={workdir_path} goes on")
     return state
@@ -142,15 +150,16 @@ def loop(
     log: Log,
     checkpoints: Checkpoints,
     evaluation: Evaluation | None = None,
-    trace: pathlib.Path | None = None,
+    trace: files.Path | None = None,
     began: float | None = None,
     guards: Guards | None = None,
+    bad: data.BadRecords | None = None,
 ) -> TrainState:
     """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations; ends early, saved, when the
     run is told to stop."""
     config = run.config
     guards = guards or Guards(Interruption(), Watchdog(0.0))
-    meter = Meter(log, run, start, began)
+    meter = Meter(log, run, start, began, bad)
     metric = config.checkpoint.best_metric
     earlier, evaluated = _history(log, config, start)
     checkpoints.scores |= earlier
@@ -166,8 +175,13 @@ def loop(
         meter.paused(time.monotonic() - paused)
 
     def save(done: int) -> None:
-        meter.fetch()  # the line of a step is on disk before its checkpoint: a resume drops none
-        guards.hold()
+        meter.fetch()
+        try:
+            guards.hold()
+        except InputError:
+            log.abandon()
+            raise
+        log.sync()  # the line of a step is there before its checkpoint: a resume drops none
         with guards.watch.allow(guards.phase):
             checkpoints.save(done, state)
 
@@ -232,13 +246,15 @@ def _skips(metrics: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> Iterator[Lock | None]:
+def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> Iterator[Lock | Lease | None]:
     """The workdir's lock, held by the first process for all of them."""
     with contextlib.ExitStack() as stack:
-        held: list[Lock] = []
+        held: list[Lock | Lease] = []
 
         def take() -> str:
-            held.append(stack.enter_context(Lock(workdir_path)))
+            lock: Lock | Lease = Lock(workdir_path) if files.is_disk(workdir_path) else Lease(workdir_path)
+            stack.enter_context(lock)
+            held.append(lock)
             return held[0].message
 
         message = processes.from_first("the lock of the workdir", take, seconds)
@@ -257,7 +273,7 @@ def _checkpoints(
         best_mode=spec.best_mode,
         keep_every=spec.keep_every,
         meta=run.meta(source),
-        record={"config": run.config.to_dict(), "versions": card.versions()},
+        record={"config": run.config.to_dict(), "code": card.code()},
         read_only=read_only,
         on_error=spec.on_error,
         check_replicas=spec.check_replicas,
@@ -273,12 +289,10 @@ def _check_recorded(checkpoints: Checkpoints, start: int, run: Run, source: data
         frozen = configs.complete(configs.with_younger(recorded["config"]))
         changed = workdir.allowed(frozen, run.config, f"checkpoint {start}")
         check_length(run, source, changed)
-    now = card.versions()
-    for name, old in recorded.get("versions", {}).items():
+    now = card.code()
+    for name, old in recorded.get("code", {}).items():
         if now.get(name) != old:
-            said.append(
-                f"{name} {old} -> {now.get(name)}: equal to the last bit is promised for the same releases only"
-            )
+            said.append(f"{name}: {old} -> {now.get(name)}; equal to the last bit is promised for the same ones only")
 
 
 def _note_batches(run: Run, source: data.Source, log: Log) -> None:
@@ -295,7 +309,7 @@ def _note_batches(run: Run, source: data.Source, log: Log) -> None:
         log.say(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
 
 
-def _note_noise(run: Run, source: data.Source, log: Log, folder: pathlib.Path | None) -> None:
+def _note_noise(run: Run, source: data.Source, log: Log, folder: files.Path | None) -> None:
     """Says what is wrong with the examples of each seed, and keeps in a folder which ones they are."""
     kept: dict[str, Any] = {}
     for seed in run.seeds:

@@ -48,6 +48,7 @@ def check(
     """
     c = config.to_dict()
     _structure(c)
+    limits(config)
     _numbers(c)
     for name, view in c["views"].items():
         _view(f"config.views.{name}", view, views, kinds, SPEC_FIELDS["view"])
@@ -71,6 +72,18 @@ def outputs_of(c: Mapping[str, Any]) -> set[str]:
                 names |= {f"{view}.target.h", f"{view}.target.tokens"} | {f"{view}.target.{h}" for h in copied}
         names |= {f"{tower}.memory.{slot}" for slot in spec["memory"]}
     return names
+
+
+def limits(config: Any) -> None:
+    """Raises InputError for a field of `limits` that is none: they are needed before the rest is checked."""
+    reference = configs.defaults().limits.to_dict()
+    found = config.to_dict().get("limits", reference)
+    if not isinstance(found, Mapping):
+        raise InputError("config.limits", repr(found), "fields by name")
+    _same_fields("config.limits", found, reference)
+    for field, least in (("watchdog", 0), ("heartbeat", 1), ("phase", 1), ("barrier", 1)):
+        _same_type(f"config.limits.{field}", found[field], reference[field])
+        _range(f"config.limits.{field}", found[field], found[field] >= least, f">= {least} seconds")
 
 
 def _structure(c: Mapping[str, Any]) -> None:
@@ -170,7 +183,8 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _parts(data)
     _range("config.evaluate.batch_size", c["evaluate"]["batch_size"], c["evaluate"]["batch_size"] >= 1, ">= 1")
     _range("config.train.similarity_mib", train["similarity_mib"], train["similarity_mib"] >= 0, ">= 0")
-    _range("config.train.steps", train["steps"], train["steps"] >= 0, ">= 0; 0 counts from train.epochs")
+    fits = 0 <= train["steps"] < 2**31
+    _range("config.train.steps", train["steps"], fits, ">= 0 and below 2**31; 0 counts from train.epochs")
     _range("config.train.epochs", train["epochs"], train["steps"] > 0 or train["epochs"] > 0, "> 0, or train.steps > 0")
     k = train["accumulate"]
     _range(
@@ -218,8 +232,6 @@ def _numbers(c: Mapping[str, Any]) -> None:
     _range("config.log.every", c["log"]["every"], c["log"]["every"] >= 1, ">= 1")
     _range("config.log.spike", c["log"]["spike"], c["log"]["spike"] >= 0, ">= 0 deviations, 0 for no warning")
     _range("config.log.collapse", c["log"]["collapse"], 0 <= c["log"]["collapse"] < 1, "0 <= x < 1, 0 for no warning")
-    for field, least in (("watchdog", 0), ("heartbeat", 1), ("phase", 1), ("barrier", 1)):
-        _range(f"config.limits.{field}", c["limits"][field], c["limits"][field] >= least, f">= {least} seconds")
     if c["log"]["wandb"] and importlib.util.find_spec("wandb") is None:
         raise InputError("config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]")
     for size in data["shape"]:

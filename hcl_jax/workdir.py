@@ -58,6 +58,11 @@ def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]
     return allowed(resume_config(path), config, str(frozen))
 
 
+def has_run(workdir: str | os.PathLike) -> bool:
+    """Whether a run has been begun there."""
+    return (files.path(workdir) / "config.json").exists()
+
+
 def allowed(old: Any, new: Any, where: str) -> dict[str, tuple[Any, Any]]:
     """The open fields that a run's config has otherwise than `where`, a file or a checkpoint: {field: (old, new)}.
 
@@ -81,6 +86,16 @@ def _check_disk(path: pathlib.Path, where: str) -> None:
         raise InputError(where, f"{parent}, a file, above it", "a folder, or a name for a new one")
     if not _writable(parent):
         raise InputError(where, f"{parent}, which cannot be written", "a folder that this user may write")
+    full = os.fspath(path.absolute())
+    try:
+        full.encode()
+    except UnicodeEncodeError:
+        raise InputError(where, "a name that is no UTF-8", "one that is") from None
+    if "[" in full:
+        # Orbax looks for its parts with a pattern made of the folder's own name, finds none, and saves half a step.
+        raise InputError(where, f"{full}, with a [", "a path without [")
+    if (path / "checkpoints").exists() and not (path / "checkpoints").is_dir():
+        raise InputError(f"{path}/checkpoints", "a file", "a folder, or nothing")
 
 
 def _check_store(path: files.Path, where: str) -> None:

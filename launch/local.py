@@ -63,6 +63,8 @@ def group_status(statuses: Iterable[int | None]) -> int:
 
 
 def _rank(status: int) -> int:
+    if status == 2:
+        return 3  # one process was refused, and its peers died of its absence: to start again would not help
     ended_by_signal = 128 < status <= 192 and status != 128 + signal.SIGINT  # 130 is said by Python itself
     return ended_by_signal + (ended_by_signal and status != 128 + signal.SIGABRT)
 

@@ -44,7 +44,7 @@ def latest_step(workdir: pathlib.Path) -> int:
             for line in file.read().splitlines():
                 try:
                     steps.append(int(json.loads(line)["step"]))
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     continue  # cut by a kill, or by the start of the tail
     except OSError:
         pass

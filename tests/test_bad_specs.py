@@ -176,8 +176,8 @@ def test_a_refused_start_leaves_a_run_as_it_is(capsys, tmp_path):
     assert main([*SMALL, "--config.train.epochs=1", f"--workdir={folder}"]) == 0
     config, card = (folder / "config.json").read_bytes(), json.loads((folder / "card.json").read_text())
     assert card["steps"] == 6
-    assert "config.train.steps" in refused(capsys, f"--workdir={folder}", "--steps=2")
-    assert "fingerprint" in refused(capsys, f"--workdir={folder}", "--steps=8")
+    for steps in (2, 8):
+        assert f"--steps={steps}" in refused(capsys, f"--workdir={folder}", f"--steps={steps}")
     shorter = [*SMALL, "--config.train.epochs=1", "--config.train.steps=4", f"--workdir={folder}"]
     assert "at least 6" in refused(capsys, *shorter)
     assert (folder / "config.json").read_bytes() == config

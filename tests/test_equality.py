@@ -1,4 +1,4 @@
-"""The same run on 1, 2, 4 and 8 devices and with sharded parameters: recipes shrunk in width, on random records.
+"""R13: the same run on 1, 2, 4 and 8 devices and with sharded parameters: recipes shrunk in width, on random records.
 
 float64: losses and parameters of 20 steps within 1e-9. float32: the first loss within 1e-6; after 20 steps a network
 with batch norm has moved apart as far as a flip of the inputs' last bit drives it on one device: at most 10 times that.
@@ -10,6 +10,7 @@ import pytest
 
 from hcl_jax import config as configs
 from hcl_jax import data
+from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, build
@@ -111,3 +112,34 @@ def test_float32_runs_drift_no_further_than_a_flipped_bit_drives_them(recipe):
         print(f"{recipe} on {name}: drift {drift:.2e}, a flipped last bit {spread:.2e}")
         # Without batch norm nothing grows: there the last bits of 20 steps themselves are the floor.
         assert drift <= max(10 * spread, 1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_another_mesh(tmp_path):
+    """R13: saved at step 5 on eight devices; ten more steps on 1, 2, 4 devices and on split parameters, as on eight."""
+    recipe = "simclr:fashion_mnist"
+    with jax.enable_x64(True):
+        source, batches, state = start(recipe, "float64")
+
+        def advance(mesh, state, batches):
+            run = build(shrunk(recipe, "float64", mesh), Parts(), source, meshes.make_mesh({"tensor": 1, **mesh}))
+            state = run.init() if state is None else state(run)
+            step, out, rows = run.step(), [], np.arange(run.config.data.batch_size)
+            for local in batches:
+                state, metrics = step(state, sharding.to_global(local, run.batch_sharding, rows, len(rows)))
+                out.append(float(metrics["loss"]))
+            return run, state, np.array(out)
+
+        run, state, _ = advance(MESHES["8"], None, batches[:5])
+        checkpoints = Checkpoints(tmp_path, keep=1, meta=run.meta(source))
+        checkpoints.save(5, state)
+        checkpoints.close()
+
+        def restored(run):
+            return Checkpoints(tmp_path, keep=1, meta=run.meta(source)).restore(run.abstract, run.shardings)
+
+        expected = advance(MESHES["8"], restored, batches[5:15])[2]
+        assert np.ptp(expected) > 1e-2, "steps that change nothing would be equal anywhere"
+        for name in ("1", "2", "4", "2 x fsdp 2 x tensor 2"):
+            got = advance(MESHES[name], restored, batches[5:15])[2]
+            np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)

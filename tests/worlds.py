@@ -59,15 +59,15 @@ def batch_of(config, seed=0, absent=()):
     }
 
 
-def bind(config):
-    """Checks and binds a config: (completed config, model, optimizer)."""
+def bind(config, losses=LOSSES):
+    """Checks and binds a config: (completed config, model)."""
     config = configs.complete(config)
-    validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
+    validate.check(config, encoders=ENCODERS, heads=HEADS, losses=losses, views=VIEWS)
     bound = model.build(
         config,
         encoders=ENCODERS,
         heads=HEADS,
-        losses=LOSSES,
+        losses=losses,
         measures=MEASURES,
         engines=dict.fromkeys(config.objectives, dense()),
         steps=config.train.steps,
@@ -75,9 +75,9 @@ def bind(config):
     return config, bound
 
 
-def start(config, batch, mesh_config=None):
+def start(config, batch, mesh_config=None, losses=LOSSES):
     """(state, jitted step, put) of a config on a mesh; `put` makes a host batch global."""
-    config, bound = bind(config)
+    config, bound = bind(config, losses)
     mesh = meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1} if mesh_config is None else mesh_config)
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)
     tx = make_optimizer(

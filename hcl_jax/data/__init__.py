@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hcl_jax.data import arrays, emoji, folder, graphs, preferences, random, series, tfds
+from hcl_jax.data import arrays, emoji, folder, graphs, mixture, preferences, random, series, tfds
+from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.generated import with_generated
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
@@ -26,6 +27,16 @@ def _fashion_mnist(data: Any, split: str) -> Source:
     return in_memory(arrays.fashion_mnist, data, split)
 
 
+def _mixture(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], Source]] | None = None) -> Source:
+    return mixture.mixture(data, split, partial(_read, sources=SOURCES if sources is None else sources))
+
+
+def _read(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], Source]]) -> Source:
+    if sources.get(data.name) is _mixture:  # whose parts may be of a table of one's own
+        return _mixture(data, split, sources)
+    return sources[data.name](data, split) if data.name in sources else tfds.open_tfds(data, split, sources)
+
+
 # Name -> function of (config.data, split). Any other name is a TFDS name.
 SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "digits": partial(in_memory, arrays.digits),
@@ -43,6 +54,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "motifs": partial(in_memory, graphs.motifs),
     "preferences": partial(in_memory, preferences.preferences),
     "random": random.random,
+    "mixture": _mixture,
 }
 
 
@@ -62,7 +74,7 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
     """
     if data.num_examples < 0:
         raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
-    source = sources[data.name](data, split) if data.name in sources else tfds.open_tfds(data, split, sources)
+    source = _read(data, split, sources)
     if split != data.train_split:
         return source
     source = with_generated(source, data.generated) if data.generated else source
@@ -71,6 +83,7 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
 
 __all__ = [
     "SOURCES",
+    "BadRecords",
     "Noise",
     "Source",
     "batch_specs",

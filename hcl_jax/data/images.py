@@ -63,6 +63,22 @@ def undecodable(name: str) -> InputError:
     return InputError(name, "a picture that does not decode", "a whole JPEG, PNG, GIF or BMP file")
 
 
+def whole_jpegs(encoded: "tf.Tensor") -> "tf.Tensor":
+    """The same strings [n], after every JPEG among them was decoded to its end; for graphs.
+
+    A crop decodes what it needs, so that a damaged JPEG fails in some steps and not in others. At an eighth of the size
+    the whole costs 0.9 ms for 400 x 500 pixels, beside 3.2 ms for one crop and resize.
+    """
+
+    def look(item: "tf.Tensor") -> "tf.Tensor":
+        # Any other format is decoded whole by the crop.
+        jpeg = tf.io.is_jpeg(item)
+        return tf.cond(jpeg, lambda: tf.shape(tf.io.decode_jpeg(item, ratio=8))[0], lambda: 0)
+
+    with tf.control_dependencies([tf.map_fn(look, encoded, fn_output_signature=tf.int32)]):
+        return tf.identity(encoded)
+
+
 def is_picture(encoded: bytes | str, channels: int = 0) -> bool:
     """Whether TensorFlow decodes these bytes, or the file at this path."""
     try:

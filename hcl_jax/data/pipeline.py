@@ -5,13 +5,15 @@ One map makes a whole local batch: one gather, one call of each op. Nothing is b
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
 
-from hcl_jax.data import images
+from hcl_jax.data import bad_records, mixture
 from hcl_jax.data import order as orders
+from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.noise import Noise, training_noise
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError, nearest
@@ -41,10 +43,13 @@ def batches(
     sample: int = 0,
     flipped: float = 0.0,
     flipped_keeps: bool = False,
+    bad: BadRecords | None = None,
 ) -> Iterator[Batch]:
     """The local rows of the training batches of steps start..stop-1.
 
         p = t B + r,  record = permutation_(seed, p // N)(p mod N)
+
+    Of a mixture, as mixture.records.
 
     Args:
       source: N records.
@@ -59,16 +64,18 @@ def batches(
       keep_draws: whether a view keeps the random numbers it drew, as "draws".
       sample, flipped, flipped_keeps: of `noise.training_noise`. With a sample of m records N above is m. A swapped view
         is made from another record, which is read besides; "index" and labels stay those of the row's own record.
+      bad: takes the bad records that are met: those that cannot be read or decoded, are of another shape than they
+        should be, or have a label outside its classes. The next good record stands for each, index and labels with it.
+        None, or the order "whole": the first bad record ends the run.
 
     Returns:
       NumPy batches {"index": int32 [n], "labels": {label: [n, ...]}, "present": {view: bool [n]} of those
       views that a row can lack, "views": {view: pytree}}. A view that a row lacks is zeros there.
 
     Raises:
-      InputError: a view of a field that is not there, a picture that does not decode, a label outside its classes, a
-        sample or swapped views of records that stay in order.
+      InputError: a view of a field that is not there, more bad records than `bad` allows, a sample or swapped views of
+        records that stay in order.
     """
-
     local = _checked(source, views_config, rows, batch_size)
     asked: dict[str, Any] = {"sample": sample, "flipped": flipped, "flipped_keeps": flipped_keeps}
     noise = training_noise(source.num_examples, source.labels, views_config, seed=seed, **asked)
@@ -77,10 +84,15 @@ def batches(
         for field, value in {"data.sample": sample, **swaps}.items():
             if value:
                 raise InputError(f"config.{field}", value, "0, for data.order is whole")
+    bad = BadRecords(0) if bad is None or order == "whole" else bad
     positions = _positions(source, seed, batch_size, local, order, sampled=noise.rows)
-    steps = (start, stop)
-    stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws, noise=noise)
-    return _numpy(stream.as_numpy_iterator(), source, views_config, positions, start, noise.borrowed)
+
+    def stream(first: int, stands: Mapping[int, int]) -> Any:
+        steps, spare = (first, stop), dict[str, Any](noise=noise, stands=stands, whole=bad.most > 0)
+        return _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws, **spare)
+
+    borrowed = tuple(noise.borrowed.values())
+    return _sound(stream, source, views_config, positions, start, bad, noise.rows, borrowed)
 
 
 def batch_specs(
@@ -134,6 +146,7 @@ def evaluation_batches(
     views: Mapping[str, Any] = VIEWS,
     keep_draws: bool = False,
     size_field: str = "config.evaluate.batch_size",
+    bad: BadRecords | None = None,
 ) -> Iterator[Batch]:
     """The local rows of the batches that hold every record once, in order and as it is; the last batch is filled up.
 
@@ -146,18 +159,25 @@ def evaluation_batches(
       views: op name -> function.
       keep_draws: whether a view keeps the random numbers it drew.
       size_field: the config field of batch_size, for messages.
+      bad: as for `batches`, but no record stands for a bad one: its row is absent.
 
     Returns:
-      ceil(N / B) NumPy batches as `batches` gives them. A row past the end has index -1, labels -1 and no view.
+      ceil(N / B) NumPy batches as `batches` gives them. A row past the end, or of a bad record, has index -1, labels -1
+      and no view.
 
     Raises:
       InputError: as `batches`.
     """
     local = _checked(source, views_config, rows, batch_size)
     positions = _positions(source, seed, batch_size, local, "each", size_field)
-    steps = (0, -(-source.num_examples // batch_size))
-    stream = _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws)
-    return _numpy(stream.as_numpy_iterator(), source, views_config, positions, 0)
+    bad = BadRecords(0) if bad is None else bad
+    stop = -(-source.num_examples // batch_size)
+
+    def stream(first: int, stands: Mapping[int, int]) -> Any:
+        steps, spare = (first, stop), dict[str, Any](stands=stands, whole=bad.most > 0)
+        return _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws, **spare)
+
+    return _sound(stream, source, views_config, positions, 0, bad, left_out=True)
 
 
 def _positions(
@@ -171,6 +191,8 @@ def _positions(
 ) -> Positions:
     """Where the records of a step stand: "shuffled" by epoch, the "whole" set in every step, or "each" record once."""
     num_examples = source.num_examples
+    if source.mix is not None and (sampled is not None or order == "whole"):
+        raise InputError("config.data", f"a sample, or the order {order!r}", "whole parts, shuffled, for a mixture")
     refer = f"records of {source.name} refer to each other"
     if source.whole and order == "shuffled":
         raise InputError("config.data.order", repr(order), f"'whole': {refer}")
@@ -183,6 +205,8 @@ def _positions(
 
     def shuffled(step: Any) -> tuple[Any, None]:
         place = step * batch_size + tf.constant(local, tf.int64)
+        if source.mix is not None:
+            return mixture.records(place, source.mix, seed), None
         if sampled is None:
             return orders.records(place, num_examples, seed), None
         return tf.gather(kept, orders.records(place, len(sampled), seed)), None
@@ -224,16 +248,25 @@ def _stream(
     keep_draws: bool,
     where: str = "config.views",
     noise: Noise = CLEAN,
+    stands: Mapping[int, int] = MappingProxyType({}),
+    whole: bool = False,
 ) -> Any:
+    replace, fields = bad_records.replaced(stands), _fields(source, views_config)
     # Tensors outside of the graph: inside they would be constants of it.
     with tf.device("CPU:0"):
         offsets = {k: tf.constant(v) for k, v in noise.offsets.items()}
         borrowed = {k: tf.constant(v) for k, v in noise.borrowed.items()}
 
+    def fetch(index: Any) -> dict[str, Any]:
+        record = source.fetch(index)
+        return bad_records.checked(record, source, fields, index.shape[0]) if whole else record
+
     @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
     def make(step: Any) -> Batch:
         index, real = positions(step)
-        record = source.fetch(index)
+        index, bad = replace(index)
+        real = None if real is None else real & ~bad
+        record = fetch(index)
         batch: Batch = {"labels": {}, "present": {}, "views": {}}
         for label in source.labels:
             value = record[label]
@@ -248,7 +281,7 @@ def _stream(
             shown = record
             if name in borrowed:
                 key = (word, view["swapped"])
-                shown = others[key] if key in others else source.fetch(tf.gather(borrowed[name], index))
+                shown = others[key] if key in others else fetch(replace(tf.gather(borrowed[name], index))[0])
                 others[key] = shown
             made = make_view(view, shown[view["field"]], draws, views=views, where=f"{where}.{name}")
             there = _presence(source, shown, name, view, index, real, seed)
@@ -305,50 +338,43 @@ def _blank(value: Any, keep: Any, fill: int) -> Any:
     return tf.where(keep, value, tf.cast(fill, value.dtype))
 
 
-def _numpy(
-    stream: Iterator[Batch],
+def _fields(source: Source, views_config: Mapping[str, Any]) -> dict[str, bool]:
+    """Fields that views read -> whether they are encoded pictures."""
+    kinds = {view["field"]: view["kind"] for view in sorted(views_config.values(), key=lambda v: v["kind"] == "image")}
+    return {field: kind == "image" and source.fields[field][1] == "string" for field, kind in kinds.items()}
+
+
+def _sound(
+    stream: Callable[[int, Mapping[int, int]], Any],
     source: Source,
     views_config: Mapping[str, Any],
     positions: Positions,
     step: int,
-    borrowed: Mapping[str, np.ndarray] = CLEAN.borrowed,
+    bad: BadRecords,
+    rows: np.ndarray | None = None,
+    borrowed: Sequence[np.ndarray] = (),
+    left_out: bool = False,
 ) -> Iterator[Batch]:
+    """The batches of `stream(step, stand-ins)`. A step with bad records is made again, with others in their place."""
+    fields, stands, tried = _fields(source, views_config), dict[int, int](), -1
+    next_of = bad_records.following(source.num_examples, rows, () if source.mix is None else source.mix.starts)
     while True:
+        bad_records.extend(stands, bad, next_of, lambda number: bad_records.fault_of(source, fields, number))
+        bad_records.warn(bad, source, {} if left_out else stands)
         try:
-            batch = next(stream)
-        except StopIteration:
-            return
-        except tf.errors.OpError as error:
-            raise _named(source, views_config, positions, step, borrowed) or error from None
-        for label, classes in source.labels.items():
-            value = batch["labels"][label]
-            if classes and value.size and (value.min() < -1 or value.max() >= classes):
-                row = int(np.argmax((value < -1) | (value >= classes)))
-                where = f"{source.describe(int(batch['index'][row]))}: label {label}"
-                raise InputError(where, value.ravel()[row], f"0 to {classes - 1}, or -1 for unknown")
-        yield batch
-        step += 1
-
-
-def _named(
-    source: Source,
-    views_config: Mapping[str, Any],
-    positions: Positions,
-    step: int,
-    borrowed: Mapping[str, np.ndarray],
-) -> InputError | None:
-    """Which record of the failed step is at fault: TensorFlow's error does not name it."""
-    index = positions(tf.constant(step, tf.int64))[0].numpy()
-    pictures = [v["field"] for v in views_config.values() if v["kind"] == "image"]
-    encoded = {field for field in pictures if source.fields[field][1] == "string"}
-    for number in np.concatenate([index, *(origin[index] for origin in borrowed.values())]):
-        try:
-            record = source.fetch(tf.constant([number], tf.int64))
-        except Exception as error:  # outside a graph a reader's own kind comes through
-            return InputError(
-                source.describe(int(number)), f"unreadable ({str(error).splitlines()[0]})", "a whole record"
-            )
-        for field in encoded:
-            if not images.is_picture(record[field].numpy()[0]):
-                return images.undecodable(source.describe(int(number)))
-    return None
+            for batch in stream(step, stands).as_numpy_iterator():
+                faults = bad_records.label_faults(source, batch["labels"], batch["index"])
+                if faults:
+                    break
+                yield batch
+                step += 1
+            else:
+                return
+        except tf.errors.OpError:  # it does not name the record
+            index = np.array([stands.get(i, i) for i in positions(tf.constant(step, tf.int64))[0].numpy().tolist()])
+            others = [stands.get(i, i) for origin in borrowed for i in origin[index].tolist()]
+            faults = bad_records.faults_of(source, fields, [*index.tolist(), *others])
+            if not faults and (tried == step or not bad.most):
+                raise
+            tried = step  # a read that fails once is no bad record
+        bad.add(faults)

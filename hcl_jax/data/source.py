@@ -33,6 +33,7 @@ class Source(NamedTuple):
       describe: record number -> its file or name, for messages.
       class_names: label -> its class names, where there are any.
       whole: records refer to records by number (the nodes of one graph), so that every batch must hold all, in order.
+      mix: of a mixture, its parts and their shares (mixture.Mix); None where the order is one permutation an epoch.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source(NamedTuple):
     describe: Callable[[int], str] = "record {}".format
     class_names: Mapping[str, tuple[str, ...]] = {}
     whole: bool = False
+    mix: Any = None
 
 
 class Arrays(NamedTuple):

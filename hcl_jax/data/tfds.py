@@ -230,10 +230,27 @@ def _in_memory(
             raise _unprepared(builder, data, error) from None
         stream = stream.take(data.num_examples) if data.num_examples and split == data.train_split else stream
         stream = stream.map(lambda example: {k: example[k] for k in columns}).batch(CHUNK)
-    chunks = list(stream.as_numpy_iterator())
+    chunks: list[dict[str, np.ndarray]] = []
+    try:
+        chunks.extend(stream.as_numpy_iterator())
+    except tf.errors.OpError as error:
+        number = CHUNK * len(chunks)
+        if records is not None:  # which one of the chunk: the error does not say
+            number = next((i for i in range(number, min(number + CHUNK, size)) if not _readable(fetch, i)), number)
+        where = f"{builder.info.full_name} {split} record {number}{'' if records is not None else ' or one soon after'}"
+        allowed = "whole records; data.in_memory=False replaces a bad one in ArrayRecord"
+        raise InputError(where, f"unreadable ({_line(error)})", allowed) from None
     if not chunks:
         raise InputError(f"{data.name} {split}", "no record", "at least one")
     return {k: np.concatenate([c[k] for c in chunks]) for k in columns}
+
+
+def _readable(fetch: Any, number: int) -> bool:
+    try:
+        fetch(tf.constant([number], tf.int64))
+    except Exception:  # outside a graph a reader's own kind comes through
+        return False
+    return True
 
 
 def _fingerprint(info: Any, split: str, size: int) -> str:

@@ -15,6 +15,18 @@ _calls: collections.Counter[str] = collections.Counter()
 _alone: dict[str, str] = {}
 
 
+def count() -> int:
+    """How many processes the run has. jax.process_count() waits for all of them, minutes long, the first time."""
+    joined = distributed.global_state.num_processes or 1
+    return joined if joined > 1 else jax.process_count()
+
+
+def index() -> int:
+    """The number of this process; it waits for nobody, as `count`."""
+    joined = distributed.global_state.num_processes or 1
+    return distributed.global_state.process_id if joined > 1 else jax.process_index()
+
+
 def publish(name: str, text: str) -> None:
     """Sets a word that every process can read; a name is set once."""
     client = distributed.global_state.client
@@ -45,10 +57,10 @@ def from_first(name: str, make: Callable[[], Any], seconds: float) -> Any:
     Raises:
       TimeoutError: the first process gave nothing in that time.
     """
-    if jax.process_count() == 1:
+    if count() == 1:
         return make()
     key = _key(name)
-    if jax.process_index() == 0:
+    if index() == 0:
         try:
             said = {"value": make()}
         except InputError as error:
@@ -57,7 +69,7 @@ def from_first(name: str, make: Callable[[], Any], seconds: float) -> Any:
         publish(key, json.dumps(said))
     said = json.loads(_wait(key, seconds, f"process 0 about {name}"))
     if "error" in said:
-        raise InputError(*said["error"])
+        raise _shared(*said["error"])
     return said["value"]
 
 
@@ -73,19 +85,17 @@ def agree(name: str, value: dict[str, str], seconds: float) -> None:
       InputError: naming the process and the field, with both texts.
       TimeoutError: a process said nothing in that time.
     """
-    if jax.process_count() == 1:
+    if count() == 1:
         return
     key = _key(name)
-    publish(f"{key}/{jax.process_index()}", json.dumps(value))
-    for i in range(jax.process_count()):
+    publish(f"{key}/{index()}", json.dumps(value))
+    for i in range(count()):
         other = json.loads(_wait(f"{key}/{i}", seconds, f"process {i} about {name}"))
         if i == 0:
             first = other
         for field in sorted(first.keys() | other.keys()):
             if first.get(field) != other.get(field):
-                raise InputError(
-                    f"process {i}: {field}", other.get(field), f"{first.get(field)}, as process 0 has it"
-                )
+                raise _shared(f"process {i}: {field}", other.get(field), f"{first.get(field)}, as process 0 has it")
 
 
 def together(name: str, work: Callable[[], Any], seconds: float) -> Any:
@@ -93,20 +103,25 @@ def together(name: str, work: Callable[[], Any], seconds: float) -> Any:
 
     Without this the others would wait for ever at their next collective for one that has left.
     """
-    if jax.process_count() == 1:
+    if count() == 1:
         return work()
     key, mine, result = _key(name), "", None
     try:
         result = work()
     except InputError as error:
         mine = json.dumps([error.where, str(error.found), error.allowed])
-    publish(f"{key}/{jax.process_index()}", mine)
-    for i in range(jax.process_count()):
+    publish(f"{key}/{index()}", mine)
+    for i in range(count()):
         said = _wait(f"{key}/{i}", seconds, f"process {i} about {name}")
         if said:
-            where, found, allowed = json.loads(said)
-            raise InputError(where, found, allowed)
+            raise _shared(*json.loads(said))
     return result
+
+
+def _shared(where: str, found: object, allowed: str) -> InputError:
+    error = InputError(where, found, allowed)
+    error.shared = True
+    return error
 
 
 def _key(name: str) -> str:

@@ -211,7 +211,8 @@ def gamma(x: Any, draws: Any, *, p: float = 1.0, power: Sequence[float] = (0.7, 
       float32 [n, H, W, C].
     """
     low, high = span("gamma.power", power, 1e-3, 1e3)
-    drawn = low * (high / low) ** draws.uniform("power")
+    # In float32 a power rounds by the length of the vector.
+    drawn = tf.cast(low * (high / low) ** tf.cast(draws.uniform("power"), tf.float64), tf.float32)
 
     def change(x: Any, numbers: Any) -> Any:
         return tf.maximum(x, 0.0) ** column(drawn, numbers, 4)

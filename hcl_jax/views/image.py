@@ -7,7 +7,7 @@ from typing import Any
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span, whole
-from hcl_jax.views.resample import pixels, to_planes, unit
+from hcl_jax.views.resample import pixels, products, to_planes, unit
 from hcl_jax.views.rows import column, sometimes
 
 
@@ -99,10 +99,11 @@ def random_affine(
     edges = choice(f"{op}.edges", edges, ("constant", "nearest", "reflect"))
     value = number(f"{op}.value", value)
 
-    angle = draws.uniform("angle", (), -rotation, rotation)
-    size = low * (high / low) ** draws.uniform("scale")
-    shift = draws.uniform("shift", (2,), -translation, translation)
-    slant = tf.tan(draws.uniform("shear", (), -tilt, tilt))
+    # In float32 cos, tan and powers round by the length of the vector: another split of the rows, another last bit.
+    angle = tf.cast(draws.uniform("angle", (), -rotation, rotation), tf.float64)
+    size = low * (high / low) ** tf.cast(draws.uniform("scale"), tf.float64)
+    shift = tf.cast(draws.uniform("shift", (2,), -translation, translation), tf.float64)
+    slant = tf.tan(tf.cast(draws.uniform("shear", (), -tilt, tilt), tf.float64))
     # The op wants the map from made pixels back to given ones: M^-1 = [[1, -slant], [0, 1]] R(-angle) / s.
     cos, sin = tf.cos(angle) / size, tf.sin(angle) / size
     a, b, c, d = cos + slant * sin, sin - slant * cos, -sin, cos
@@ -112,6 +113,8 @@ def random_affine(
     back = tf.stack(
         [a, b, middle_x - a * move_x - b * move_y, c, d, middle_y - c * move_x - d * move_y, zero, zero], axis=1
     )
+
+    back = tf.cast(back, tf.float32)
 
     def change(x: Any, numbers: Any) -> Any:
         return tf.raw_ops.ImageProjectiveTransformV3(
@@ -159,8 +162,9 @@ def blur(
     drawn = draws.uniform("sigma", (), low, high)
 
     def change(x: Any, numbers: Any) -> Any:
-        taps = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float32) / column(drawn, numbers, 2)) ** 2)
-        taps = taps / tf.reduce_sum(taps, axis=1, keepdims=True)
+        sigma = tf.cast(column(drawn, numbers, 2), tf.float64)  # of float32, exp rounds by the number of rows
+        taps = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float64) / sigma) ** 2)
+        taps = tf.cast(taps / tf.reduce_sum(taps, axis=1, keepdims=True), tf.float32)
         planes = to_planes(x)
         across = _smooth(tf.reshape(planes, [-1, channels * height, width]), taps)
         planes = tf.transpose(tf.reshape(across, [-1, channels, height, width]), [0, 1, 3, 2])
@@ -184,7 +188,7 @@ def _smooth(x: Any, taps: Any) -> Any:
     offset = tf.range(tile + kernel - 1)[:, None] - tf.range(tile)[None, :]
     offset = tf.where((offset >= 0) & (offset < kernel), offset, kernel)
     band = tf.gather(tf.pad(taps, [[0, 0], [0, 1]]), offset, axis=1)
-    made = [tf.matmul(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
+    made = [products(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
     return (tf.concat(made, axis=2) if tiles > 1 else made[0])[:, :, :length]
 
 

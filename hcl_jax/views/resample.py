@@ -103,5 +103,17 @@ def resample(x: Any, box: tuple[Any, Any, Any, Any], size: tuple[int, int], meth
     top, left, height, width = box
     down = matrix(top, height, size[0], x.shape[1], method)
     across = matrix(left, width, size[1], x.shape[2], method)
-    y = tf.matmul(tf.matmul(down[:, None], to_planes(x)), across[:, None], transpose_b=True)
+    y = products(products(down[:, None], to_planes(x)), tf.linalg.matrix_transpose(across[:, None]))
     return from_planes(tf.clip_by_value(y, 0.0, 1.0) if method == "bicubic" else y)
+
+
+def products(a: Any, b: Any) -> Any:
+    """The products of matrices, of [n, ..., P, Q] with [n, ..., Q, R]; n may be 1 on one side. A matrix alone is
+    multiplied by another kernel, with other last bits: a row must not depend on whether others stand beside it."""
+    alone = (tf.shape(a)[0] == 1) & (tf.shape(b)[0] == 1)
+
+    def never_alone(x: Any) -> Any:
+        return tf.cond(alone, lambda: tf.concat([x, x], axis=0), lambda: x)
+
+    made = tf.matmul(never_alone(a), never_alone(b))
+    return tf.cond(alone, lambda: made[:1], lambda: made)

@@ -45,6 +45,7 @@ def test_contents(counting, view):
 
 @pytest.mark.parametrize("hosts", [2, 3, 4])
 def test_any_number_of_hosts_makes_the_same_batches(counting, noisy, hosts):
+    """R14, R16: indices, labels, presence and every drawn number."""
     # 12 rows of 40 records: 10 steps are three epochs. Rows go round the hosts, as on a pod where none has a block.
     source = counting(40)
     whole = run(source, noisy, batch_size=12, stop=10)
@@ -52,6 +53,19 @@ def test_any_number_of_hosts_makes_the_same_batches(counting, noisy, hosts):
         rows = np.arange(12)[host::hosts]
         for one, local in zip(whole, run(source, noisy, batch_size=12, rows=rows, stop=10), strict=True):
             same(at_rows(one, rows), local)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3, 4])
+def test_three_epochs_of_batches_that_divide_nothing(counting, view, hosts):
+    """R14: 41 records in batches of 10, whose rows the hosts share unevenly: each epoch a permutation, in one order."""
+    source, views = counting(41), {"a": view()}
+    made = np.full((13, 10), -1)
+    for host in range(hosts):
+        rows = np.arange(10)[host::hosts]
+        made[:, rows] = [b["index"] for b in run(source, views, batch_size=10, rows=rows, stop=13)]
+    for epoch in made.ravel()[: 3 * 41].reshape(3, 41):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(41))
+    np.testing.assert_array_equal(made, [b["index"] for b in run(source, views, batch_size=10, stop=13)])
 
 
 def test_every_epoch_holds_every_record_once_and_batches_wrap(counting, view):
@@ -68,6 +82,7 @@ def test_a_batch_larger_than_the_data(counting, view):
 
 
 def test_resume_at_every_step(counting, noisy):
+    """R15, R16: ten records in batches of four, two epochs and a half."""
     source = counting(10)
     whole = run(source, noisy, batch_size=4, stop=6)
     for start in range(1, 6):
@@ -78,6 +93,7 @@ def test_resume_at_every_step(counting, noisy):
 
 
 def test_seed_epoch_and_row_change_the_random_numbers(counting, view):
+    """R16."""
     views = {"a": view("image", {"op": "noise", "std": 0.5, "p": 1.0})}
     first, second = run(counting(4), views, batch_size=4, stop=2)
     other = run(counting(4), views, batch_size=4, stop=1, seed=1)[0]
@@ -85,6 +101,9 @@ def test_seed_epoch_and_row_change_the_random_numbers(counting, view):
     sorted_first = first["views"]["a"]["image"][np.argsort(first["index"])]
     sorted_second = second["views"]["a"]["image"][np.argsort(second["index"])]
     assert (sorted_first != sorted_second).any(axis=(1, 2, 3)).all()
+    # One record in every row: what differs is drawn for the row. (Numbers near 0 are cut off, so not every pixel does.)
+    (alike,) = run(counting(1), views, batch_size=6, stop=1)
+    assert len(np.unique(alike["views"]["a"]["image"].reshape(6, -1), axis=0)) == 6
 
 
 def test_stop_none_does_not_end(counting, view):
@@ -106,6 +125,7 @@ def test_missing_is_a_share_of_examples_the_same_in_every_epoch(counting, view):
 
 
 def test_records_may_lack_a_field(counting, view):
+    """R26: a missing modality is absent, no bad record."""
     there = np.arange(20) % 3 != 0
     (batch,) = run(counting(20, present=there), {"a": view()}, batch_size=20, stop=1)
     np.testing.assert_array_equal(batch["present"]["a"], there[batch["index"]])

@@ -125,6 +125,12 @@ def test_damaged_array_record_names_the_record(config, view, tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 255
     file.write_bytes(content)
+    refused(
+        r"digits/1.0.0 test record \d+: found unreadable \(.*\); allowed: whole records; data.in_memory=False",
+        ours.open_tfds,
+        config(name="digits", dir=str(tmp_path)),
+        "test",
+    )
     source = ours.open_tfds(config(name="digits", dir=str(tmp_path), in_memory=False), "test")
     with pytest.raises(InputError, match=r"digits/1.0.0 test record \d+: found unreadable") as error:
         batches(source, {"a": view()}, size=90, stop=4)

@@ -1,0 +1,32 @@
+"""The runs that nobody disturbs, with which the others are compared."""
+
+import pytest
+from faults import runs
+
+
+@pytest.fixture(autouse=True)
+def none_left():
+    yield
+    runs.kill_left()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled programs of the runs of this session: what is tested here is not compilation."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="session")
+def one(tmp_path_factory, cache):
+    """400 steps, one process with eight devices."""
+    folder = tmp_path_factory.mktemp("one") / "whole"
+    runs.finish(folder, *runs.ONE_FLAGS, **runs.ONE, cache=cache)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory, cache):
+    """40 steps, two processes with four devices each."""
+    folder = tmp_path_factory.mktemp("two") / "whole"
+    runs.finish(folder, *runs.TWO_FLAGS, **runs.TWO, cache=cache)
+    return folder
