@@ -41,12 +41,11 @@ def _cells(row: dict[str, Any], price: float | None, width: int) -> tuple[str, .
     wires = sum(w["bytes"] for w in e["wires"])
     exposed = sum(w["exposed"] for w in e["wires"])
     hours = row["steps"] * e["step"] / HOUR
-    shares = [e["compute"].get(p, 0.0) / e["step"] for p in ("encoder", "objective", "optimizer")] + [
-        exposed / e["step"]
-    ]
-    cells += [f"{wires / 1e6:.1f}", f"{e['step'] * 1e3:.2f}", f"{e['unhidden'] * 1e3:.2f}", f"{e['roofline'] * 1e3:.2f}",
-              f"{e['step'] / e['roofline']:.2f}", *(f"{s:.1%}" for s in shares),
-              f"{row['batch_size'] / e['step']:,.0f}", f"{hours:.2f}"]  # fmt: skip
+    seconds = [e["compute"].get(part, 0.0) for part in ("encoder", "objective", "optimizer")] + [exposed]
+    cells += [f"{wires / 1e6:.1f}"]
+    cells += [f"{e[k] * 1e3:.2f}" for k in ("step", "unhidden", "roofline")]
+    cells += [f"{e['step'] / e['roofline']:.2f}", *(f"{s / e['step']:.1%}" for s in seconds)]
+    cells += [f"{row['batch_size'] / e['step']:,.0f}", f"{hours:.2f}"]
     if price is not None:
         cells.append(f"{hours * row['chips'] * price:,.0f}")
     return tuple(cells)
