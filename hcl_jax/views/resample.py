@@ -110,6 +110,14 @@ def resample(x: Any, box: tuple[Any, Any, Any, Any], size: tuple[int, int], meth
 def products(a: Any, b: Any) -> Any:
     """The products of matrices, of [n, ..., P, Q] with [n, ..., Q, R]; n may be 1 on one side. A matrix alone is
     multiplied by another kernel, with other last bits: a row must not depend on whether others stand beside it."""
-    if a.shape[0] == b.shape[0] == 1:
-        return tf.matmul(tf.concat([a, a], axis=0), tf.concat([b, b], axis=0))[:1]
-    return tf.matmul(a, b)
+    alone = (tf.shape(a)[0] == 1) & (tf.shape(b)[0] == 1)
+
+    def never_alone(x: Any) -> Any:
+        return tf.cond(alone, lambda: tf.concat([x, x], axis=0), lambda: x)
+
+    # The branches stand around the product whatever the number of rows: an optimizer that sees through them for some
+    # would take another kernel for these.
+    made = tf.matmul(never_alone(a), never_alone(b))
+    made = tf.cond(alone, lambda: made[:1], lambda: made)
+    rows = [x.shape[0] for x in (a, b)]
+    return made if None in rows else tf.ensure_shape(made, [max(rows), *made.shape[1:]])
