@@ -46,6 +46,8 @@ class BadRecords:
     def add(self, faults: Mapping[int, InputError]) -> None:
         """Notes more bad records, for every process. Raises InputError when there are more than `most`."""
         for number, fault in faults.items():
+            if number in self.faults:  # another seed's stream has met it
+                continue
             self.faults[number] = fault
             processes.publish(f"{self.name}/{jax.process_index()}/{number}", fault.where)
         others = self._of_others()

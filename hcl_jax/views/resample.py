@@ -115,5 +115,9 @@ def products(a: Any, b: Any) -> Any:
     def never_alone(x: Any) -> Any:
         return tf.cond(alone, lambda: tf.concat([x, x], axis=0), lambda: x)
 
+    # The branches stand around the product whatever the number of rows: an optimizer that sees through them for some
+    # would take another kernel for these.
     made = tf.matmul(never_alone(a), never_alone(b))
-    return tf.cond(alone, lambda: made[:1], lambda: made)
+    made = tf.cond(alone, lambda: made[:1], lambda: made)
+    rows = [x.shape[0] for x in (a, b)]
+    return made if None in rows else tf.ensure_shape(made, [max(rows), *made.shape[1:]])
