@@ -14,7 +14,6 @@ The same command goes on where it was stopped; what happened stands in DIR/event
 """
 
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -26,6 +25,8 @@ import subprocess
 import sys
 import time
 from typing import Any, NamedTuple
+
+from digest import digest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIELDS = (  # before the command line's own, which win
@@ -64,27 +65,6 @@ def lines(folder: pathlib.Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what the machine has to do with."""
     read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in read]
-
-
-def digest(folder: pathlib.Path) -> tuple[int, str]:
-    """The last saved step, and a sha256 over the names, dtypes, shapes and bytes of its leaves."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    import jax
-    import numpy as np
-    import orbax.checkpoint as ocp
-
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager((folder / "checkpoints").absolute(), item_handlers=handlers) as manager:
-        step = manager.latest_step()
-        found = manager.item_metadata(step)["state"]
-        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), getattr(found, "tree", found))
-        wanted = ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=plain))
-        state = manager.restore(step, args=wanted)["state"]
-    said = hashlib.sha256()
-    for name, leaf in jax.tree_util.tree_leaves_with_path(state):
-        value = np.asarray(leaf)
-        said.update(f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape} ".encode() + value.tobytes())
-    return step, said.hexdigest()
 
 
 def descendants(pid: int) -> list[int]:

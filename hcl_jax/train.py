@@ -99,8 +99,8 @@ def train_and_evaluate(
         )
         stack.callback(log.close)
         checkpoints.say = log.say
-        for text in early + log.notes:
-            log.say(text)
+        for line in early + log.notes:
+            log.say(line)
         if first and start - max((line["step"] for line in log.before), default=0) >= config.log.every:
             log.say(f"{folder}/metrics.jsonl: the lines up to step {start} are gone")
         watch = stack.enter_context(Watchdog(config.limits.watchdog))

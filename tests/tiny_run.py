@@ -1,6 +1,5 @@
 """A run of seconds for the launchers, what it leaves, and how to catch it on its way."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -8,9 +7,7 @@ import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+from benchmarks.digest import digest as saved_digest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 120
@@ -51,17 +48,8 @@ def wait_for(ready, seconds: float = 400, text=lambda: "") -> None:
 
 
 def digest(workdir: pathlib.Path, step: int = STEPS) -> str:
-    """sha256 over the leaves of a checkpoint, with their paths."""
-    folder = workdir / "checkpoints" / str(step) / "state"
-    with ocp.PyTreeCheckpointer() as reader:
-        names = reader.metadata(folder).item_metadata.tree
-        arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names)
-        state = reader.restore(folder, ocp.args.PyTreeRestore(restore_args=arrays))
-    said = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        leaf = np.asarray(leaf)
-        said.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
-    return said.hexdigest()
+    """That of a step of the run, which must be there."""
+    return saved_digest(workdir, step)[1]
 
 
 def local(workdir: pathlib.Path) -> str:

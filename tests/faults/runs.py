@@ -1,6 +1,5 @@
 """Runs of the command line that a test starts, watches, kills and compares."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -10,10 +9,7 @@ import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
-
+from benchmarks.digest import digest as saved_digest
 from hcl_jax import seal
 from launch.local import environments, free_port
 
@@ -178,24 +174,8 @@ def unfinished(folder) -> list[str]:
 
 
 def digest(folder, step=None) -> tuple[int, str]:
-    """A saved step, the last by default, and a sha256 over the names, shapes, dtypes and bytes of its leaves.
-
-    Read by Orbax alone, as NumPy arrays, so that no code of the run says what it saved.
-    """
-    step = saved(folder)[-1] if step is None else step
-    with ocp.CheckpointManager(
-        (pathlib.Path(folder) / "checkpoints").absolute(),
-        item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-    ) as manager:
-        found = manager.item_metadata(step)["state"]
-        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), getattr(found, "tree", found))
-        wanted = ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=plain))
-        state = manager.restore(step, args=wanted)["state"]
-    said = hashlib.sha256()
-    for name, leaf in jax.tree_util.tree_leaves_with_path(state):
-        value = np.asarray(leaf)
-        said.update(f"{jax.tree_util.keystr(name)} {value.dtype} {value.shape} ".encode() + value.tobytes())
-    return step, said.hexdigest()
+    """A saved step, the last by default, which must be whole, and its digest."""
+    return saved_digest(folder, saved(folder)[-1] if step is None else step)
 
 
 def same(folder, whole) -> None:

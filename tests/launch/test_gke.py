@@ -10,7 +10,7 @@ import tarfile
 import jsonschema
 import pytest
 import yaml
-from cloud import Cloud, same_as_golden
+from cloud import same_as_golden
 
 from hcl_jax.slices import SLICES, find
 from launch.gke import Job, jobset, text_of
@@ -20,13 +20,6 @@ RUN = ["--config=simclr:imagenet", '--config.mesh.rules=(("a b", "$(HOME)\'"),)'
 JOB = Job("hcl-jax", find("v5litepod-16"), 1, 4, "image:1", None, RUN, 10, 300, False, None, None)
 QUICK = ["--type=v4-16", "--image=reg/hcl_jax", "--poll=0.2"]
 LARGE = JOB._replace(tpu=find("v5p-1024"), slices=2, commit="c" * 40, spot=True, queue="q", service_account="s")
-
-
-@pytest.fixture
-def cloud(tmp_path):
-    made = Cloud(tmp_path)
-    yield made
-    made.close()
 
 
 def launched(cloud, *flags, run=RUN):

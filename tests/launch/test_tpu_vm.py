@@ -7,17 +7,10 @@ import shutil
 import signal
 
 import pytest
-from cloud import Cloud, same_as_golden
+from cloud import same_as_golden
 
 RUN = ["--config=simclr:imagenet", '--config.mesh.rules=(("a b", "$(rm x)\'"),)', "--workdir=gs://b/run"]
 QUICK = ["--type=v4-16", "--zone=us-central2-b", "--poll=0.3", "--wait=0.1"]
-
-
-@pytest.fixture
-def cloud(tmp_path):
-    made = Cloud(tmp_path)
-    yield made
-    made.close()
 
 
 def launched(cloud, *flags, run=RUN):
