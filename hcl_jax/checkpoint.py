@@ -241,7 +241,7 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # of the failure that is being told
                 self._open.close()
             self._open = None
-        if jax.process_index() == 0 and files.is_disk(self.folder) and self.folder.is_dir():
+        if processes.index() == 0 and files.is_disk(self.folder) and self.folder.is_dir():
             for _ in range(5):  # threads that still write make it again
                 for path in self.folder.glob(f"*{TEMPORARY}*"):
                     shutil.rmtree(path, ignore_errors=True)

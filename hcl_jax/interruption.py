@@ -11,6 +11,8 @@ import jax
 from jax._src import distributed  # whether there is a preemption service has no public name in jax 0.10
 from jax.experimental import multihost_utils
 
+from hcl_jax.parallel import processes
+
 
 class Stop(Exception):
     """The run has been asked to end."""
@@ -63,7 +65,7 @@ def peers_needed(trained: bool) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError:
-        if not trained or jax.process_count() == 1:
+        if not trained or processes.count() == 1:
             raise
         traceback.print_exc()
         print("hcl_jax: a step failed, as when another process is gone; ending to be started again", file=sys.stderr)

@@ -15,8 +15,7 @@ import time
 from typing import Any
 
 from hcl_jax import files
-from hcl_jax.errors import InputError
-from hcl_jax.lock import BEAT
+from hcl_jax.lock import BEAT, holder_of, in_use, name_of, this_process
 
 
 class Lease:
@@ -43,8 +42,7 @@ class Lease:
         bucket, _, self._name = self.path.removeprefix("gs://").partition("/")
         self._bucket = storage.Client().bucket(bucket)
         self._beat, self._watch = beat, 3 * beat if watch is None else watch
-        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) + f" {time.monotonic_ns()}"
-        self._me = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+        self._me = this_process()
         self._generation = 0  # of what this process wrote last
         self.message = self.lost = ""
         self._ended = threading.Event()
@@ -57,9 +55,9 @@ class Lease:
                 self._see_still(seen, holder)
             self._generation = seen
             if not self._write():
-                raise self._refusal(self._seen()[1])
+                raise in_use(self.folder, self._seen()[1])
             if seen:
-                self.message = f"took over the lock of {_name(holder)}, which is gone"
+                self.message = f"took over the lock of {name_of(holder)}, which is gone"
         self._thread.start()
         return self
 
@@ -77,7 +75,7 @@ class Lease:
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, self._beat / 4))
             if self._seen()[0] != seen:
-                raise self._refusal(holder)
+                raise in_use(self.folder, holder)
 
     def _write(self) -> bool:
         """Names this process, if nobody wrote since `_generation`; 0 = if there is no lock."""
@@ -104,12 +102,9 @@ class Lease:
             blob = self._bucket.get_blob(self._name)
             if blob is None:
                 return 0, {}
-            holder = json.loads(blob.download_as_bytes())
+            return blob.generation, holder_of(blob.download_as_bytes())
         except exceptions.NotFound:  # written anew between the two
             return self._seen()
-        except ValueError:
-            holder = None
-        return blob.generation, holder if isinstance(holder, dict) else {}
 
     def _keep(self) -> None:
         """Writes the lock anew until the end; sees whether another has taken the folder."""
@@ -120,13 +115,9 @@ class Lease:
                     if not generation:  # somebody removed it: it is made again
                         self._generation = 0
                         continue
-                    self.lost = _name(holder)
+                    self.lost = name_of(holder)
                     print(f"hcl_jax: {self.path} now belongs to {self.lost}", file=sys.stderr, flush=True)
                     return
-
-    def _refusal(self, holder: dict[str, Any]) -> InputError:
-        allowed = "another folder, or wait until that run has ended"
-        return InputError(f"--workdir={self.folder}", f"in use by {_name(holder)}", allowed)
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
@@ -140,9 +131,3 @@ def _is_gone(holder: dict[str, Any]) -> bool:
     except OSError:  # another user's
         pass
     return False
-
-
-def _name(holder: dict[str, Any]) -> str:
-    if {"pid", "host"} <= set(holder):
-        return f"process {holder['pid']} on host {holder['host']}"
-    return "a process that has not named itself"

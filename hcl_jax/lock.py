@@ -60,9 +60,7 @@ class Lock:
         self._made: list[pathlib.Path] = []
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        # The time is read by people, and tells two processes of one number apart; nobody compares it with a clock.
-        started = datetime.datetime.now(datetime.UTC).isoformat()
-        self._me = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+        self._me = this_process()
         self._count = 0
 
     def __enter__(self) -> "Lock":
@@ -108,7 +106,7 @@ class Lock:
         if fresh or (reaches and not before):
             self._write(cut=True)
             return True
-        holder = _holder(before)
+        holder = holder_of(before)
         elsewhere = bool(holder) and holder["host"] != self._me["host"]
         if (not reaches or elsewhere) and not self._stays(before):
             self._let_go()
@@ -117,8 +115,10 @@ class Lock:
         if not reaches:  # two newcomers may have watched together: the one that wrote last has it
             time.sleep(min(self._beat, 1.0))
             if not self._is_mine(now := self._read()):
-                raise self._refusal(_holder(now))
-        self.message = f"took over the lock of {_name(holder)}, which is gone" if holder else "took over a damaged lock"
+                raise in_use(self.folder, holder_of(now))
+        self.message = (
+            f"took over the lock of {name_of(holder)}, which is gone" if holder else "took over a damaged lock"
+        )
         return True
 
     def _flock(self) -> bool:
@@ -129,13 +129,13 @@ class Lock:
             if error.errno in WITHOUT_FLOCK:
                 return False
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                raise self._refusal(_holder(self._read())) from None
+                raise in_use(self.folder, holder_of(self._read())) from None
             raise
         return True
 
     def _stays(self, before: bytes) -> bool:
         """Watches the file. False when it was removed, as a run that ends does. Raises InputError when it changes."""
-        _log.info(f"{self.path}: {_name(_holder(before))} may be alive; watching for {self._watch:.0f} seconds")
+        _log.info(f"{self.path}: {name_of(holder_of(before))} may be alive; watching for {self._watch:.0f} seconds")
         until = time.monotonic() + self._watch
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, self._beat / 4))
@@ -143,7 +143,7 @@ class Lock:
             if not self._is_file():
                 return False
             if now != before:
-                raise self._refusal(_holder(now) or _holder(before))
+                raise in_use(self.folder, holder_of(now) or holder_of(before))
         return True
 
     def _keep(self) -> None:
@@ -151,8 +151,8 @@ class Lock:
         while not self._ended.wait(self._beat):
             try:
                 found = self._read()
-                if not self._is_mine(found) and _holder(found):
-                    self.lost = _name(_holder(found))
+                if not self._is_mine(found) and holder_of(found):
+                    self.lost = name_of(holder_of(found))
                     print(f"hcl_jax: {self.path} now belongs to {self.lost}", file=sys.stderr, flush=True)
                     return
                 self._count += 1
@@ -174,17 +174,13 @@ class Lock:
         return b""
 
     def _is_mine(self, content: bytes) -> bool:
-        holder = _holder(content)
+        holder = holder_of(content)
         return {k: holder.get(k) for k in self._me} == self._me
 
     def _is_file(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._file), os.stat(self.path))
         return False
-
-    def _refusal(self, holder: dict[str, Any]) -> InputError:
-        allowed = "another folder, or wait until that run has ended"
-        return InputError(f"--workdir={self.folder}", f"in use by {_name(holder)}", allowed)
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
@@ -213,7 +209,20 @@ class Lock:
                 folder.rmdir()
 
 
-def _holder(content: bytes) -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """How a holder names itself."""
+    # The time is read by people, and tells two processes of one number apart; nobody compares it with a clock.
+    started = datetime.datetime.now(datetime.UTC).isoformat()
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+
+
+def in_use(folder: str, holder: dict[str, Any]) -> InputError:
+    """The error for a folder that another run holds."""
+    allowed = "another folder, or wait until that run has ended"
+    return InputError(f"--workdir={folder}", f"in use by {name_of(holder)}", allowed)
+
+
+def holder_of(content: bytes) -> dict[str, Any]:
     """Who the file names; nobody where it is empty, damaged or cut."""
     try:
         value = json.loads(content)
@@ -222,5 +231,6 @@ def _holder(content: bytes) -> dict[str, Any]:
         return {}
 
 
-def _name(holder: dict[str, Any]) -> str:
+def name_of(holder: dict[str, Any]) -> str:
+    """A holder as a message has it."""
     return f"process {holder['pid']} on host {holder['host']}" if holder else "a process that has not named itself"

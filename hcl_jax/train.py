@@ -72,8 +72,8 @@ def train_and_evaluate(
     work = functools.partial(prepare, config, workdir_path, parts, try_steps)
     config, run, source, test, changed, lowered = processes.together("config and data", work, seconds)
     # Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
-    apart = try_steps is not None and jax.process_count() > 1
-    first = jax.process_index() == 0
+    apart = try_steps is not None and processes.count() > 1
+    first = processes.index() == 0
     early: list[str] = []  # lines from before there is a log
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(_lock(workdir_path, seconds, early)) if not apart else None

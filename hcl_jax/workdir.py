@@ -134,12 +134,6 @@ def freeze(workdir: str | os.PathLike, config: Any) -> files.Path:
 def write_arrays(path: files.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not files.is_disk(path):
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)  # type: ignore[arg-type]
-        path.write_bytes(packed.getvalue())
-        return
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(part, path)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    files.write(path, packed.getvalue())

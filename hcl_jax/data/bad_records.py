@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 
 from hcl_jax.data import images
@@ -49,7 +48,7 @@ class BadRecords:
             if number in self.faults:  # another seed's stream has met it
                 continue
             self.faults[number] = fault
-            processes.publish(f"{self.name}/{jax.process_index()}/{number}", fault.where)
+            processes.publish(f"{self.name}/{processes.index()}/{number}", fault.where)
         others = self._of_others()
         count = len(self.faults) + len(others)
         if count <= self.most:

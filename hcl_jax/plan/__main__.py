@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
-from hcl_jax import card
+from hcl_jax import card, files
 from hcl_jax import config as configs
 from hcl_jax.command import read_config, with_overrides
 from hcl_jax.errors import InputError
@@ -143,9 +143,7 @@ def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -
     if "error" in found:
         raise InputError(*found["error"])
     cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found), encoding="utf-8")
-    part.replace(path)
+    files.write(path, json.dumps(found))
     return found
 
 
