@@ -1,7 +1,10 @@
 """Batch normalisation over the rows that are present, in contiguous groups; statistics are global under jit.
 
 Names: params `scale`, `bias`; collection "batch_stats" `mean`, `var`.
-Two passes (mean, then mean of squared deviations): one pass with E[x^2] - E[x]^2 loses all digits when |mean| >> std.
+One pass: the mean and the mean square of x less the running mean. On a mesh the two travel in one message, forward and
+backward, and a compiler can take them while a convolution writes x. Against a pass for the mean and one for the squared
+deviations SimCLR's step on 256 TPU v5e takes 24 ms for 34 by the compiler's estimate (docs/plan.md). E[x^2] - E[x]^2
+itself would lose all digits when |mean| >> std; about the running mean that holds for the first steps alone.
 """
 
 from math import prod
@@ -19,11 +22,13 @@ class BatchNorm(nn.Module):
     """Normalises each channel with the statistics of its group of rows.
 
         mean_g = sum_{i in g} m_i x_i / (S sum_{i in g} m_i),   var_g = sum_{i in g} m_i (x_i - mean_g)^2 / (S sum m_i)
+               = r + mean_g(x - r)                                     = mean_g((x - r)^2) - mean_g(x - r)^2
         y_i = scale (x_i - mean_g(i)) / sqrt(var_g(i) + epsilon) + bias
 
-    with m = rows.present, S positions a row (sums run over positions too), g the contiguous groups of rows. Running
-    statistics move by 1 - momentum towards the mean over groups of mean_g and of var_g (biased, as in flax; groups
-    without a present row are passed over). Arithmetic in float32 at least, in float64 for float64.
+    with r the running mean, m = rows.present, S positions a row (sums run over positions too), g the contiguous groups
+    of rows; of a group without a present row mean_g = r, var_g = 0. Running statistics move by 1 - momentum towards the
+    mean over groups of mean_g and of var_g (biased, as in flax; groups without a present row are passed over).
+    Arithmetic in float32 at least, in float64 for float64.
 
     Args:
       momentum: share of the running statistics that a training pass keeps.
@@ -59,37 +64,41 @@ class BatchNorm(nn.Module):
             raise InputError("bn_groups", groups, f"a divisor of {shape[0]}, the rows that go through together")
         x = x.reshape(groups, shape[0] // groups, *shape[1:]).astype(wide)
         line = (1,) * (x.ndim - 1) + (channels,)
+        middle = running_mean.value.astype(wide)
+        x = x - jax.lax.stop_gradient(middle).reshape(line)
         if rows.train:
             mean, var, counted = _moments(x, rows.present)
             if not self.is_initializing():
                 # Weights of groups; all zero when nobody is there, and then the running statistics stay.
                 share = counted / jnp.maximum(counted.sum(), 1)
-                stay = 1 - (1 - self.momentum) * share.sum()
-                for running, new in ((running_mean, mean), (running_var, var)):
-                    new = (share[:, None] * new.reshape(groups, channels)).sum(0)
-                    running.value = (stay * running.value + (1 - self.momentum) * new).astype(kept)
+                moved = (1 - self.momentum) * share.sum()
+                new = ((share[:, None] * s.reshape(groups, channels)).sum(0) for s in (mean, var))
+                running_mean.value = (middle + (1 - self.momentum) * next(new)).astype(kept)
+                old = running_var.value.astype(wide)
+                running_var.value = ((1 - moved) * old + (1 - self.momentum) * next(new)).astype(kept)
         else:
-            mean, var = (s.value.astype(wide).reshape(line) for s in (running_mean, running_var))
+            mean, var = jnp.zeros_like(middle).reshape(line), running_var.value.astype(wide).reshape(line)
         factor = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
             factor = factor * scale.astype(wide).reshape(line)
-        y = (x - mean) * factor
+        # One product and one sum an element, and backward two sums a channel.
+        offset = -mean * factor
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-            y = y + bias.astype(wide).reshape(line)
-        return y.astype(self.dtype).reshape(shape)
+            offset = offset + bias.astype(wide).reshape(line)
+        return (x * factor + offset).astype(self.dtype).reshape(shape)
 
 
 def _moments(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean and variance [G, 1, ..., 1, C] of x [G, n/G, ..., C], and which groups have a row, as 0 or 1 [G]."""
     axes = tuple(range(1, x.ndim - 1))
     if present is None:
-        mean = x.mean(axes, keepdims=True)
-        return mean, jnp.square(x - mean).mean(axes, keepdims=True), jnp.ones(x.shape[0], x.dtype)
+        mean, square = x.mean(axes, keepdims=True), jnp.square(x).mean(axes, keepdims=True)
+        return mean, jnp.maximum(square - jnp.square(mean), 0), jnp.ones(x.shape[0], x.dtype)
     present = present.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
     count = present.sum(1, keepdims=True).astype(x.dtype) * prod(x.shape[2:-1])
     scale = 1 / jnp.maximum(count, 1)
-    mean = jnp.where(present, x, 0).sum(axes, keepdims=True) * scale
-    var = jnp.square(jnp.where(present, x - mean, 0)).sum(axes, keepdims=True) * scale
-    return mean, var, (count.reshape(-1) > 0).astype(x.dtype)
+    x = jnp.where(present, x, 0)
+    mean, square = x.sum(axes, keepdims=True) * scale, jnp.square(x).sum(axes, keepdims=True) * scale
+    return mean, jnp.maximum(square - jnp.square(mean), 0), (count.reshape(-1) > 0).astype(x.dtype)

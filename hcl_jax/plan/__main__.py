@@ -9,12 +9,15 @@ figures are estimates: cycles are the compiler's own, wires by published link ra
 """
 
 import argparse
+import gzip
 import hashlib
 import importlib.util
 import json
+import math
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from hcl_jax import card, files
@@ -24,13 +27,6 @@ from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost, program, table
 
 CACHE = pathlib.Path("runs/plan")
-HELPS = {  # what may make a step fit, in the order it is tried
-    "train.remat": True,
-    "train.compute_dtype": "bfloat16",
-    "mesh.fsdp": -1,
-    "train.accumulate": 4,
-    "train.engine": "ring",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--topology", required=True, metavar="T[,T]", help="v5e:16x16, 2*v5e:16x16, v5p:8x8x16, cpu:8")
     parser.add_argument("--batch-size", metavar="B[,B]", help="global, in examples; the recipe's when left out")
     parser.add_argument("--price", type=float, metavar="P", help="of a chip and hour, for the cost column")
+    parser.add_argument(
+        "--input-rate", type=float, metavar="R", help="rows/s that a host's input makes: does it keep up?"
+    )
     parser.add_argument("--no-advice", action="store_true", help="do not try what would make it fit")
     parser.add_argument("--json", action="store_true", help="print the estimates as JSON")
     parser.add_argument("--chart", type=pathlib.Path, metavar="FILE", help="a PNG of the steps' parts")
@@ -59,32 +58,40 @@ def main(arguments: list[str] | None = None) -> int:
     if known.json:
         print(json.dumps(rows, indent=1))
     else:
-        print(table.text(rows, known.price))
+        print(table.text(rows, known.price, known.input_rate))
     if known.chart:
         table.chart(rows, known.chart)
     return 0
 
 
 def plan(config: Any, known: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each topology and batch size."""
+    """One row for each topology and batch size. Of several a refused one is a row too; a lone one raises."""
     topologies = [chips.parse(t) for t in known.topology.split(",")]
     if any(t.kind != "cpu" for t in topologies) and importlib.util.find_spec("libtpu") is None:
         raise InputError("--topology", "TPU chips, but libtpu is not installed", "cpu:N, or pip install hcl_jax[tpu]")
     config = configs.complete(config)
     sizes = _sizes(known.batch_size) or [config.data.batch_size]
+    asked = [(topology, size) for topology in topologies for size in sizes]
     rows = []
-    for topology in topologies:
-        for size in sizes:
-            one = changed(config, {"data.batch_size": size})
-            print(f"plan: {topology.text}, batch {size}", file=sys.stderr, flush=True)
-            found = compile_cached(one, topology, known.cache)
-            row = {"topology": topology.text, "chips": topology.chips, "hosts": topology.hosts, **found}
-            if found["fits"] and topology.kind != "cpu":
-                row["estimate"] = _plain(cost.estimate(found, topology))
-            if not found["fits"] and not known.no_advice:
-                row["helps"] = advice(one, topology, known.cache)
-            rows.append(row)
+    for number, (topology, size) in enumerate(asked, 1):
+        print(f"plan: {number} of {len(asked)}: {topology.text}, batch {size}", file=sys.stderr, flush=True)
+        row = {"topology": topology.text, "batch_size": size, "chips": topology.chips, "hosts": topology.hosts}
+        try:
+            rows.append(row | _one(changed(config, {"data.batch_size": size}), topology, known))
+        except InputError as error:
+            if len(asked) == 1:
+                raise
+            rows.append(row | {"refused": str(error)})
     return rows
+
+
+def _one(config: Any, topology: chips.Topology, known: argparse.Namespace) -> dict[str, Any]:
+    found = compile_cached(config, topology, known.cache)
+    if not found["fits"]:
+        tried, helped = ([], {}) if known.no_advice else advice(config, topology, found, known.cache)
+        return found | {"tried": tried} | helped
+    estimate = {"estimate": _plain(cost.estimate(found, topology))} if topology.kind != "cpu" else {}
+    return found | estimate
 
 
 def _sizes(text: str | None) -> list[int]:
@@ -94,17 +101,59 @@ def _sizes(text: str | None) -> list[int]:
         raise InputError("--batch-size", repr(text), "whole numbers with commas between") from None
 
 
-def advice(config: Any, topology: chips.Topology, cache: pathlib.Path) -> list[str]:
-    """The first changes, one upon the other, with which the step compiles; [] when none does."""
+def advice(
+    config: Any, topology: chips.Topology, found: dict[str, Any], cache: pathlib.Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What may make a step fit, one change upon the other, each compiled.
+
+    Returns:
+      ([{"fields": all changes so far, "needs": bytes, or "refused": why}], {"helps": fields, "with_them": the row of
+      the step that fits}); the second is {} when none does.
+    """
+    tried: list[dict[str, Any]] = []
     fields: dict[str, Any] = {}
-    for field, value in HELPS.items():
-        if _get(config, field) == value:
+    needs = found["needs"]
+    for change in HELPS:
+        new = change(config, needs, found["sizes"])
+        if not new or all(_get(config, field) == value for field, value in new.items()):
             continue
-        fields |= {field: value} | ({"mesh.data": 1} if field == "mesh.fsdp" else {})
-        print(f"plan: {topology.text}, trying {field}={value}", file=sys.stderr, flush=True)
-        if compile_cached(changed(config, fields), topology, cache)["fits"]:
-            return [f"--config.{k}={v}" for k, v in fields.items()]
-    return []
+        text = " ".join(f"{field}={value}" for field, value in new.items())
+        print(f"plan: {topology.text}, {_over(needs)} too much, trying {text}", file=sys.stderr, flush=True)
+        try:
+            with_it = compile_cached(changed(config, fields | new), topology, cache)
+        except InputError as error:
+            tried.append({"fields": fields | new, "refused": str(error)})
+            continue
+        fields |= new
+        if with_it["fits"]:
+            estimate = {} if topology.kind == "cpu" else {"estimate": _plain(cost.estimate(with_it, topology))}
+            return tried, {"helps": fields, "with_them": with_it | estimate}
+        needs = with_it["needs"]
+        tried.append({"fields": dict(fields), "needs": needs})
+    return tried, {}
+
+
+def _over(needs: dict[str, int]) -> str:
+    return f"{(needs['used'] - needs['there']) / 2**30:.2f} GiB"
+
+
+def _parts(config: Any, needs: dict[str, int]) -> int:
+    """A power of two of parts after which what does not fit would, were all of it rows."""
+    return 2 ** math.ceil(math.log2(1.3 * needs["used"] / needs["there"]))
+
+
+# What may make a step fit, in the order it is tried: (config, needs, sizes) -> fields, {} where it can not help. Those
+# that keep the loss as it is come first; accumulation, which makes the contrastive batch smaller, is the last.
+HELPS: tuple[Callable[[Any, dict[str, int], dict[str, int]], dict[str, Any]], ...] = (
+    lambda config, needs, sizes: {"train.compute_dtype": "bfloat16"},
+    lambda config, needs, sizes: {"train.remat": True},
+    lambda config, needs, sizes: (
+        {"mesh.data": 1, "mesh.fsdp": -1} if sizes["parameters"] + sizes["optimizer"] > needs["there"] / 20 else {}
+    ),
+    lambda config, needs, sizes: {"train.engine": "ring"},
+    lambda config, needs, sizes: {"train.cache": config.train.cache * _parts(config, needs)},
+    lambda config, needs, sizes: {"train.accumulate": config.train.accumulate * _parts(config, needs)},
+)
 
 
 def changed(config: Any, fields: dict[str, Any]) -> Any:
@@ -126,25 +175,31 @@ def _get(config: Any, field: str) -> Any:
 
 
 def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -> dict[str, Any]:
-    """What the compiler says, from the cache where this config, code and releases have been compiled before."""
-    asked = json.dumps({"config": config.to_dict(), "topology": topology.text}, sort_keys=True)
-    key = hashlib.sha256((asked + json.dumps(card.code(), sort_keys=True)).encode()).hexdigest()[:24]
-    path = cache / f"{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    done = subprocess.run(
-        [sys.executable, "-m", "hcl_jax.plan.program"], input=asked, env=program.environment(topology),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise InputError(f"--topology={topology.text}", f"a step that does not compile ({last[0][:300]})", "another")
-    found = json.loads(done.stdout.splitlines()[-1])
-    if "error" in found:
-        raise InputError(*found["error"])
-    cache.mkdir(parents=True, exist_ok=True)
-    files.write(path, json.dumps(found))
-    return found
+    """What the compiler says. Nothing is lowered that this code has lowered before, nothing compiled a second time."""
+    request = {"config": config.to_dict(), "topology": topology.text, "cache": str(cache)}
+    text = json.dumps(request, sort_keys=True)
+    key = hashlib.sha256((text + json.dumps(card.code(), sort_keys=True)).encode()).hexdigest()[:24]
+    path = cache / f"asked-{key}.json"
+    if not path.is_file():
+        done = subprocess.run(
+            [sys.executable, "-m", "hcl_jax.plan.program"], input=text, env=program.environment(topology),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+            raise InputError(
+                f"--topology={topology.text}", f"a step that does not compile ({last[0][:300]})", "another"
+            )
+        facts = json.loads(done.stdout.splitlines()[-1])
+        if "error" in facts:
+            raise InputError(*facts["error"])
+        files.write(path, json.dumps(facts))
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    name = facts["program"]
+    facts |= json.loads((cache / f"{name}.json").read_text(encoding="utf-8"))
+    if facts["fits"]:
+        facts |= program.reading(gzip.decompress((cache / f"{name}.hlo.gz").read_bytes()).decode())
+    return facts
 
 
 def _plain(estimate: cost.Estimate) -> dict[str, Any]:

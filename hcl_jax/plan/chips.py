@@ -4,11 +4,12 @@ import math
 import re
 from typing import NamedTuple
 
+from hcl_jax import slices
 from hcl_jax.errors import InputError, nearest
 
 
 class Chip(NamedTuple):
-    """One accelerator, as JAX counts devices.
+    """One accelerator, as JAX counts devices: of v2, v3 and tpu7x a chip has two.
 
     Attributes:
       flops: bfloat16 products, FLOP/s.
@@ -17,7 +18,8 @@ class Chip(NamedTuple):
       link: of one link of the interconnect, one way, bytes/s.
       links: how many it has.
       clock: cycles/s of its matrix units: flops over what they do in a cycle.
-      host: chips of one host.
+      host: devices of one host.
+      cores: devices of one chip.
       source: of these figures.
     """
 
@@ -28,6 +30,7 @@ class Chip(NamedTuple):
     links: int
     clock: float
     host: int
+    cores: int
     source: str
 
 
@@ -35,13 +38,16 @@ GIB = 2**30
 GCP = "https://cloud.google.com/tpu/docs/"
 # A matrix unit of 128 x 128 does 32,768 FLOP a cycle, one of 256 x 256 131,072.
 CHIPS = {
-    "v4": Chip(275e12, 32 * GIB, 1.2e12, 50e9, 6, 275e12 / (8 * 32_768), 4, GCP + "v4"),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 4, 197e12 / (4 * 32_768), 4, GCP + "v5e"),
-    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 100e9, 6, 459e12 / (8 * 32_768), 4, GCP + "v5p"),
-    "v6e": Chip(918e12, 32 * GIB, 1.64e12, 112e9, 4, 918e12 / (4 * 131_072), 4, GCP + "v6e"),
+    "v3": Chip(61.5e12, 16 * GIB, 450e9, 70e9, 4, 0.94e9, 8, 2, GCP + "v3"),
+    "v4": Chip(275e12, 32 * GIB, 1.2e12, 50e9, 6, 275e12 / (8 * 32_768), 4, 1, GCP + "v4"),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 4, 197e12 / (4 * 32_768), 4, 1, GCP + "v5e"),
+    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 100e9, 6, 459e12 / (8 * 32_768), 4, 1, GCP + "v5p"),
+    "v6e": Chip(918e12, 32 * GIB, 1.64e12, 112e9, 4, 918e12 / (4 * 131_072), 4, 1, GCP + "v6e"),
 }
-LATENCY = 1e-6  # seconds a hop: an assumption, no published figure
+LATENCY = 1e-6  # seconds a hop: what "How to Scale Your Model" reckons with; no published figure
 NETWORK = 12.5e9  # bytes/s of a host's network between slices (100 Gbit/s), an assumption
+NETWORK_LATENCY = 1e-4  # seconds a round between slices, an assumption
+WRAPS = {"v4": 4, "v5p": 4, "tpu7x": 4, "v5e": 16, "v6e": 16, "v3": 32}  # sides that are multiples close to a ring
 
 
 class Topology(NamedTuple):
@@ -66,16 +72,25 @@ class Topology(NamedTuple):
 
     @property
     def hosts(self) -> int:
-        """Machines that hold them."""
-        return 1 if self.kind == "cpu" else max(1, self.chips // CHIPS[self.kind].host)
+        """Machines that hold them. A flat slice of up to 8 chips is one."""
+        if self.kind == "cpu":
+            return 1
+        each = math.prod(self.shape)
+        host = CHIPS[self.kind].host // CHIPS[self.kind].cores
+        one = each <= host or (len(self.shape) == 2 and each <= 8)
+        return self.slices * (1 if one else each // host)
 
 
 def parse(text: str) -> Topology:
     """`v5e:16x16`, `v5p:8x8x16`, two slices `2*v5e:16x16`, or `cpu:8`, so many virtual devices of this machine.
 
+    The accelerator type of a slice (`v5litepod-256`) means its topology.
+
     Raises:
       InputError: another kind or form.
     """
+    if ":" not in text and "-" in text:
+        return parse(slices.find(text, "--topology").topology)
     match = re.fullmatch(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)", text)
     if match is None:
         raise InputError("--topology", repr(text), "such as v5e:16x16, v5p:8x8x16, 2*v5e:16x16 or cpu:8")
@@ -85,7 +100,7 @@ def parse(text: str) -> Topology:
     shape = tuple(int(n) for n in match[3].split("x"))
     if kind == "cpu" and (len(shape) > 1 or match[1]):
         raise InputError("--topology", repr(text), "cpu:N, N devices")
-    sides = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind, 1)
+    sides = {"v3": 2, "v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind, 1)
     if len(shape) != sides:
         raise InputError(
             "--topology", repr(text), f"{sides} sides for {kind}, such as {kind}:{'x'.join(['4'] * sides)}"

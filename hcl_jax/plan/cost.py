@@ -6,13 +6,10 @@ Nothing here is a measurement. The cycles are the compiler's own cost model; the
 on collectives, whose time is bytes over links and hops times a latency that is assumed.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from hcl_jax.plan.chips import CHIPS, LATENCY, NETWORK, Chip, Topology
+from hcl_jax.plan.chips import CHIPS, LATENCY, NETWORK, NETWORK_LATENCY, WRAPS, Chip, Topology
 
 
 class Wire(NamedTuple):
@@ -30,13 +27,15 @@ class Estimate(NamedTuple):
     """A step on one topology.
 
     Attributes:
-      memory: bytes a chip, by what takes them.
+      memory: bytes a device, by what takes them.
       fits: whether they are there.
       compute: {part: seconds} by the compiler's cycles; empty where it gave none.
       wires: its collectives.
       step, unhidden: seconds; unhidden counts every collective in full.
-      roofline: max(FLOP / peak, bytes of memory / bandwidth, bytes of wire / links), seconds.
-      bound: which of the three that is.
+      limits: {"products": FLOP / peak, "memory": bytes of memory / bandwidth, "wire": bytes of wire / links}, seconds.
+      roofline: the largest of these.
+      bound: which one that is.
+      accessed: seconds that the compiler's "bytes accessed", VMEM included, would take from memory.
       from_cycles: whether step stands on the compiler's cycles; else it is the roofline.
     """
 
@@ -46,19 +45,21 @@ class Estimate(NamedTuple):
     wires: tuple[Wire, ...]
     step: float
     unhidden: float
+    limits: dict[str, float]
     roofline: float
     bound: str
+    accessed: float
     from_cycles: bool
 
 
 def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
-    """The time of a compiled step (plan.program.compiled) that fits, on the chips of a topology other than cpu."""
+    """The time of a compiled step (plan.program) that fits, on the chips of a topology other than cpu."""
     chip = CHIPS[topology.kind]
     compute = {part: cycles / chip.clock for part, cycles in found["cycles"].items()}
-    wires = tuple(wire(c, chip, topology) for c in found["collectives"])
+    wires = tuple(wire(c, chip, topology, found["places"]) for c in found["collectives"])
     limits = {
         "products": found["flops"] / chip.flops,
-        "memory": found["bytes"] / chip.bandwidth,
+        "memory": found["traffic"] / chip.bandwidth,
         "wire": sum(w.bytes for w in wires if w.crosses == "links") / (chip.link * chip.links),
     }
     bound = max(limits, key=lambda k: limits[k])
@@ -72,47 +73,51 @@ def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
         wires=wires,
         step=busy + sum(w.exposed for w in wires),
         unhidden=busy + sum(w.seconds for w in wires),
+        limits=limits,
         roofline=limits[bound],
         bound=bound,
+        accessed=found["bytes"] / chip.bandwidth,
         from_cycles=from_cycles,
     )
 
 
-def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology) -> Wire:
-    """Seconds of one collective.
+def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: Sequence[Sequence[int]]) -> Wire:
+    """Seconds of one collective, one round over the links of a slice and one between slices.
 
-        gather, scatter, all-to-all: b (g - 1)/g / r;  all-reduce: twice that;  permute: b / link
+        gather, scatter, all-to-all: b (m - 1)/m / r + hops l;   all-reduce: twice that;   permute: b / link + hops l
+        send to the other slices: b (s - 1) / n + l_n
 
-    b bytes, g devices, r = link times the links of the torus dimensions that the group spans. Hops: the sides of the
-    group, twice for an all-reduce.
+    b bytes, m devices of the group in a slice, r the links of the torus dimensions that the group spans: two of a
+    dimension that closes to a ring, one of a line. Hops: half of a ring's side, a line's side less one. n is a device's
+    share of its host's network, s the number of slices.
+
+    Args:
+      collective: kind, bytes, devices, times, cycles, part.
+      chip: of the topology.
+      topology: from chips.parse.
+      places: (slice, x, y, z) of each device, in the order that the program numbers them.
     """
-    group, times = collective["group"], collective["times"]
-    sizes = _sides(collective["devices"], topology)
-    between = len({d // math.prod(topology.shape) for d in collective["devices"]}) > 1
-    kind = collective["kind"]
-    rounds = 2 if kind == "all-reduce" else 1
-    if kind == "collective-permute":
-        sent, rate, hops = collective["bytes"], chip.link, 1
-    else:
-        sent = rounds * collective["bytes"] * (group - 1) / max(group, 1)
-        spanned = max(1, sum(s > 1 for s in sizes))
-        rate = chip.link * min(2 * spanned, chip.links)
-        hops = rounds * max(1, sum(s // 2 for s in sizes))
-    if between:
-        rate = NETWORK / chip.host
-    each = sent / rate + hops * LATENCY
+    kind, size, times = collective["kind"], collective["bytes"], collective["times"]
     beside = collective["cycles"] / chip.clock
-    return Wire(
-        kind, collective["part"], "network" if between else "links", sent * times, each * times,
-        max(0.0, each - beside) * times,
-    )  # fmt: skip
-
-
-def _sides(devices: Sequence[int], topology: Topology) -> list[int]:
-    """How many places a group takes along each dimension of the torus.
-
-    Devices are counted as JAX lists them, which on a slice follows its dimensions.
-    """
-    inside = np.array(devices) % math.prod(topology.shape)
-    places = np.unravel_index(inside, topology.shape[::-1])
-    return [len(set(p.tolist())) for p in places]
+    if kind == "send":
+        sent = size * max(1, topology.slices - 1)
+        seconds = sent / (NETWORK / chip.host) + NETWORK_LATENCY
+        exposed = max(0.0, seconds - beside) * times
+        return Wire(kind, collective["part"], "network", sent * times, seconds * times, exposed)
+    here = [tuple(places[d]) for d in collective["devices"]]
+    inside = len(here)
+    rounds = 2 if kind == "all-reduce" else 1
+    spans = [(side, len({p[i + 1] for p in here})) for i, side in enumerate((*topology.shape, 1, 1)[:3])]
+    rings = [(side, side % WRAPS.get(topology.kind, side) == 0 and side > 2) for side, wide in spans if wide > 1]
+    hops = sum(side // 2 if ring else side - 1 for side, ring in rings)
+    if kind == "collective-permute":
+        first, last = here[0], here[-1]
+        apart = [abs(a - b) for a, b in zip(first[1:], last[1:], strict=True)]
+        hops = max(1, sum(min(d, side - d) if d else 0 for d, (side, _) in zip(apart, spans, strict=True)))
+        sent, seconds = size, size / chip.link + hops * LATENCY
+    else:
+        links = min(max(1, sum(2 if ring else 1 for _, ring in rings)), chip.links)
+        sent = rounds * size * (inside - 1) / inside
+        seconds = (sent / (chip.link * links) + rounds * max(1, hops) * LATENCY) if inside > 1 else 0.0
+    exposed = max(0.0, seconds - beside) * times
+    return Wire(kind, collective["part"], "links", sent * times, seconds * times, exposed)

@@ -43,7 +43,7 @@ class Collective(NamedTuple):
     """What one collective sends in a step.
 
     Attributes:
-      kind: without -start.
+      kind: without -start; "send" is what goes to the other slices, over the hosts' network.
       bytes: of its result on one device (of its operand for reduce-scatter), each time.
       times: how often it runs in a step.
       group: devices that take part.
@@ -66,12 +66,14 @@ class Reading(NamedTuple):
 
     Attributes:
       cycles: {scope: the compiler's estimate}, loops as often as they go round.
+      traffic: {scope: bytes read from and written to the chip's memory}; what stays in VMEM is not counted.
       collectives: each, once.
       unknown_loops: loops whose length could not be read, counted once.
       with_cycles, without_cycles: instructions that carry an estimate, and that do work and carry none.
     """
 
     cycles: Mapping[str, int]
+    traffic: Mapping[str, float]
     collectives: tuple[Collective, ...]
     unknown_loops: int
     with_cycles: int
@@ -139,6 +141,54 @@ def shape_bytes(shape: str) -> list[float]:
     return [BYTES[kind] * math.prod(int(n) for n in sizes.split(",") if n) for kind, sizes in found if kind in BYTES]
 
 
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
+
+
+def memory_bytes(shape: str) -> float:
+    """Bytes of the arrays in a shape that lie in the chip's memory; a layout with S(n), n > 0, lies elsewhere."""
+    found = (m for m in _ARRAY.findall(shape) if m[0] in BYTES and "S(" not in m[2])
+    return sum(BYTES[kind] * math.prod(int(n) for n in sizes.split(",") if n) for kind, sizes, _ in found)
+
+
+def _traffic(op: Op, shapes: Mapping[str, str], computations: Mapping[str, list[Op]]) -> float:
+    """Bytes that one instruction reads from and writes to memory."""
+    if op.kind in (*FREE, "while", "conditional", "call") or op.kind.endswith("-done") or "ConcatBitcast" in op.text:
+        return 0.0
+    if op.kind in ("copy-start", "slice-start"):
+        arrays = [m for m in _ARRAY.finditer(op.shape) if m[1] in BYTES][:2]  # the two ends, of which one is a part
+        size = min(shape_bytes(a[0])[0] for a in arrays)
+        return size * sum("S(" not in (a[3] or "") for a in arrays)
+    if op.kind == "fusion":
+        return _traffic_of_fusion(op, shapes, computations)
+    return memory_bytes(op.shape) + sum(memory_bytes(shapes.get(name, "")) for name in op.operands)
+
+
+PARTIAL = ("dynamic-slice", "slice", "gather")
+
+
+def _traffic_of_fusion(op: Op, shapes: Mapping[str, str], computations: Mapping[str, list[Op]]) -> float:
+    """Of an operand that is only sliced, the slices count; of a result that is updated in place, the update."""
+    inside = computations.get(op.calls[0], []) if op.calls else []
+    number = {o.name: int(m[1]) for o in inside if (m := re.search(r"parameter\((\d+)\)", o.text))}
+    users: dict[int, list[Op]] = {}
+    for user in inside:
+        for name in {n for n in user.operands if n in number}:
+            users.setdefault(number[name], []).append(user)
+    inner = {o.name: o.shape for o in inside}
+    updates = [o for o in inside if o.kind == "dynamic-update-slice"]
+    total = 0.0
+    for i, name in enumerate(op.operands):
+        size, used = memory_bytes(shapes.get(name, "")), users.get(i, [])
+        if used and all(u.kind in PARTIAL or (u in updates and u.operands[0] in number) for u in used):
+            size = min(size, sum(sum(shape_bytes(u.shape)) for u in used if u.kind in PARTIAL))
+        total += size
+    written = memory_bytes(op.shape)
+    root = next((o for o in inside if o.text.startswith("ROOT")), None)
+    if written and root is not None and root.kind == "dynamic-update-slice":
+        written = sum(shape_bytes(inner.get(root.operands[1], "")))
+    return total + written
+
+
 def read(text: str) -> Reading:
     """Counts a whole program.
 
@@ -147,6 +197,7 @@ def read(text: str) -> Reading:
     """
     entry, computations = parse(text)
     cycles: dict[str, int] = {}
+    traffic: dict[str, float] = {}
     collectives: dict[str, Collective] = {}
     unknown: set[str] = set()
     count = [0, 0]
@@ -160,7 +211,11 @@ def read(text: str) -> Reading:
 
     def walk(name: str, times: int) -> None:
         ops = computations.get(name, [])
+        shapes = {op.name: op.shape for op in ops}
         for i, op in enumerate(ops):
+            moved = _traffic(op, shapes, computations)
+            if moved:
+                traffic[op.scope] = traffic.get(op.scope, 0.0) + moved * times
             if op.cycles is not None:
                 cycles[op.scope] = cycles.get(op.scope, 0) + max(op.cycles, 0) * times
                 count[0] += 1
@@ -192,7 +247,7 @@ def read(text: str) -> Reading:
                         collectives.setdefault(key, sent._replace(cycles=op.cycles or 0))
 
     walk(entry, 1)
-    return Reading(cycles, tuple(collectives.values()), len(unknown), *count)
+    return Reading(cycles, traffic, tuple(collectives.values()), len(unknown), *count)
 
 
 def _fused(op: Op, computations: Mapping[str, list[Op]]) -> Iterator[Op]:
@@ -215,7 +270,23 @@ def _trips(op: Op, computations: Mapping[str, list[Op]]) -> int | None:
     return limits[0] if len(limits) == 1 and len(less) == 1 else None
 
 
+def _between_slices(op: Op, later: list[Op], times: int) -> Collective | None:
+    """What a device gives its host for the other slices: a send, whose answer a recv of the same name brings."""
+    name = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', op.text)
+    if op.kind != "send" or name is None or "megascale" not in op.text:
+        return None
+    answers = {o.name for o in later if o.kind == "recv" and name[0] in o.text}
+    beside = 0
+    for other in later[1:]:
+        if other.kind == "recv-done" and answers & set(other.operands):
+            break
+        beside += max(other.cycles or 0, 0)
+    return Collective("send", shape_bytes(op.shape)[0], times, 1, (0,), beside, op.scope)
+
+
 def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
+    if op.kind == "send":
+        return _between_slices(op, later, times)
     kind = op.kind.removesuffix("-start")
     if kind not in COLLECTIVES:
         return None

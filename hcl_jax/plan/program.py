@@ -1,20 +1,27 @@
 """The very step that a run would take, compiled for chips that are not there; what the compiler says of it, as JSON.
 
 A process of its own compiles each, so that its memory is given back: python -m hcl_jax.plan.program reads
-{"config": ..., "topology": ...} and writes one JSON object.
+{"config": ..., "topology": ..., "cache": ...}, writes one JSON object, and leaves in the cache, by the content of the
+lowered step, what the compiler says and the compiled program's text.
 """
 
+import gzip
+import hashlib
 import json
 import math
 import os
+import pathlib
 import re
 import sys
 import time
 from typing import Any
 
+from hcl_jax import files
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, hlo
 
+# Training examples of data sets whose size can not be asked without them.
+EXAMPLES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "fashion_mnist": 60_000}
 PARTS = ("encoder", "objective", "optimizer", "target", "memory")  # the named scopes of a step
 
 
@@ -38,56 +45,67 @@ def devices_of(topology: chips.Topology) -> list[Any]:
         raise InputError("--topology", f"{topology.text!r} ({text})", "a shape that libtpu knows") from None
 
 
-def compiled(config: Any, topology: chips.Topology) -> dict[str, Any]:
-    """Compiles a config's step for a topology.
+def lowered(config: Any, topology: chips.Topology) -> tuple[Any, dict[str, Any]]:
+    """A config's step, lowered for a topology.
 
     Args:
       config: completed.
       topology: from chips.parse.
 
     Returns:
-      {"fits": bool, "memory": {...} bytes a device, "flops", "bytes" a device and step, "cycles": {part: n},
-      "collectives": [...], "seconds": of the compilation}; of a program that does not fit, "needs" in place of these.
+      (jax.stages.Lowered, what is known before it is compiled: bytes a device by what takes them, rows of an epoch
+      where they are known, the place of each device).
+    """
+    from hcl_jax import data
+    from hcl_jax.parallel import mesh as meshes
+    from hcl_jax.run import Parts, build, epoch_examples
+
+    examples = config.data.num_examples or EXAMPLES.get(config.data.name, 0)
+    shapes = type(config.data)({**config.data, "num_examples": examples})
+    source = data.random_like(shapes, config.views, sources=data.SOURCES)
+    known = examples or config.data.name in data.SOURCES or config.train.steps
+    mesh = meshes.make_mesh(config.mesh, devices_of(topology))
+    run = build(config, Parts(), source, mesh)
+    facts = {
+        "sizes": {
+            "parameters": _bytes(run.abstract.params),
+            "optimizer": _bytes(run.abstract.opt_state),
+            "other state": _bytes((run.abstract.target, run.abstract.model_state, run.abstract.memory)),
+            "inputs": _bytes(run.abstract_batch),
+        },
+        "steps": run.steps if known else 0,
+        "examples": epoch_examples(config, source) if known else 0,
+        "batch_size": config.data.batch_size,
+        "input_bytes": _whole(run.abstract_batch),
+        "places": [_place(d) for d in mesh.devices.flat],
+    }
+    return run.step().lower(run.abstract, run.abstract_batch), facts
+
+
+def _place(device: Any) -> tuple[int, ...]:
+    """(slice, x, y, z) of a device; of a processor all 0."""
+    return (getattr(device, "slice_index", None) or 0, *getattr(device, "coords", (0, 0, 0)))
+
+
+def compiled(lowered: Any) -> tuple[dict[str, Any], str]:
+    """What the compiler says of a lowered step, and the compiled program's text.
+
+    Returns:
+      {"fits": True, "memory": bytes a device by what takes them, "flops", "bytes": of a device and step, "seconds": of
+      the compilation}; of a program that does not fit {"fits": False, "needs": ...} and "".
     """
     import jax
 
-    from hcl_jax import data
-    from hcl_jax.parallel import mesh as meshes
-    from hcl_jax.run import Parts, build
-
-    source = data.random_like(config.data, config.views, sources=data.SOURCES)
-    mesh = meshes.make_mesh(config.mesh, devices_of(topology))
-    run = build(config, Parts(), source, mesh)
-    sizes = {
-        "parameters": _bytes(run.abstract.params),
-        "optimizer": _bytes(run.abstract.opt_state),
-        "other state": _bytes((run.abstract.target, run.abstract.model_state, run.abstract.memory)),
-        "inputs": _bytes(run.abstract_batch),
-    }
     began = time.monotonic()
-    lowered = run.step().lower(run.abstract, run.abstract_batch)
-    common = {
-        "sizes": sizes,
-        "steps": run.steps,
-        "batch_size": config.data.batch_size,
-        "input_bytes": _whole(run.abstract_batch),
-        "devices": len(mesh.devices.flat),
-    }
     try:
         program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needs = _needs(str(error))
         if needs is None:
             raise
-        return {**common, "fits": False, "needs": needs, "seconds": time.monotonic() - began}
-    memory = program.memory_analysis()
-    cost = program.cost_analysis() or {}
-    reading = hlo.read(program.as_text())
-    parts: dict[str, int] = {}
-    for scope, cycles in reading.cycles.items():
-        parts[part_of(scope)] = parts.get(part_of(scope), 0) + cycles
+        return {"fits": False, "needs": needs, "seconds": time.monotonic() - began}, ""
+    memory, cost = program.memory_analysis(), program.cost_analysis() or {}
     return {
-        **common,
         "fits": True,
         "memory": {
             "arguments": memory.argument_size_in_bytes,
@@ -97,12 +115,24 @@ def compiled(config: Any, topology: chips.Topology) -> dict[str, Any]:
         },
         "flops": cost.get("flops", 0.0),
         "bytes": cost.get("bytes accessed", 0.0),
-        "cycles": parts,
-        "collectives": [c._asdict() | {"part": part_of(c.scope)} for c in reading.collectives],
-        "unknown_loops": reading.unknown_loops,
-        "with_cycles": reading.with_cycles,
-        "without_cycles": reading.without_cycles,
         "seconds": time.monotonic() - began,
+    }, program.as_text()
+
+
+def reading(text: str) -> dict[str, Any]:
+    """What a compiled program's text says: {"cycles": {part: n}, "traffic", "collectives", "largest", ...}."""
+    found = hlo.read(text)
+    parts: dict[str, int] = {}
+    for scope, cycles in found.cycles.items():
+        parts[part_of(scope)] = parts.get(part_of(scope), 0) + cycles
+    return {
+        "cycles": parts,
+        "traffic": sum(found.traffic.values()),
+        "collectives": [c._asdict() | {"part": part_of(c.scope)} for c in found.collectives],
+        "largest": sorted(((n, scope) for scope, n in found.cycles.items()), reverse=True)[:8],
+        "unknown_loops": found.unknown_loops,
+        "with_cycles": found.with_cycles,
+        "without_cycles": found.without_cycles,
     }
 
 
@@ -142,7 +172,9 @@ def _needs(text: str) -> dict[str, int] | None:
 
 def environment(topology: chips.Topology) -> dict[str, str]:
     """What the process that compiles must be started with: no accelerator is looked for, none is asked for."""
+    # No chip is opened, so that a second process beside this one is no danger.
     found = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
              "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}  # fmt: skip
     if topology.kind == "cpu":
         found["JAX_NUM_CPU_DEVICES"] = str(topology.chips)
@@ -150,18 +182,34 @@ def environment(topology: chips.Topology) -> dict[str, str]:
 
 
 def main() -> int:
-    """Reads the request from standard input, writes the answer to standard output."""
+    """Reads the request from standard input, leaves the program in its cache, writes what is known to stdout."""
     from hcl_jax import config as configs
 
     asked = json.loads(sys.stdin.read())
     topology = chips.parse(asked["topology"])
     config = configs.complete(configs.with_younger(asked["config"]))
     try:
-        found = compiled(config, topology)
+        step, facts = lowered(config, topology)
+        facts["program"] = kept(step, topology, pathlib.Path(asked["cache"]))
     except InputError as error:
-        found = {"error": [error.where, str(error.found), error.allowed]}
-    print(json.dumps(found))
+        facts = {"error": [error.where, str(error.found), error.allowed]}
+    print(json.dumps(facts))
     return 0
+
+
+def kept(step: Any, topology: chips.Topology, cache: pathlib.Path) -> str:
+    """Compiles a lowered step unless the cache has it; returns its name there, NAME.json and NAME.hlo.gz."""
+    from hcl_jax import card
+
+    releases = {k: v for k, v in card.versions().items() if k in ("jax", "jaxlib", "libtpu")}
+    asked = [step.as_text(), topology.text if topology.kind != "cpu" else "cpu", json.dumps(releases)]
+    name = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:24]
+    if not (cache / f"{name}.json").is_file():
+        facts, text = compiled(step)
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / f"{name}.hlo.gz").write_bytes(gzip.compress(text.encode(), 3))
+        files.write(cache / f"{name}.json", json.dumps(facts))
+    return name
 
 
 if __name__ == "__main__":

@@ -6,49 +6,112 @@ from typing import Any
 
 GIB, HOUR = 2**30, 3600.0
 COLUMNS = (
-    *("topology", "batch", "chips", "hosts", "GiB/chip", "temp", "GFLOP", "HBM GB", "wire MB"),
-    *("step ms", "no overlap", "roofline", "ratio", "encoder", "loss", "optimizer", "wire", "rows/s", "hours"),
+    *("topology", "batch", "chips", "hosts", "GiB", "temp", "GFLOP", "HBM GB", "wire MB"),
+    *("step ms", "no overlap", "roofline", "ratio", "encoder", "loss", "optimizer", "wire", "rows/s", "host rows/s"),
+    *("hours",),
+)
+MEANING = (
+    "GiB: of a device, all and temporaries. GFLOP, HBM GB, wire MB: of a device and step. step: the compiler's cycles",
+    "and the wire that no work hides; no overlap: all of the wire. roofline: FLOP, memory or wire at their peaks, the",
+    "longest. encoder to wire: shares of the step. host rows/s: what each host's input must make. All are estimates.",
 )
 
 
-def text(rows: Sequence[dict[str, Any]], price: float | None = None) -> str:
-    """A table, a line a topology and batch size, and what its words mean."""
+def text(rows: Sequence[dict[str, Any]], price: float | None = None, rate: float | None = None) -> str:
+    """A table, a line a topology and batch size, and what its words mean; below it what does not fit and what helps.
+
+    Args:
+      rows: from hcl_jax.plan.
+      price: of a chip and hour.
+      rate: rows a second that one host's input makes.
+    """
     head: tuple[str, ...] = COLUMNS
     head = (*head, "cost") if price is not None else head
     lines = [head, *(_cells(row, price, len(head)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     table = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    for row in rows:
-        if not row["fits"]:
-            needs = row["needs"]
-            over = (needs["used"] - needs["there"]) / GIB
-            helps = " ".join(row.get("helps", ())) or "nothing that was tried"
-            table.append(f"{row['topology']}, batch {row['batch_size']}: {over:.2f} GiB too much; helps: {helps}")
-    return "\n".join(table)
+    if any("estimate" in row for row in rows):
+        table += MEANING
+    return "\n".join(table + [note for row in rows for note in _notes(row, price, rate)])
 
 
 def _cells(row: dict[str, Any], price: float | None, width: int) -> tuple[str, ...]:
     first = (row["topology"], str(row["batch_size"]), str(row["chips"]), str(row["hosts"]))
+    if "refused" in row:
+        return (*first, "", "refused", *[""] * (width - 6))
     if not row["fits"]:
         needs = row["needs"]
         return (*first, f"{needs['used'] / GIB:.2f}", "does not fit", *[""] * (width - 6))
     memory = row["memory"]
     cells = [*first, f"{sum(memory.values()) / GIB:.2f}", f"{memory['temporaries'] / GIB:.2f}",
-             f"{row['flops'] / 1e9:.0f}", f"{row['bytes'] / 1e9:.2f}"]  # fmt: skip
+             f"{row['flops'] / 1e9:.0f}", f"{row['traffic'] / 1e9:.2f}"]  # fmt: skip
     if "estimate" not in row:
         return (*cells, *[""] * (width - len(cells)))
     e = row["estimate"]
-    wires = sum(w["bytes"] for w in e["wires"])
     exposed = sum(w["exposed"] for w in e["wires"])
-    hours = row["steps"] * e["step"] / HOUR
     seconds = [e["compute"].get(part, 0.0) for part in ("encoder", "objective", "optimizer")] + [exposed]
-    cells += [f"{wires / 1e6:.1f}"]
+    cells += [f"{sum(w['bytes'] for w in e['wires']) / 1e6:.1f}"]
     cells += [f"{e[k] * 1e3:.2f}" for k in ("step", "unhidden", "roofline")]
     cells += [f"{e['step'] / e['roofline']:.2f}", *(f"{s / e['step']:.1%}" for s in seconds)]
-    cells += [f"{row['batch_size'] / e['step']:,.0f}", f"{hours:.2f}"]
+    rows = row["batch_size"] / e["step"]
+    hours = row["steps"] * e["step"] / HOUR
+    cells += [f"{rows:,.0f}", f"{rows / row['hosts']:,.0f}", f"{hours:.2f}" if row["steps"] else ""]
     if price is not None:
-        cells.append(f"{hours * row['chips'] * price:,.0f}")
+        cells.append(f"{hours * row['chips'] * price:,.0f}" if row["steps"] else "")
     return tuple(cells)
+
+
+def _notes(row: dict[str, Any], price: float | None, rate: float | None) -> list[str]:
+    """What a row's cells do not say."""
+    name = f"{row['topology']}, batch {row['batch_size']}"
+    if "refused" in row:
+        return [f"{name}: {row['refused']}"]
+    notes = []
+    if not row["fits"]:
+        needs = row["needs"]
+        notes.append(f"{name}: needs {needs['used'] / GIB:.2f} GiB, {needs['there'] / GIB:.2f} are there")
+        for each in row.get("tried", ()):
+            said = each.get("refused") or f"{each['needs']['used'] / GIB:.2f} GiB"
+            notes.append(f"  with {flags(each['fields'])}: {said}")
+        if "helps" in row:
+            inside = sum(row["with_them"]["memory"].values()) / GIB
+            step = row["with_them"].get("estimate", {}).get("step")
+            speed = f", {step * 1e3:.2f} ms a step" if step else ""
+            notes.append(f"  with {flags(row['helps'])}: fits, {inside:.2f} GiB{speed}")
+        elif row.get("tried"):
+            notes.append("  nothing that was tried makes it fit")
+    elif "estimate" in row:
+        notes += _of_estimate(name, row, rate)
+    if row.get("fits") and not row["steps"]:
+        notes.append(f"{name}: hours are left out, since the number of examples is not known without the data; "
+                     "--config.data.num_examples=N tells it")  # fmt: skip
+    return notes
+
+
+def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str]:
+    e = row["estimate"]
+    limits = ", ".join(f"{k} {v * 1e3:.2f}" for k, v in e["limits"].items())
+    notes = [f"{name}: limits in ms: {limits}; bound by {e['bound']}"]
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for w in e["wires"]:
+        at = kinds.setdefault((w["kind"], w["crosses"]), [0, 0.0, 0.0])
+        at[0], at[1], at[2] = at[0] + 1, at[1] + w["bytes"], at[2] + w["seconds"]
+    for (kind, crosses), (count, size, seconds) in kinds.items():
+        notes.append(f"  {count} {kind} over the {crosses}: {size / 1e6:.2f} MB, {seconds * 1e3:.2f} ms")
+    if not e["from_cycles"]:
+        notes.append("  this compiler printed no cycles: the step is the roofline and the wire")
+    if row["unknown_loops"]:
+        notes.append(f"  {row['unknown_loops']} loops of unknown length are counted once")
+    feed = row["batch_size"] / e["step"] / row["hosts"]
+    size = row["input_bytes"] / row["batch_size"] * feed
+    verdict = "" if rate is None else ": the input keeps up" if rate >= feed else ": the input does not keep up"
+    notes.append(f"  input: {feed:,.0f} rows/s and {size / 1e6:,.0f} MB/s a host{verdict}")
+    return notes
+
+
+def flags(fields: dict[str, Any]) -> str:
+    """Changes of a config as one would give them."""
+    return " ".join(f"--config.{field}={value}" for field, value in fields.items())
 
 
 def chart(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:

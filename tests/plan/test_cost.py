@@ -14,32 +14,55 @@ def collective(kind, size, devices, cycles=0, times=1):
             "cycles": cycles, "scope": "", "part": "rest"}  # fmt: skip
 
 
-def test_a_gather_over_a_row_of_the_torus_takes_two_links():
-    row = tuple(range(8))
-    found = cost.wire(collective("all-gather", 8e6, row), CHIP, chips.parse("v5e:8x8"))
+def places(text):
+    """(slice, x, y, z) of each device, x first."""
+    t = chips.parse(text)
+    x, y, z = (*t.shape, 1, 1)[:3]
+    return [(s, i, j, k) for s in range(t.slices) for k in range(z) for j in range(y) for i in range(x)]
+
+
+def wire(sent, text):
+    t = chips.parse(text)
+    return cost.wire(sent, chips.CHIPS[t.kind], t, places(text))
+
+
+def test_a_gather_over_a_row_that_is_a_line_takes_one_link():
+    found = wire(collective("all-gather", 8e6, tuple(range(8))), "v5e:8x8")
     assert found.bytes == 7e6
-    assert found.seconds == pytest.approx(7e6 / (2 * CHIP.link) + 4 * LATENCY)
+    assert found.seconds == pytest.approx(7e6 / CHIP.link + 7 * LATENCY)
+
+
+def test_a_gather_over_a_row_that_is_a_ring_takes_two():
+    found = wire(collective("all-gather", 16e6, tuple(range(16))), "v5e:16x16")
+    assert found.seconds == pytest.approx(15e6 / (2 * CHIP.link) + 8 * LATENCY)
 
 
 def test_an_all_reduce_over_the_whole_torus_sends_twice_over_all_links():
-    found = cost.wire(collective("all-reduce", 64e6, tuple(range(64))), CHIP, chips.parse("v5e:8x8"))
-    assert found.seconds == pytest.approx(2 * 63e6 / (4 * CHIP.link) + 2 * 8 * LATENCY)
+    found = wire(collective("all-reduce", 256e6, tuple(range(256))), "v5e:16x16")
+    assert found.seconds == pytest.approx(2 * 255e6 / (4 * CHIP.link) + 2 * 16 * LATENCY)
+
+
+@pytest.mark.parametrize(("pair", "hops"), [((0, 1), 1), ((0, 15), 1), ((0, 8), 8), ((0, 17), 2)])
+def test_a_message_goes_the_short_way_round(pair, hops):
+    found = wire(collective("collective-permute", 1e6, pair), "v5e:16x16")
+    assert found.seconds == pytest.approx(1e6 / CHIP.link + hops * LATENCY)
 
 
 def test_what_runs_beside_a_collective_hides_it():
     half = collective("collective-permute", 1e6, (0, 1), cycles=int((1e6 / CHIP.link + LATENCY) * CHIP.clock / 2))
-    found = cost.wire(half, CHIP, chips.parse("v5e:8x8"))
+    found = wire(half, "v5e:8x8")
     assert found.exposed == pytest.approx(found.seconds / 2, rel=1e-3)
 
 
 def test_between_slices_the_network_is_the_limit():
-    found = cost.wire(collective("all-reduce", 1e6, (0, 64)), CHIP, chips.parse("2*v5e:8x8"))
+    found = wire(collective("send", 1e6, (0,)), "2*v5e:8x8")
     assert found.crosses == "network"
-    assert found.seconds == pytest.approx(1e6 / (chips.NETWORK / CHIP.host) + 2 * LATENCY, rel=1e-6)
+    assert found.seconds == pytest.approx(1e6 / (chips.NETWORK / CHIP.host) + chips.NETWORK_LATENCY, rel=1e-6)
 
 
 def found(**fields):
-    return {"cycles": {"encoder": int(CHIP.clock)}, "collectives": [], "flops": CHIP.flops / 2, "bytes": 0.0,
+    return {"cycles": {"encoder": int(CHIP.clock)}, "collectives": [], "flops": CHIP.flops / 2, "bytes": 0.0, "traffic": 0.0,
+            "places": places("v5e:8x8"),
             "memory": {"arguments": 2**30, "temporaries": 2**30}, "with_cycles": 5, **fields}  # fmt: skip
 
 
@@ -66,4 +89,6 @@ def test_a_topology_that_is_none(text, said):
 
 def test_chips_and_hosts():
     assert (chips.parse("v5e:16x16").chips, chips.parse("v5e:16x16").hosts) == (256, 64)
+    assert chips.parse("v5litepod-256") == chips.parse("v5e:16x16")
+    assert (chips.parse("v5e:2x4").hosts, chips.parse("2*v5e:2x4").hosts, chips.parse("v3:4x4").hosts) == (1, 2, 4)
     assert (chips.parse("2*v5p:4x4x4").chips, chips.parse("cpu:8").hosts) == (128, 1)

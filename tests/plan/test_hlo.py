@@ -30,6 +30,50 @@ def test_a_loop_whose_length_is_not_said_counts_once_and_is_told():
     assert found.unknown_loops == 1 and found.cycles["jit(step)/jvp(objective)/mul"] == 100
 
 
+MEMORY = """\
+%body (p: f32[16,8], i: s32[]) -> f32[16,8] {
+  %p = f32[16,8]{1,0:T(8,128)} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %part = f32[2,8]{1,0:T(8,128)} dynamic-slice(%p, %i, %zero), dynamic_slice_sizes={2,8}
+  ROOT %put = f32[16,8]{1,0:T(8,128)} dynamic-update-slice(%p, %part, %i, %zero)
+}
+
+ENTRY %main (a: f32[16,8], b: f32[4,8], i: s32[]) -> f32[16,8] {
+  %a = f32[16,8]{1,0:T(8,128)} parameter(0)
+  %b = f32[4,8]{1,0:T(8,128)S(1)} parameter(1)
+  %i = s32[] parameter(2)
+  %copy-start = (f32[4,8]{1,0:T(8,128)}, f32[4,8]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%b)
+  %copy-done = f32[4,8]{1,0:T(8,128)} copy-done(%copy-start)
+  %add = f32[4,8]{1,0:T(8,128)} add(%b, %copy-done), metadata={op_name="x"}
+  ROOT %fusion = f32[16,8]{1,0:T(8,128)} fusion(%a, %i), kind=kLoop, calls=%body, metadata={op_name="y"}
+}
+"""
+
+
+def test_what_stays_in_vmem_is_no_traffic_and_of_a_part_the_part_counts():
+    found = hlo.read(MEMORY).traffic
+    # Out of VMEM: 4 x 8 floats. Sum: one operand and the result. In place: a slice of 2 x 8 read, one written.
+    assert found == {"": 128, "x": 256, "y": 64 + 4 + 64}
+
+
+def test_what_goes_to_another_slice_is_a_send_and_what_runs_before_its_answer_hides_it():
+    name = '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.1"'
+    text = f"""\
+ENTRY %main (a: f32[16]) -> f32[16] {{
+  %a = f32[16]{{0}} parameter(0)
+  %t = token[] after-all()
+  %send = (f32[16]{{0}}, u32[], token[]) send(%a, %t), channel_id=1, frontend_attributes={{{name}}}
+  %recv = (f32[16]{{0}}, u32[], token[]) recv(%t), channel_id=2, frontend_attributes={{{name}}}
+  %work = f32[16]{{0}} add(%a, %a), backend_config={{"estimated_cycles":"70"}}
+  %recv-done = (f32[16]{{0}}, token[]) recv-done(%recv), channel_id=2
+  ROOT %after = f32[16]{{0}} add(%a, %a), backend_config={{"estimated_cycles":"900"}}
+}}
+"""
+    (found,) = hlo.read(text).collectives
+    assert (found.kind, found.bytes, found.cycles) == ("send", 64, 70)
+
+
 @pytest.mark.parametrize(("shape", "expected"), [
     ("f32[8]{0:T(128)}", [32]), ("(bf16[2,3]{1,0}, s32[])", [12, 4]), ("pred[4]", [4]), ("f32[]", [4]), ("s4[6]", [3]),
 ])  # fmt: skip

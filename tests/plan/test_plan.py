@@ -16,7 +16,7 @@ def test_a_plan_for_this_machine_and_its_cache(capsys, tmp_path, monkeypatch):
     flags = [*SMALL, "--topology=cpu:4", f"--cache={tmp_path}", "--json"]
     assert plan.main(flags) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["fits"] and row["chips"] == 4 and row["devices"] == 4
+    assert row["fits"] and row["chips"] == 4 and len(row["places"]) == 4
     assert row["sizes"]["inputs"] * 4 == row["input_bytes"]  # the batch is split, the parameters are copied
     assert row["memory"]["arguments"] >= row["sizes"]["parameters"] + row["sizes"]["optimizer"]
     assert {c["kind"] for c in row["collectives"]} & {"all-reduce", "all-gather"}
