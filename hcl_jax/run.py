@@ -112,13 +112,13 @@ def steps_of(steps: int, epochs: float, num_examples: int, batch_size: int) -> i
     return steps or max(1, int(epochs * num_examples) // batch_size)
 
 
-def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
-    """Binds a checked config to data, mesh and parts; allocates nothing."""
+def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh, specs: Any = None) -> Run:
+    """Binds a checked config to data, mesh and parts; allocates nothing. `specs` are the batch's shapes."""
     if config.train.seeds == 1:
         meshes.check_batch(config.data.batch_size // config.train.accumulate, mesh)
-        return _one(config, parts, source, mesh)
+        return _one(config, parts, source, mesh, specs)
     shard = seeds_sharding(mesh, config.train.seeds)
-    one = _one(config, parts, source, mesh)
+    one = _one(config, parts, source, mesh, specs)
 
     def stacked(tree: Any) -> Any:
         shape = (config.train.seeds,)
@@ -133,19 +133,14 @@ def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mes
     )
 
 
-def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh) -> Run:
+def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh, specs: Any) -> Run:
     batch_size = config.data.batch_size
     noise_of(config, source, config.seed)  # refuses here, before anything is written
     steps = steps_of(config.train.steps, config.train.epochs, epoch_examples(config, source), batch_size)
     batch_sharding = sharding.batch_sharding(mesh)
-    specs = data.batch_specs(
-        source,
-        config.views,
-        seed=config.seed,
-        batch_size=batch_size,
-        order=config.data.order,
-        views=parts.views,
-    )
+    if specs is None:
+        order, seed = config.data.order, config.seed
+        specs = data.batch_specs(source, config.views, seed=seed, batch_size=batch_size, order=order, views=parts.views)
     abstract_batch = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding), specs)
     bound = model.build(
         config,

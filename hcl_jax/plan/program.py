@@ -12,16 +12,15 @@ import math
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import time
 from typing import Any
 
 from hcl_jax import files
 from hcl_jax.errors import InputError
-from hcl_jax.plan import chips, hlo
+from hcl_jax.plan import chips, hlo, shapes
 
-# Training examples of data sets whose size can not be asked without them.
-EXAMPLES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "fashion_mnist": 60_000}
 PARTS = ("encoder", "objective", "optimizer", "target", "memory")  # the named scopes of a step
 
 
@@ -45,27 +44,24 @@ def devices_of(topology: chips.Topology) -> list[Any]:
         raise InputError("--topology", f"{topology.text!r} ({text})", "a shape that libtpu knows") from None
 
 
-def lowered(config: Any, topology: chips.Topology) -> tuple[Any, dict[str, Any]]:
+def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[Any, dict[str, Any]]:
     """A config's step, lowered for a topology.
 
     Args:
       config: completed.
       topology: from chips.parse.
+      specs: shapes of a batch (shapes.structs); None has TensorFlow work them out.
 
     Returns:
       (jax.stages.Lowered, what is known before it is compiled: bytes a device by what takes them, rows of an epoch
       where they are known, the place of each device).
     """
-    from hcl_jax import data
     from hcl_jax.parallel import mesh as meshes
     from hcl_jax.run import Parts, build, epoch_examples
 
-    examples = config.data.num_examples or EXAMPLES.get(config.data.name, 0)
-    shapes = type(config.data)({**config.data, "num_examples": examples})
-    source = data.random_like(shapes, config.views, sources=data.SOURCES)
-    known = examples or config.data.name in data.SOURCES or config.train.steps
+    source, known = shapes.source_of(config)
     mesh = meshes.make_mesh(config.mesh, devices_of(topology))
-    run = build(config, Parts(), source, mesh)
+    run = build(config, Parts(), source, mesh, specs)
     facts = {
         "sizes": {
             "parameters": _bytes(run.abstract.params),
@@ -73,7 +69,7 @@ def lowered(config: Any, topology: chips.Topology) -> tuple[Any, dict[str, Any]]
             "other state": _bytes((run.abstract.target, run.abstract.model_state, run.abstract.memory)),
             "inputs": _bytes(run.abstract_batch),
         },
-        "steps": run.steps if known else 0,
+        "steps": run.steps if known or config.train.steps else 0,
         "examples": epoch_examples(config, source) if known else 0,
         "batch_size": config.data.batch_size,
         "input_bytes": _whole(run.abstract_batch),
@@ -185,16 +181,27 @@ def main() -> int:
     """Reads the request from standard input, leaves the program in its cache, writes what is known to stdout."""
     from hcl_jax import config as configs
 
-    asked = json.loads(sys.stdin.read())
+    text = sys.stdin.read()
+    asked = json.loads(text)
     topology = chips.parse(asked["topology"])
     config = configs.complete(configs.with_younger(asked["config"]))
     try:
-        step, facts = lowered(config, topology)
+        step, facts = lowered(config, topology, _specs(text))
         facts["program"] = kept(step, topology, pathlib.Path(asked["cache"]))
     except InputError as error:
         facts = {"error": [error.where, str(error.found), error.allowed]}
     print(json.dumps(facts))
     return 0
+
+
+def _specs(request: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "hcl_jax.plan.shapes"], input=request, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    if "error" in found:
+        raise InputError(*found["error"])
+    return shapes.structs(found["specs"])
 
 
 def kept(step: Any, topology: chips.Topology, cache: pathlib.Path) -> str:

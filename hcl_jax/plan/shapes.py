@@ -1,0 +1,65 @@
+"""Shapes of a recipe's batch, made in a process of its own: TensorFlow's memory is given back before the compiler's is
+taken.
+
+python -m hcl_jax.plan.shapes reads {"config": ...} and writes {"specs": ...} or {"error": [where, found, allowed]}.
+"""
+
+import json
+import sys
+from typing import Any
+
+from hcl_jax.errors import InputError
+
+# Training examples of data sets whose size can not be asked without them.
+EXAMPLES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "fashion_mnist": 60_000}
+
+
+def source_of(config: Any) -> tuple[Any, bool]:
+    """A source with the shapes of the recipe's and no data, and whether it has as many examples."""
+    from hcl_jax import data
+
+    examples = config.data.num_examples or EXAMPLES.get(config.data.name, 0)
+    shapes = type(config.data)({**config.data, "num_examples": examples})
+    return data.random_like(shapes, config.views, sources=data.SOURCES), bool(
+        examples or config.data.name in data.SOURCES
+    )
+
+
+def specs(config: Any) -> Any:
+    """{...: [dtype, *shape]} of a completed config's batch."""
+    from hcl_jax import data
+
+    source, _ = source_of(config)
+    order = config.data.order
+    made = data.batch_specs(source, config.views, seed=config.seed, batch_size=config.data.batch_size, order=order)
+    return _plain(made)
+
+
+def _plain(tree: Any) -> Any:
+    return {k: _plain(v) for k, v in tree.items()} if isinstance(tree, dict) else [tree.dtype.name, *tree.shape]
+
+
+def structs(plain: Any) -> Any:
+    """The batch of jax.ShapeDtypeStruct that `specs` wrote."""
+    import jax
+
+    if isinstance(plain, dict):
+        return {k: structs(v) for k, v in plain.items()}
+    return jax.ShapeDtypeStruct(tuple(plain[1:]), plain[0])
+
+
+def main() -> int:
+    """Reads the request from standard input, writes the answer to standard output."""
+    from hcl_jax import config as configs
+
+    config = configs.complete(configs.with_younger(json.loads(sys.stdin.read())["config"]))
+    try:
+        found: dict[str, Any] = {"specs": specs(config)}
+    except InputError as error:
+        found = {"error": [error.where, str(error.found), error.allowed]}
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
