@@ -1,0 +1,35 @@
+"""Every recipe's step lowers for GPUs and TPUs, at full size on a mesh of eight, without either and without data."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+from test_config import RECIPES
+
+from hcl_jax import config as configs
+from hcl_jax import data
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.run import Parts, build
+
+PLATFORMS = ("cuda", "tpu")  # lowered in one pass: an operation without a rule for one of them raises
+QUICK = ("second_stage:", "nmtune:", "generated_views:", "dpo:", "grace:", "multi_task:", "supervised:")
+
+
+@pytest.mark.parametrize(
+    "recipe", [r if r.startswith(QUICK) else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES]
+)
+def test_every_recipe_lowers_for_gpus_and_tpus(recipe):
+    config = configs.complete(configs.load(recipe))
+    source = data.random_like(config.data, config.views, sources=data.SOURCES)
+    run = build(config, Parts(), source, meshes.make_mesh(config.mesh))
+    exported = export.export(run.step(), platforms=PLATFORMS)(run.abstract, run.abstract_batch)
+    assert exported.platforms == PLATFORMS
+    assert exported.nr_devices == 8
+    assert exported.out_avals[-1].shape == ()  # metrics are numbers
+
+
+def test_the_check_can_fail():
+    """A Schur decomposition has a rule for CPUs alone."""
+    square = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+    with pytest.raises(NotImplementedError, match="schur.*cuda"):
+        export.export(jax.jit(jax.scipy.linalg.schur), platforms=PLATFORMS)(square)
