@@ -57,6 +57,7 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10"],
+        "plan-gpu": ["jax-cuda12-plugin>=0.10"],  # its compiler needs neither a GPU nor NVIDIA's libraries
         "gpu": ["jax[cuda13]>=0.10"],
         "gpu12": ["jax[cuda12]>=0.10"],  # for drivers older than CUDA 13's
         "series": ["aeon>=1.3"],

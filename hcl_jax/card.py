@@ -17,8 +17,8 @@ import numpy as np
 from hcl_jax import config as configs
 from hcl_jax import files
 
-PACKAGES = ("hcl_jax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow",
-            "tensorflow-cpu", "tensorflow-datasets", "scikit-learn")  # fmt: skip
+PACKAGES = ("hcl_jax", "jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "flax", "optax", "orbax-checkpoint", "numpy",
+            "tensorflow", "tensorflow-cpu", "tensorflow-datasets", "scikit-learn")  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe, or a .py file with get_config")
     parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
     parser.add_argument("--workdir", metavar="DIR", help="plan the run of this folder")
-    parser.add_argument("--topology", required=True, metavar="T[,T]", help="v5e:16x16, 2*v5e:16x16, v5p:8x8x16, cpu:8")
+    parser.add_argument(
+        "--topology", required=True, metavar="T[,T]", help="v5e:16x16, 2*v5e:16x16, v5p:8x8x16, h100:64, cpu:8"
+    )
     parser.add_argument("--batch-size", metavar="B[,B]", help="global, in examples; the recipe's when left out")
     parser.add_argument("--price", type=float, metavar="P", help="of a chip and hour, for the cost column")
     parser.add_argument(
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def plan(config: Any, known: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each topology and batch size. Of several a refused one is a row too; a lone one raises."""
     topologies = [chips.parse(t) for t in known.topology.split(",")]
-    if any(t.kind != "cpu" for t in topologies) and importlib.util.find_spec("libtpu") is None:
+    if any(t.kind in chips.CHIPS for t in topologies) and importlib.util.find_spec("libtpu") is None:
         raise InputError("--topology", "TPU chips, but libtpu is not installed", "cpu:N, or pip install hcl_jax[tpu]")
     config = configs.complete(config)
     sizes = _sizes(known.batch_size) or [config.data.batch_size]
@@ -90,8 +92,14 @@ def _one(config: Any, topology: chips.Topology, known: argparse.Namespace) -> di
     if not found["fits"]:
         tried, helped = ([], {}) if known.no_advice else advice(config, topology, found, known.cache)
         return found | {"tried": tried} | helped
-    estimate = {"estimate": _plain(cost.estimate(found, topology))} if topology.kind != "cpu" else {}
-    return found | estimate
+    return found | _estimated(found, topology)
+
+
+def _estimated(found: dict[str, Any], topology: chips.Topology) -> dict[str, Any]:
+    if topology.kind == "cpu":
+        return {}
+    made = cost.of_gpus(found, topology) if topology.kind in chips.GPUS else cost.estimate(found, topology)
+    return {"estimate": made._asdict() | {"wires": [w._asdict() for w in made.wires]}}
 
 
 def _sizes(text: str | None) -> list[int]:
@@ -126,8 +134,7 @@ def advice(
             continue
         fields |= new
         if with_it["fits"]:
-            estimate = {} if topology.kind == "cpu" else {"estimate": _plain(cost.estimate(with_it, topology))}
-            return tried, {"helps": fields, "with_them": with_it | estimate}
+            return tried, {"helps": fields, "with_them": with_it | _estimated(with_it, topology)}
         needs = with_it["needs"]
         tried.append({"fields": dict(fields), "needs": needs})
     return tried, {}
@@ -196,14 +203,12 @@ def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -
         files.write(path, json.dumps(facts))
     facts = json.loads(path.read_text(encoding="utf-8"))
     name = facts["program"]
+    if not name:  # only traced
+        return facts | {"fits": True}
     facts |= json.loads((cache / f"{name}.json").read_text(encoding="utf-8"))
     if facts["fits"]:
         facts |= program.reading(gzip.decompress((cache / f"{name}.hlo.gz").read_bytes()).decode())
     return facts
-
-
-def _plain(estimate: cost.Estimate) -> dict[str, Any]:
-    return estimate._asdict() | {"wires": [w._asdict() for w in estimate.wires]}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from hcl_jax import slices
@@ -50,12 +51,43 @@ NETWORK_LATENCY = 1e-4  # seconds a round between slices, an assumption
 WRAPS = {"v4": 4, "v5p": 4, "tpu7x": 4, "v5e": 16, "v6e": 16, "v3": 32}  # sides that are multiples close to a ring
 
 
+class Gpu(NamedTuple):
+    """One GPU and what joins it to others.
+
+    Attributes:
+      flops: {arithmetic: dense FLOP/s}.
+      memory: bytes.
+      bandwidth: of its memory, bytes/s.
+      link: inside a host, all links, one way, bytes/s.
+      network: between hosts, a GPU's share, one way, bytes/s.
+      host: GPUs of a host.
+      source: of these figures.
+    """
+
+    flops: Mapping[str, float]
+    memory: int
+    bandwidth: float
+    link: float
+    network: float
+    host: int
+    source: str
+
+
+GPUS = {
+    "h100": Gpu(
+        {"bfloat16": 989.4e12, "tf32": 494.7e12, "float32": 66.9e12}, 80 * 10**9, 3.35e12, 450e9, 50e9, 8,
+        "NVIDIA H100 Tensor Core GPU Architecture, table of the SXM5 (dense); NVLink 900 GB/s both ways; "
+        "DGX H100 User Guide, eight ConnectX-7 of 400 Gbit/s",
+    ),
+}  # fmt: skip
+
+
 class Topology(NamedTuple):
-    """Chips in a box, or processors of this machine.
+    """Chips in a box, GPUs in a row, or processors of this machine.
 
     Attributes:
       text: as the user wrote it.
-      kind: a key of CHIPS, or "cpu".
+      kind: a key of CHIPS or of GPUS, or "cpu".
       shape: of one slice.
       slices: how many, joined by the network.
     """
@@ -75,6 +107,8 @@ class Topology(NamedTuple):
         """Machines that hold them. A flat slice of up to 8 chips is one."""
         if self.kind == "cpu":
             return 1
+        if self.kind in GPUS:
+            return -(-self.chips // GPUS[self.kind].host)
         each = math.prod(self.shape)
         host = CHIPS[self.kind].host // CHIPS[self.kind].cores
         one = each <= host or (len(self.shape) == 2 and each <= 8)
@@ -82,7 +116,7 @@ class Topology(NamedTuple):
 
 
 def parse(text: str) -> Topology:
-    """`v5e:16x16`, `v5p:8x8x16`, two slices `2*v5e:16x16`, or `cpu:8`, so many virtual devices of this machine.
+    """`v5e:16x16`, `v5p:8x8x16`, two slices `2*v5e:16x16`, `h100:64`, or `cpu:8`, virtual devices of this machine.
 
     The accelerator type of a slice (`v5litepod-256`) means its topology.
 
@@ -93,13 +127,15 @@ def parse(text: str) -> Topology:
         return parse(slices.find(text, "--topology").topology)
     match = re.fullmatch(r"(?:(\d+)\*)?([a-z0-9]+):(\d+(?:x\d+)*)", text)
     if match is None:
-        raise InputError("--topology", repr(text), "such as v5e:16x16, v5p:8x8x16, 2*v5e:16x16 or cpu:8")
+        raise InputError("--topology", repr(text), "such as v5e:16x16, v5p:8x8x16, 2*v5e:16x16, h100:64 or cpu:8")
     kind = match[2]
-    if kind not in CHIPS and kind != "cpu":
-        raise InputError("--topology", f"{text!r} of kind {kind!r}", nearest(kind, [*CHIPS, "cpu"]))
+    if kind not in CHIPS and kind not in GPUS and kind != "cpu":
+        raise InputError("--topology", f"{text!r} of kind {kind!r}", nearest(kind, [*CHIPS, *GPUS, "cpu"]))
     shape = tuple(int(n) for n in match[3].split("x"))
-    if kind == "cpu" and (len(shape) > 1 or match[1]):
-        raise InputError("--topology", repr(text), "cpu:N, N devices")
+    if (kind == "cpu" or kind in GPUS) and (len(shape) > 1 or match[1] or not shape[0]):
+        raise InputError("--topology", repr(text), f"{kind}:N, N devices")
+    if kind in GPUS and shape[0] > GPUS[kind].host and shape[0] % GPUS[kind].host:
+        raise InputError("--topology", repr(text), f"1 to {GPUS[kind].host}, or a multiple of {GPUS[kind].host}")
     sides = {"v3": 2, "v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind, 1)
     if len(shape) != sides:
         raise InputError(

@@ -9,7 +9,9 @@ on collectives, whose time is bytes over links and hops times a latency that is 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hcl_jax.plan.chips import CHIPS, LATENCY, NETWORK, NETWORK_LATENCY, WRAPS, Chip, Topology
+from hcl_jax.plan.chips import CHIPS, GPUS, LATENCY, NETWORK, NETWORK_LATENCY, WRAPS, Chip, Gpu, Topology
+from hcl_jax.plan.roofline import rate
+from hcl_jax.plan.traced import Sent
 
 
 class Wire(NamedTuple):
@@ -53,7 +55,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
-    """The time of a compiled step (plan.program) that fits, on the chips of a topology other than cpu."""
+    """The time of a compiled step (plan.program) that fits, on the chips of a TPU topology."""
     chip = CHIPS[topology.kind]
     compute = {part: cycles / chip.clock for part, cycles in found["cycles"].items()}
     wires = tuple(wire(c, chip, topology, found["places"]) for c in found["collectives"])
@@ -79,6 +81,39 @@ def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
         accessed=found["bytes"] / chip.bandwidth,
         from_cycles=from_cycles,
     )
+
+
+def of_gpus(found: Mapping[str, Any], topology: Topology) -> Estimate:
+    """The roofline of a step on GPUs: no compiler says how long its kernels take.
+
+    FLOP are counted from the trace; memory and wire are those of the compiled program where there is one, else those
+    that the trace shows: what products move, and collectives in full.
+    """
+    gpu, bound = GPUS[topology.kind], found["roofline"]
+    limits = {k: bound[k] for k in ("products", "memory", "wire")}
+    wires: tuple[Wire, ...] = ()
+    if found["program"]:
+        wires = tuple(_between_gpus(c, gpu) for c in found["collectives"])
+        limits |= {"memory": found["traffic"] / gpu.bandwidth, "wire": sum(w.seconds for w in wires)}
+    longest = max(limits, key=lambda k: limits[k])
+    busy = max(limits["products"], limits["memory"])
+    return Estimate(
+        memory=dict(found.get("memory", {})), fits=True, compute={}, wires=wires, step=limits[longest],
+        unhidden=busy + limits["wire"], limits=limits, roofline=limits[longest], bound=longest, accessed=0.0,
+        from_cycles=False,
+    )  # fmt: skip
+
+
+def _between_gpus(collective: Mapping[str, Any], gpu: Gpu) -> Wire:
+    devices, times = collective["devices"], collective["times"]
+    kind = collective["kind"].removeprefix("collective-")
+    size = len(devices)
+    share = 1.0 if kind == "permute" else (2 if kind == "all-reduce" else 1) * (size - 1) / size
+    stride = abs(devices[1] - devices[0]) if size > 1 else 1
+    sent = Sent(kind, share * collective["bytes"], size, stride)
+    seconds = sent.bytes / rate(sent, gpu)
+    crosses = "links" if size * stride <= gpu.host else "network"
+    return Wire(collective["kind"], collective["part"], crosses, sent.bytes * times, seconds * times, seconds * times)
 
 
 def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: Sequence[Sequence[int]]) -> Wire:

@@ -3,7 +3,8 @@
 `pip install jax-cuda12-plugin` (which brings jax-cuda12-pjrt, both of jax's own version, and no library of NVIDIA's)
 is enough. Found with 0.10.2: it compiles, gives `memory_analysis()` and the text of the program with its collectives,
 and no `cost_analysis()`. No kernel is measured: products and convolutions become calls of cuBLAS and cuDNN, whose
-scratch is not among the temporaries. A program that does not fit compiles too: compare its bytes with MEMORY.
+scratch is not among the temporaries. A program that does not fit compiles too: compare its bytes with
+chips.GPUS.
 """
 
 import importlib.util
@@ -12,7 +13,6 @@ from typing import Any
 from hcl_jax.errors import InputError
 
 HOST = 8  # GPUs that NVLink joins
-MEMORY = 80 * 10**9
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 # For `lowered.compile`. Without a GPU to measure them on, Triton's products are refused for some shapes (ViT-B).
 OPTIONS = {"xla_gpu_enable_triton_gemm": False}

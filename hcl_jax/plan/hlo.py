@@ -291,8 +291,9 @@ def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
     if kind not in COLLECTIVES:
         return None
     sizes = shape_bytes(op.shape)
-    if op.kind.endswith("-start") and kind in ("all-gather", "collective-permute"):
-        sizes = [s for s in sizes if s > 4][1:2] or sizes[:1]  # (operand, result, contexts)
+    if op.kind.endswith("-start") and kind != "all-reduce":
+        sizes = [s for s in sizes if s > 4]  # (operands, results, contexts): results as many as operands
+        sizes = sizes[len(sizes) // 2 :]
     group = _group(op.text)
     total = sum(sizes) * (len(group) if kind == "reduce-scatter" else 1)
     beside = 0

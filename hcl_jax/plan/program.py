@@ -19,7 +19,7 @@ from typing import Any
 
 from hcl_jax import files
 from hcl_jax.errors import InputError
-from hcl_jax.plan import chips, hlo, shapes
+from hcl_jax.plan import chips, cuda, hlo, shapes
 
 PARTS = ("encoder", "objective", "optimizer", "target", "memory")  # the named scopes of a step
 
@@ -28,9 +28,10 @@ def devices_of(topology: chips.Topology) -> list[Any]:
     """Devices to build a mesh of; nothing is asked of a network or an accelerator."""
     import jax
 
-    if topology.kind == "cpu":
-        found = jax.devices("cpu")
-        return found[: topology.chips]
+    if topology.kind in chips.GPUS and cuda.installed():
+        return cuda.devices(topology.chips)
+    if topology.kind == "cpu" or topology.kind in chips.GPUS:
+        return jax.devices("cpu")[: topology.chips]
     from jax.experimental import topologies
 
     shape = "x".join(map(str, topology.shape))
@@ -57,6 +58,7 @@ def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[A
       where they are known, the place of each device).
     """
     from hcl_jax.parallel import mesh as meshes
+    from hcl_jax.plan import roofline
     from hcl_jax.run import Parts, build, epoch_examples
 
     source, known = shapes.source_of(config)
@@ -75,6 +77,8 @@ def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[A
         "input_bytes": _whole(run.abstract_batch),
         "places": [_place(d) for d in mesh.devices.flat],
     }
+    if topology.kind in chips.GPUS:
+        facts["roofline"] = roofline.of_run(run, chips.GPUS[topology.kind])._asdict()
     return run.step().lower(run.abstract, run.abstract_batch), facts
 
 
@@ -83,7 +87,7 @@ def _place(device: Any) -> tuple[int, ...]:
     return (getattr(device, "slice_index", None) or 0, *getattr(device, "coords", (0, 0, 0)))
 
 
-def compiled(lowered: Any) -> tuple[dict[str, Any], str]:
+def compiled(lowered: Any, topology: chips.Topology) -> tuple[dict[str, Any], str]:
     """What the compiler says of a lowered step, and the compiled program's text.
 
     Returns:
@@ -94,21 +98,26 @@ def compiled(lowered: Any) -> tuple[dict[str, Any], str]:
 
     began = time.monotonic()
     try:
-        program = lowered.compile()
+        program = lowered.compile(cuda.OPTIONS if topology.kind in chips.GPUS else None)
     except jax.errors.JaxRuntimeError as error:
         needs = _needs(str(error))
         if needs is None:
             raise
         return {"fits": False, "needs": needs, "seconds": time.monotonic() - began}, ""
     memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+    sizes = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+    }
+    used, gpu = sum(sizes.values()), chips.GPUS.get(topology.kind)
+    if gpu and used > gpu.memory:  # the CUDA compiler does not mind
+        needs = {"used": used, "there": gpu.memory}
+        return {"fits": False, "needs": needs, "seconds": time.monotonic() - began}, ""
     return {
         "fits": True,
-        "memory": {
-            "arguments": memory.argument_size_in_bytes,
-            "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-            "temporaries": memory.temp_size_in_bytes,
-            "code": memory.generated_code_size_in_bytes,
-        },
+        "memory": sizes,
         "flops": cost.get("flops", 0.0),
         "bytes": cost.get("bytes accessed", 0.0),
         "seconds": time.monotonic() - began,
@@ -172,7 +181,7 @@ def environment(topology: chips.Topology) -> dict[str, str]:
     found = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
              "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
              "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}  # fmt: skip
-    if topology.kind == "cpu":
+    if topology.kind == "cpu" or topology.kind in chips.GPUS:
         found["JAX_NUM_CPU_DEVICES"] = str(topology.chips)
     return {**os.environ, **found}
 
@@ -187,7 +196,8 @@ def main() -> int:
     config = configs.complete(configs.with_younger(asked["config"]))
     try:
         step, facts = lowered(config, topology, _specs(text))
-        facts["program"] = kept(step, topology, pathlib.Path(asked["cache"]))
+        only_traced = topology.kind in chips.GPUS and not cuda.installed()
+        facts["program"] = "" if only_traced else kept(step, topology, pathlib.Path(asked["cache"]))
     except InputError as error:
         facts = {"error": [error.where, str(error.found), error.allowed]}
     print(json.dumps(facts))
@@ -208,11 +218,11 @@ def kept(step: Any, topology: chips.Topology, cache: pathlib.Path) -> str:
     """Compiles a lowered step unless the cache has it; returns its name there, NAME.json and NAME.hlo.gz."""
     from hcl_jax import card
 
-    releases = {k: v for k, v in card.versions().items() if k in ("jax", "jaxlib", "libtpu")}
+    releases = {k: v for k, v in card.versions().items() if k in ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt")}
     asked = [step.as_text(), topology.text if topology.kind != "cpu" else "cpu", json.dumps(releases)]
     name = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:24]
     if not (cache / f"{name}.json").is_file():
-        facts, text = compiled(step)
+        facts, text = compiled(step, topology)
         cache.mkdir(parents=True, exist_ok=True)
         (cache / f"{name}.hlo.gz").write_bytes(gzip.compress(text.encode(), 3))
         files.write(cache / f"{name}.json", json.dumps(facts))

@@ -14,40 +14,10 @@ from typing import Any, NamedTuple
 import jax
 
 from hcl_jax.plan import traced
+from hcl_jax.plan.chips import Gpu
 from hcl_jax.plan.traced import Sent, Work
 
 AXES = ("data", "fsdp")
-
-
-class Gpu(NamedTuple):
-    """One GPU and what joins it to others.
-
-    Attributes:
-      flops: {arithmetic: dense FLOP/s}.
-      memory: bytes.
-      bandwidth: of its memory, bytes/s.
-      link: inside a host, all links, one way, bytes/s.
-      network: between hosts, a GPU's share, one way, bytes/s.
-      host: GPUs of a host.
-      source: of these figures.
-    """
-
-    flops: Mapping[str, float]
-    memory: int
-    bandwidth: float
-    link: float
-    network: float
-    host: int
-    source: str
-
-
-GPUS = {
-    "h100": Gpu(
-        {"bfloat16": 989.4e12, "tf32": 494.7e12, "float32": 66.9e12}, 80 * 10**9, 3.35e12, 450e9, 50e9, 8,
-        "NVIDIA H100 Tensor Core GPU Architecture, table of the SXM5 (dense); NVLink 900 GB/s both ways; "
-        "DGX H100 User Guide, eight ConnectX-7 of 400 Gbit/s",
-    ),
-}  # fmt: skip
 
 
 class Roofline(NamedTuple):
@@ -128,7 +98,7 @@ def roofline(work: Work, sent: Sequence[Sent], *, state: int, params: int, gpu: 
       work: from traced.count.
       sent: besides work.sent, as from `gradients`.
       state, params: bytes a device.
-      gpu: of GPUS.
+      gpu: of chips.GPUS.
     """
     always = 2 * state + 2 * params
     every = (*work.sent, *sent)

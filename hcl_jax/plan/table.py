@@ -42,17 +42,24 @@ def _cells(row: dict[str, Any], price: float | None, width: int) -> tuple[str, .
     if not row["fits"]:
         needs = row["needs"]
         return (*first, f"{needs['used'] / GIB:.2f}", "does not fit", *[""] * (width - 6))
-    memory = row["memory"]
-    cells = [*first, f"{sum(memory.values()) / GIB:.2f}", f"{memory['temporaries'] / GIB:.2f}",
-             f"{row['flops'] / 1e9:.0f}", f"{row['traffic'] / 1e9:.2f}"]  # fmt: skip
+    flops = sum(row["roofline"]["flops"].values()) if "roofline" in row else row["flops"]
+    cells = [*first, "", "", f"{flops / 1e9:.0f}", ""]
+    if "memory" in row:
+        memory = row["memory"]
+        cells[4:6] = f"{sum(memory.values()) / GIB:.2f}", f"{memory['temporaries'] / GIB:.2f}"
+        cells[7] = f"{row['traffic'] / 1e9:.2f}"
     if "estimate" not in row:
         return (*cells, *[""] * (width - len(cells)))
     e = row["estimate"]
     exposed = sum(w["exposed"] for w in e["wires"])
     seconds = [e["compute"].get(part, 0.0) for part in ("encoder", "objective", "optimizer")] + [exposed]
-    cells += [f"{sum(w['bytes'] for w in e['wires']) / 1e6:.1f}"]
+    wire = sum(w["bytes"] for w in e["wires"]) or sum(row.get("roofline", {}).get("sent", {}).values())
+    cells += [f"{wire / 1e6:.1f}"]
     cells += [f"{e[k] * 1e3:.2f}" for k in ("step", "unhidden", "roofline")]
-    cells += [f"{e['step'] / e['roofline']:.2f}", *(f"{s / e['step']:.1%}" for s in seconds)]
+    cells += [
+        f"{e['step'] / e['roofline']:.2f}",
+        *(f"{s / e['step']:.1%}" if e["from_cycles"] else "" for s in seconds),
+    ]
     rows = row["batch_size"] / e["step"]
     hours = row["steps"] * e["step"] / HOUR
     cells += [f"{rows:,.0f}", f"{rows / row['hosts']:,.0f}", f"{hours:.2f}" if row["steps"] else ""]
@@ -98,9 +105,17 @@ def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str
         at[0], at[1], at[2] = at[0] + 1, at[1] + w["bytes"], at[2] + w["seconds"]
     for (kind, crosses), (count, size, seconds) in kinds.items():
         notes.append(f"  {count} {kind} over the {crosses}: {size / 1e6:.2f} MB, {seconds * 1e3:.2f} ms")
-    if not e["from_cycles"]:
+    if "roofline" in row:
+        notes.append(
+            "  GPUs: no compiler says how long a kernel takes, so the step is the roofline, a bound from below"
+        )
+        if not row["program"]:
+            state = row["roofline"]["state"] / GIB
+            notes.append(f"  not compiled (pip install hcl_jax[plan-gpu] for that): of the memory {state:.2f} GiB of "
+                         "state are known, and bytes are those that products move")  # fmt: skip
+    elif not e["from_cycles"]:
         notes.append("  this compiler printed no cycles: the step is the roofline and the wire")
-    if row["unknown_loops"]:
+    if row.get("unknown_loops"):
         notes.append(f"  {row['unknown_loops']} loops of unknown length are counted once")
     feed = row["batch_size"] / e["step"] / row["hosts"]
     size = row["input_bytes"] / row["batch_size"] * feed

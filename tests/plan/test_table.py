@@ -86,8 +86,7 @@ def compiler(monkeypatch, answer):
         return found
 
     monkeypatch.setattr(plan, "compile_cached", play)
-    monkeypatch.setattr(plan.cost, "estimate", lambda found, topology: None)
-    monkeypatch.setattr(plan, "_plain", lambda estimate: {"step": 1.0})
+    monkeypatch.setattr(plan, "_estimated", lambda found, topology: {"estimate": {"step": 1.0}})
     return asked
 
 

@@ -13,13 +13,13 @@ from hcl_jax import data
 from hcl_jax.losses import nt_xent
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import similarity
-from hcl_jax.plan import roofline, traced
+from hcl_jax.plan import chips, roofline, traced
 from hcl_jax.plan.traced import Sent, Work
 from hcl_jax.run import Parts, build
 
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
 EIGHT = {"data": 8, "fsdp": 1, "tensor": 1}
-H100 = roofline.GPUS["h100"]
+H100 = chips.GPUS["h100"]
 
 
 def counted(function, *shapes, sizes=ONE, state=(), dtype=jnp.float32):
