@@ -18,7 +18,8 @@ class Chip(NamedTuple):
       bandwidth: of that memory, bytes/s.
       link: of one link of the interconnect, one way, bytes/s.
       links: how many it has.
-      clock: cycles/s of its matrix units: flops over what they do in a cycle.
+      clock: cycles/s of its matrix units: flops over what they do in a cycle; 0 where that is not known.
+      network: its share of the hosts' network between slices, bytes/s; of v3 and v4 as of v5e, an assumption.
       host: devices of one host.
       cores: devices of one chip.
       source: of these figures.
@@ -30,6 +31,7 @@ class Chip(NamedTuple):
     link: float
     links: int
     clock: float
+    network: float
     host: int
     cores: int
     source: str
@@ -39,14 +41,15 @@ GIB = 2**30
 GCP = "https://cloud.google.com/tpu/docs/"
 # A matrix unit of 128 x 128 does 32,768 FLOP a cycle, one of 256 x 256 131,072.
 CHIPS = {
-    "v3": Chip(61.5e12, 16 * GIB, 450e9, 70e9, 4, 0.94e9, 8, 2, GCP + "v3"),
-    "v4": Chip(275e12, 32 * GIB, 1.2e12, 50e9, 6, 275e12 / (8 * 32_768), 4, 1, GCP + "v4"),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 4, 197e12 / (4 * 32_768), 4, 1, GCP + "v5e"),
-    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 100e9, 6, 459e12 / (8 * 32_768), 4, 1, GCP + "v5p"),
-    "v6e": Chip(918e12, 32 * GIB, 1.64e12, 112e9, 4, 918e12 / (4 * 131_072), 4, 1, GCP + "v6e"),
+    "v3": Chip(61.5e12, 16 * GIB, 450e9, 70e9, 4, 0.94e9, 3.1e9, 8, 2, GCP + "v3; links and clock: ISCA 2023, table 4"),
+    "v4": Chip(275e12, 32 * GIB, 1.2e12, 50e9, 6, 275e12 / (8 * 32_768), 3.1e9, 4, 1, GCP + "v4"),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 50e9, 4, 197e12 / (4 * 32_768), 3.1e9, 4, 1, GCP + "v5e"),
+    "v5p": Chip(459e12, 95 * GIB, 2.765e12, 100e9, 6, 459e12 / (8 * 32_768), 6.25e9, 4, 1, GCP + "v5p"),
+    "v6e": Chip(918e12, 32 * GIB, 1.638e12, 100e9, 4, 918e12 / (4 * 131_072), 12.5e9, 4, 1, GCP + "v6e"),
+    # How many matrix units it has is not published, so cycles can not be turned into seconds.
+    "tpu7x": Chip(1153.5e12, 96 * GIB, 3.69e12, 100e9, 6, 0.0, 6.25e9, 8, 2, GCP + "tpu7x"),
 }
 LATENCY = 1e-6  # seconds a hop: what "How to Scale Your Model" reckons with; no published figure
-NETWORK = 12.5e9  # bytes/s of a host's network between slices (100 Gbit/s), an assumption
 NETWORK_LATENCY = 1e-4  # seconds a round between slices, an assumption
 WRAPS = {"v4": 4, "v5p": 4, "tpu7x": 4, "v5e": 16, "v6e": 16, "v3": 32}  # sides that are multiples close to a ring
 
@@ -136,7 +139,7 @@ def parse(text: str) -> Topology:
         raise InputError("--topology", repr(text), f"{kind}:N, N devices")
     if kind in GPUS and shape[0] > GPUS[kind].host and shape[0] % GPUS[kind].host:
         raise InputError("--topology", repr(text), f"1 to {GPUS[kind].host}, or a multiple of {GPUS[kind].host}")
-    sides = {"v3": 2, "v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind, 1)
+    sides = {"v3": 2, "v5e": 2, "v6e": 2, "v4": 3, "v5p": 3, "tpu7x": 3}.get(kind, 1)
     if len(shape) != sides:
         raise InputError(
             "--topology", repr(text), f"{sides} sides for {kind}, such as {kind}:{'x'.join(['4'] * sides)}"

@@ -9,7 +9,7 @@ on collectives, whose time is bytes over links and hops times a latency that is 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hcl_jax.plan.chips import CHIPS, GPUS, LATENCY, NETWORK, NETWORK_LATENCY, WRAPS, Chip, Gpu, Topology
+from hcl_jax.plan.chips import CHIPS, GPUS, LATENCY, NETWORK_LATENCY, WRAPS, Chip, Gpu, Topology
 from hcl_jax.plan.roofline import rate
 from hcl_jax.plan.traced import Sent
 
@@ -57,7 +57,8 @@ class Estimate(NamedTuple):
 def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
     """The time of a compiled step (plan.program) that fits, on the chips of a TPU topology."""
     chip = CHIPS[topology.kind]
-    compute = {part: cycles / chip.clock for part, cycles in found["cycles"].items()}
+    from_cycles = found["with_cycles"] > 0 and chip.clock > 0
+    compute = {part: cycles / chip.clock for part, cycles in found["cycles"].items()} if from_cycles else {}
     wires = tuple(wire(c, chip, topology, found["places"]) for c in found["collectives"])
     limits = {
         "products": found["flops"] / chip.flops,
@@ -65,7 +66,6 @@ def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
         "wire": sum(w.bytes for w in wires if w.crosses == "links") / (chip.link * chip.links),
     }
     bound = max(limits, key=lambda k: limits[k])
-    from_cycles = found["with_cycles"] > 0
     busy = sum(compute.values()) if from_cycles else limits[bound]
     memory = dict(found["memory"])
     return Estimate(
@@ -133,10 +133,10 @@ def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: 
       places: (slice, x, y, z) of each device, in the order that the program numbers them.
     """
     kind, size, times = collective["kind"], collective["bytes"], collective["times"]
-    beside = collective["cycles"] / chip.clock
+    beside = collective["cycles"] / chip.clock if chip.clock else 0.0
     if kind == "send":
         sent = size * max(1, topology.slices - 1)
-        seconds = sent / (NETWORK / chip.host) + NETWORK_LATENCY
+        seconds = sent / chip.network + NETWORK_LATENCY
         exposed = max(0.0, seconds - beside) * times
         return Wire(kind, collective["part"], "network", sent * times, seconds * times, exposed)
     here = [tuple(places[d]) for d in collective["devices"]]

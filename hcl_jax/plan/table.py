@@ -114,7 +114,9 @@ def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str
             notes.append(f"  not compiled (pip install hcl_jax[plan-gpu] for that): of the memory {state:.2f} GiB of "
                          "state are known, and bytes are those that products move")  # fmt: skip
     elif not e["from_cycles"]:
-        notes.append("  this compiler printed no cycles: the step is the roofline and the wire")
+        notes.append(
+            "  no cycles of this compiler, or no clock of this chip, are known: the step is the roofline and the wire"
+        )
     if row.get("unknown_loops"):
         notes.append(f"  {row['unknown_loops']} loops of unknown length are counted once")
     feed = row["batch_size"] / e["step"] / row["hosts"]

@@ -57,7 +57,7 @@ def test_what_runs_beside_a_collective_hides_it():
 def test_between_slices_the_network_is_the_limit():
     found = wire(collective("send", 1e6, (0,)), "2*v5e:8x8")
     assert found.crosses == "network"
-    assert found.seconds == pytest.approx(1e6 / (chips.NETWORK / CHIP.host) + chips.NETWORK_LATENCY, rel=1e-6)
+    assert found.seconds == pytest.approx(1e6 / CHIP.network + chips.NETWORK_LATENCY, rel=1e-6)
 
 
 def found(**fields):
