@@ -166,13 +166,20 @@ def _item(x: Any) -> int:
     return 8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
 
 
+# Two ways in which a TPU's compiler says it.
+TOO_MUCH = (
+    r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+    r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+)
+
+
 def _needs(text: str) -> dict[str, int] | None:
     """What a program that does not fit asks for, and what there is, from the compiler's message."""
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    match = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", text)
-    if match is None:
-        return None
-    return {"used": int(float(match[1]) * units[match[2]]), "there": int(float(match[3]) * units[match[4]])}
+    for pattern in TOO_MUCH:
+        if match := re.search(pattern, text):
+            return {"used": int(float(match[1]) * units[match[2]]), "there": int(float(match[3]) * units[match[4]])}
+    return None
 
 
 def environment(topology: chips.Topology) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from hcl_jax.plan import __main__ as plan
+from hcl_jax.plan import program
 
 SMALL = ["--config=simclr:digits", "--config.data.batch_size=32", "--config.towers.image.encoder.widths=(8,)",
          "--config.towers.image.heads.z.hidden=16"]  # fmt: skip
@@ -25,6 +26,15 @@ def test_a_plan_for_this_machine_and_its_cache(capsys, tmp_path, monkeypatch):
     assert json.loads(capsys.readouterr().out) == [row]
     assert plan.main([*flags[:-1], "--price=1"]) == 0
     assert "cpu:4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("message", [
+    "Compilation failure: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G",
+    "Ran out of memory on HBM, the total memory required for HLO temporaries (20.50G) exceeds available HBM (15.75G).",
+])  # fmt: skip
+def test_what_is_missing_is_read_from_the_compilers_message(message):
+    assert program._needs(message) == {"used": int(20.5 * 2**30), "there": int(15.75 * 2**30)}
+    assert program._needs("another error") is None
 
 
 @pytest.mark.parametrize(("flags", "said"), [
