@@ -8,8 +8,8 @@
 #
 # Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another
 # Python, with an environment of its own; EXTRAS=dev,series,tpu what the tests' environment has beside the package;
-# JOBS=4 runs so many test processes. constraints.txt pins the releases, except with Python 3.13, which takes the newest:
-# make test PYTHON=python3.13.
+# JOBS=4 runs so many test processes; LIBTPU=.venv/tpu adds the tests that compile for TPUs, and need none.
+# constraints.txt pins the releases, except with Python 3.13, which takes the newest: make test PYTHON=python3.13.
 
 PYTHON ?= python3
 EXTRAS ?= dev,series
@@ -27,8 +27,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 demo: $(RUNS)
 	$(BIN)/python -m hcl_jax.main --config=simclr:digits --workdir=runs/demo
 
-test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not faults"
+test: $(STAMP) $(LIBTPU)
+	LIBTPU=$(LIBTPU) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not faults"
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults"
@@ -61,6 +61,13 @@ $(RUNS): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	@touch $@
+
+# Beside the environment: a process that imports jax where libtpu is installed looks for a TPU and complains.
+ifneq ($(LIBTPU),)
+$(LIBTPU): $(STAMP)
+	$(PIP) --no-deps --target $@ --upgrade libtpu
+	@touch $@
+endif
 
 $(STAMP): $(RUNS)
 	$(PIP) --editable '.[$(EXTRAS)]'

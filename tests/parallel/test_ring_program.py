@@ -1,8 +1,6 @@
 """What the ring sends and holds, read from compiled programs; and that sending and computing overlap on a TPU."""
 
 import functools
-import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+import tpu_here
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses import clip, info_nce, nt_xent, siglip
@@ -133,13 +132,10 @@ for name in sys.argv[1:]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: pip install -e '.[tpu]' -c constraints.txt",
-)
+@tpu_here.needed
 def test_sending_hides_behind_the_products_on_a_tpu():
     """Compiled for TPU chips: a block's permute starts before the tiles of the block in hand and is done after them."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "XLA_FLAGS": ""}
+    environment = tpu_here.environment()
     command = [sys.executable, "-c", OVERLAP, "v5e:2x4", "v5e:16x16"]
     text = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=True).stdout
     few, many = (int(line.split()[1]) for line in text.splitlines() if line.startswith("MEMORY"))

@@ -1,16 +1,14 @@
 """Row tables of real TPU pods, from libtpu's description of their torus (no TPU needed, nothing runs on one)."""
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tpu_here
 
-missing = importlib.util.find_spec("libtpu") is None
-pytestmark = pytest.mark.skipif(missing, reason="libtpu is not installed: pip install -e '.[tpu]' -c constraints.txt")
+pytestmark = tpu_here.needed
 
 # In a process of its own: loading libtpu changes the process, and a host without TPU must be told to be one.
 TABLES = """
@@ -61,11 +59,8 @@ PROCESSES = {"v5e:16x16": 64, "v5p:4x4x8": 32, "v5e:4x4": 8}  # four chips a hos
 
 @pytest.fixture(scope="module")
 def tables():
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    env |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
-    env["PYTHONPATH"] = os.pathsep.join([os.getcwd(), env.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", TABLES, json.dumps(CASES)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=tpu_here.environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
 
