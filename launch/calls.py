@@ -1,8 +1,9 @@
-"""Commands of this machine that may fail, be tried again, or be cut short by Ctrl-C; lists only, never a shell."""
+"""Commands of this machine that may fail, be tried again, or be cut short by a signal; lists only, never a shell."""
 
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,17 +13,21 @@ from typing import NamedTuple
 
 from hcl_jax.errors import InputError
 from launch import front
+from launch.hearing import hearing
 from launch.restart import pause
 
 TICK = 0.1
 # What no second try mends; gcloud and kubectl exit with 2 on flags they do not know.
 FINAL = ("PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_ARGUMENT", "unrecognized arguments", "Forbidden",
          "is invalid:", "error validating", "unknown flag", "do not currently have an active account",
-         "Reauthentication", "required property [project]", "a run is under way here")  # fmt: skip
+         "Reauthentication", "required property [project]", "Failed to find attribute [project]",
+         "a run is under way here")  # fmt: skip
+# No capacity may come; a limit of the project does not move by itself. Requests a minute are another quota.
+QUOTA = re.compile(r"Quota limit '\S+' has been exceeded")
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM has ended what was under way; `number` is the signal."""
+    """Ctrl-C, SIGTERM or SIGHUP has ended what was under way; `number` is the signal."""
 
     def __init__(self, number: int):
         self.number = number
@@ -41,8 +46,15 @@ class Done(NamedTuple):
     err: str
 
 
+def reason(done: Done) -> str:
+    """The line that says why a command failed: gcloud goes on with advice."""
+    lines = done.err.strip().splitlines() or done.out.strip().splitlines() or ["nothing said"]
+    final = (line for line in lines if any(text in line for text in FINAL))
+    return next(final, next((line for line in lines if line.startswith("ERROR: ")), lines[-1]))
+
+
 class Calls:
-    """Runs commands, says them, and hears Ctrl-C and SIGTERM meanwhile.
+    """Runs commands, says them, and hears the signals that ask for the end meanwhile.
 
     Args:
       tries: of a command that `retried` runs.
@@ -54,17 +66,14 @@ class Calls:
         self.heard: list[int] = []
         self.last = ""  # what the last failed command said
         self._limit = 1  # so many signals end what is under way
-        self._before: dict[int, object] = {}
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Calls":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
-                self._before[number] = signal.signal(number, lambda n, _: self.heard.append(n))
+        self._stack.enter_context(hearing(self.heard))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._stack.close()
 
     def cleaning(self) -> None:
         """What follows is cut short by a further signal only."""
@@ -132,9 +141,7 @@ class Calls:
             done = self.once(command, stdin)
             if done.status == 0:
                 return done
-            lines = done.err.strip().splitlines() or done.out.strip().splitlines() or ["nothing said"]
-            last = next((line for line in lines if any(text in line for text in FINAL)), lines[-1])
-            self.last = done.err
+            last, self.last = reason(done), done.err + done.out
             if done.status == 2 or any(text in done.err for text in FINAL) or attempt == most:
                 raise Failed(f"{' '.join(command[:5])} ...: status {done.status}: {last}")
             if between is not None and between():

@@ -1,19 +1,23 @@
 """What the launchers of clouds share: their flags, what a run may be asked for, and the commit that is run."""
 
 import argparse
+import contextlib
+import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
-from typing import NoReturn
+from typing import IO, NoReturn
 
-from hcl_jax.errors import InputError
+from hcl_jax.errors import InputError, nearest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The status of a run that was told to end before its last step, instead of 0 (hcl_jax/interruption.py): preemption
 # comes as SIGTERM, and a run that saved and ended must not be taken for one that is done. 75 is EX_TEMPFAIL.
 STOPPED = 75
+VALUED = ("--config", "--workdir", "--steps")  # of hcl_jax.main, beside --config.FIELD and --profile
+OF_ONE_MACHINE = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,24 +41,40 @@ def parser(where: str, doc: str | None) -> Parser:
     add("--allow-dirty", action="store_true", help="launch HEAD although files are not committed; they stay here")
     add("--keep", action="store_true", help="delete nothing at the end")
     add("--logs", type=pathlib.Path, metavar="DIR", help="logs and what was sent (default runs/launch/NAME)")
-    add("--most", type=int, default=10, metavar="N", help="restarts in a row without ten minutes of life (default 10)")
+    add("--most", type=int, default=10, metavar="N", help="restarts in a row within ten minutes; of a JobSet: all (10)")
     add("--grace", type=int, default=300, metavar="SECONDS", help="to save after SIGTERM (default 300)")
     add("--poll", type=float, default=60.0, metavar="SECONDS", help="between looks at the state (default 60)")
     return made
 
 
 def split(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """A launcher's flags and, after the first --, the run's arguments."""
+    """A launcher's flags and, after the first --, the run's arguments.
+
+    Raises:
+      InputError: hcl_jax.main has no such flag: it would say so on machines that cost by then.
+    """
     at = arguments.index("--") if "--" in arguments else len(arguments)
     if not arguments[at + 1 :] and not {"-h", "--help"} & set(arguments[:at]):
         made.error("the arguments of hcl_jax.main are needed after --")
-    return made.parse_args(arguments[:at]), arguments[at + 1 :]
+    known, run = made.parse_args(arguments[:at]), arguments[at + 1 :]
+    words = iter(run)
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if not (word == "--profile" or flag in VALUED or flag.startswith("--config.")):
+            raise InputError("after --", repr(word), "arguments of hcl_jax.main alone; the launcher's come before --")
+        if word != "--profile" and not equals and next(words, None) is None:
+            raise InputError("after --", f"{flag} without a value", f"{flag}=VALUE")
+    return known, run
 
 
-def needs_workdir(run: list[str]) -> None:
-    """Refuses a run without a folder, before it waits in a queue."""
-    if not value_of("--workdir", run) and value_of("--steps", run) is None:
+def needs_workdir(run: list[str], machines: int) -> None:
+    """Refuses a run without a folder, or whose folder the machines cannot share, before it waits in a queue."""
+    workdir = value_of("--workdir", run)
+    if not workdir and value_of("--steps", run) is None:
         raise InputError("--workdir", "nothing", "--workdir=DIR after --, the folder for this run")
+    place = os.path.normpath(os.path.expanduser(workdir or ""))
+    if machines > 1 and any(place == p or place.startswith(f"{p}/") for p in OF_ONE_MACHINE):
+        raise InputError("--workdir", f"{workdir}, a folder of each machine", f"one that all {machines} machines share")
 
 
 def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -84,11 +104,15 @@ def check_run(run: list[str], commit: str) -> None:
     workdir = value_of("--workdir", run)
     if workdir is None and value_of("--steps", run) is None:
         raise InputError("--workdir", "nothing", "--workdir=gs://BUCKET/FOLDER after --, which outlives the machines")
-    if workdir is not None and not workdir.startswith("gs://"):
+    if workdir is not None and not re.match(r"gs://[^/]+/.", workdir):
         raise InputError("--workdir", workdir, "gs://BUCKET/FOLDER: another folder goes with its machine")
     recipe = (value_of("--config", run) or "").partition(":")[0]
     if recipe.endswith(".py") and git("cat-file", "-e", f"{commit}:./{recipe}", check=False) is None:
         raise InputError("--config", recipe, f"a file of the commit {commit[:12]}, path from the top")
+    packaged = (git("ls-tree", "--name-only", f"{commit}:./configs", check=False) or "").split()
+    names = [name.removesuffix(".py") for name in packaged if name.endswith(".py") and not name.startswith("_")]
+    if recipe and not recipe.endswith(".py") and recipe not in names:
+        raise InputError("--config", repr(recipe), f"{nearest(recipe, names)}, or a file of the commit")
 
 
 def git(*arguments: str, check: bool = True) -> str | None:
@@ -136,4 +160,13 @@ def shown(command: list[str], stdin: pathlib.Path | None = None) -> str:
 
 def say(text: str) -> None:
     """A line on standard error: standard output is the run's."""
-    print(f"launch: {text}", file=sys.stderr, flush=True)
+    put(f"launch: {text}", sys.stderr)
+
+
+def put(text: str, stream: IO[str]) -> None:
+    """Prints a line. A terminal or pipe that is gone is heard no more: what costs must be cleaned up all the same."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

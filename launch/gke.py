@@ -9,8 +9,9 @@ pushes. The cluster is that of kubectl's context; it needs the JobSet controller
 slice), and a service account that may write to the bucket (--service-account).
 
 JobSet starts all pods again when one fails, --most times, and the run goes on from its --workdir; a Python error (1) or
-bad input (2) ends it. Pods have --grace seconds after SIGTERM to save. Ctrl-C deletes the JobSet, which is such a
-SIGTERM; with --keep it is suspended, and stays. The pods of process 0 are printed, all are kept in --logs.
+bad input (2) ends it. Pods have --grace seconds after SIGTERM to save. Ctrl-C, SIGTERM and (not under nohup) SIGHUP
+delete the JobSet, which is such a SIGTERM to its pods; with --keep it is suspended, and stays. What process 0 says is
+printed, what all say is kept in --logs. After a launcher that died, or with --detach, the same command follows.
 
 --through=xpk --cluster=NAME --zone=ZONE creates and deletes through xpk, which queues with Kueue.
 """
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError
 from hcl_jax.slices import GENERATIONS, Slice, find
-from launch import calls, front
+from launch import calls, front, left
 from launch.logs import Logs, stream
 from launch.restart import AGAIN
 
@@ -183,8 +184,9 @@ class Cluster(NamedTuple):
                 *environment, f"--command={line}"]  # fmt: skip
 
     def state(self, job: Job) -> list[str]:
-        """Its final state and restarts so far."""
-        return self.kubectl("get", "jobset", job.name, "--output=jsonpath={.status.terminalState}/{.status.restarts}")
+        """Its final state, restarts so far, and what tells it from another of that name."""
+        form = "--output=jsonpath={.status.terminalState}/{.status.restarts}/{.metadata.uid}"
+        return self.kubectl("get", "jobset", job.name, form)
 
     def pods(self, job: Job) -> list[str]:
         """A line for each pod: its name and phase."""
@@ -230,6 +232,7 @@ def steps(job: Job, cluster: Cluster, image: Image | None, known: argparse.Names
     file = known.logs / "jobset.yaml"
     hosts = f"{job.slices * job.nodes} pods of {job.chips_a_node} chips"
     yield f"# {job.slices} x {job.tpu.accelerator} = {job.tpu.topology}: {job.slices * job.tpu.chips} chips, {hosts}"
+    yield front.shown(cluster.state(job)) + "  # must not exist"
     if image:
         yield front.shown(image.pack)
         yield front.shown(image.build, image.file)
@@ -238,6 +241,7 @@ def steps(job: Job, cluster: Cluster, image: Image | None, known: argparse.Names
         yield f"# {file}:"
         yield text_of(job).rstrip()
     yield front.shown(cluster.create(job, file))
+    yield f"# {known.logs}/left.json says what is there until it is deleted; with it the same command follows"
     if known.detach:
         yield "# --detach: follow with"
     yield front.shown(cluster.state(job)) + f"  # every {known.poll:g} seconds"
@@ -268,15 +272,15 @@ class Launch:
             front.say(text)
         self.said = text
 
-    def there(self) -> bool:
-        """Whether the cluster has a JobSet of that name; asked before anything is made."""
+    def there(self) -> str | None:
+        """The uid of the cluster's JobSet of that name, None where there is none."""
         try:
-            self.c.retried(self.cluster.state(self.job), tries=3, between=self.absent)
+            done = self.c.retried(self.cluster.state(self.job), tries=3, between=self.absent)
         except calls.Failed as error:
             if any(text in str(error) for text in ABSENT):
-                return False
+                return None
             raise
-        return True
+        return done.out.strip().rpartition("/")[2]
 
     def absent(self) -> bool:
         """Whether the last answer was that there is none, or no JobSets at all."""
@@ -287,7 +291,7 @@ class Launch:
         while True:
             done = self.c.once(self.cluster.state(self.job), quiet=True)
             if done.status == 0:
-                state, _, restarts = done.out.strip().partition("/")
+                state, restarts, _ = done.out.strip().split("/")
                 if restarts not in ("", "0"):
                     self.tell(f"{self.job.name}: restart {restarts} of at most {self.job.most}")
                 return state
@@ -329,23 +333,32 @@ class Launch:
 
 def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Namespace, c: calls.Calls) -> int:
     """Runs, and leaves nothing behind; returns the status."""
-    known.logs.mkdir(parents=True, exist_ok=True)
     file = known.logs / "jobset.yaml"
-    if not cluster.xpk:
-        file.write_text(text_of(job), encoding="utf-8")
-    ours, detached, status, gone = False, False, 1, True
-    with c, contextlib.ExitStack() as stack:
+    note: dict[str, Any] = {"delete": shlex.join(cluster.delete(job)), "jobset": jobset(job)}
+    ours, noted, detached, status, gone = False, False, False, 1, True
+    with left.alone(known.logs, job.name), c, contextlib.ExitStack() as stack:
         it = Launch(job, cluster, known.logs, known.poll, c)
         stack.callback(it.logs.close)
         try:
-            if image:
-                c.retried(image.pack, tries=1)
-                c.retried(image.build, tries=1, stdin=image.file)
-                c.retried(image.push)
-            if it.there():
-                raise InputError("--name", f"{job.name}, which is there already", "another name, or delete it first")
-            ours = True
-            c.retried(cluster.create(job, file), tries=1)
+            if (uid := it.there()) is not None:  # asked before anything is made
+                if left.read(known.logs) != note | {"uid": uid}:
+                    allowed = f"another name, or {note['delete']}"
+                    raise InputError("--name", f"{job.name}, which is there already", allowed)
+                ours = noted = True
+                front.say(f"{job.name} is there, made by this very command, whose launcher left it; following it")
+            else:
+                if image:
+                    c.retried(image.pack, tries=1)
+                    c.retried(image.build, tries=1, stdin=image.file)
+                    c.retried(image.push)
+                if not cluster.xpk:
+                    file.write_text(text_of(job), encoding="utf-8")
+                left.write(known.logs, note)
+                front.say(f"if this launcher dies, the same command goes on; {note['delete']} deletes")
+                ours = noted = True
+                c.retried(cluster.create(job, file), tries=1)
+                with contextlib.suppress(calls.Failed):
+                    left.write(known.logs, note | {"uid": it.there()})
             if known.detach:
                 front.say(f"follow: {shlex.join(cluster.logs(job))}; delete: {shlex.join(cluster.delete(job))}")
             detached = known.detach
@@ -354,10 +367,14 @@ def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Name
             status = 128 + error.number
         except calls.Failed as error:
             front.say(str(error))
+            if re.search("AlreadyExists|already exists", c.last):  # made by somebody since it was looked for
+                ours = False
         finally:
             c.cleaning()
             if ours and not detached:
                 gone = leave(job, cluster, known.keep, c)
+            if noted and gone and not detached:
+                left.clear(known.logs)
     return status if gone else status or 1
 
 
@@ -366,7 +383,7 @@ def leave(job: Job, cluster: Cluster, keep: bool, c: calls.Calls) -> bool:
     delete = shlex.join(cluster.delete(job))
     try:
         if not keep:
-            c.retried(cluster.delete(job))
+            c.retried(cluster.delete(job), tries=2 * c.tries)
             front.say(f"{job.name} is deleted")
             return True
         if c.heard:

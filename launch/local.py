@@ -1,7 +1,9 @@
 """Several processes on this machine, joined through a coordinator on the loopback address.
 
-  python -m launch.local --processes=2 -- python -m hcl_jax.main --config=simclr:digits --workdir=DIR
+  python -m launch.local --processes=2 -- --config=simclr:digits --workdir=DIR
+  python -m launch.local --processes=2 -- python mine.py ...         any command, not only hcl_jax.main
   python -m launch.local --processes=2 --devices=4 -- ...            2 x 4 virtual CPU devices
+  python -m launch.local --dry-run -- ...                            prints the command of each process, runs nothing
   python -m launch.restart --workdir=DIR -- python -m launch.local --processes=2 -- ...
 
 Each process gets JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and hcl_jax.main joins them; with
@@ -12,13 +14,14 @@ The status is 0 when all processes end with 0. When one fails the others are giv
 are stopped. Where a signal ended one, 128 + the signal is the status of the group: the errors of its peers follow from
 it, as does an abort (134) from the death of another.
 
-SIGTERM goes on to all processes, which have --grace seconds to save and end before they are killed. Ctrl-C reaches them
-from the terminal, and they have as long; a second one kills them.
+SIGTERM goes on to all processes, which have --grace seconds to save and end before they are killed; so does SIGHUP, as
+SIGTERM. Ctrl-C reaches them from the terminal, and they have as long; a second one kills them.
 """
 
 import argparse
 import os
 import pathlib
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,6 +29,8 @@ import sys
 import time
 from collections.abc import Iterable
 from typing import IO
+
+from launch.hearing import hearing
 
 GRACE = 120.0  # seconds to save after SIGTERM or Ctrl-C
 SETTLE = 3.0  # seconds in which the peers of a failed process may fail too
@@ -78,25 +83,29 @@ def run(
 ) -> int:
     """Starts `command` once a process and waits; returns the status of the group."""
     asked: list[int] = []  # the signals that told the group to end
-    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    with hearing(asked):
+        return _run(command, environments(processes, free_port(), devices), logs, grace, asked)
+
+
+def _run(
+    command: list[str], variables: list[dict[str, str]], logs: pathlib.Path | None, grace: float, asked: list[int]
+) -> int:
     files: list[IO[bytes]] = []
     children: list[subprocess.Popen] = []
     try:
-        for i, variables in enumerate(environments(processes, free_port(), devices)):
+        for i, own in enumerate(variables):
             output = None
             if i and logs is not None:
                 logs.mkdir(parents=True, exist_ok=True)
                 output = (logs / f"process_{i}.log").open("wb")
                 files.append(output)
             stream = output if output is not None else (None if i == 0 else sys.stderr)
-            children.append(subprocess.Popen(command, env=os.environ | variables, stdout=stream, stderr=output))
+            children.append(subprocess.Popen(command, env=os.environ | own, stdout=stream, stderr=output))
         return _wait(children, asked, grace)
     finally:
         _kill(children)
         for file in files:
             file.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(children: list[subprocess.Popen], asked: list[int], grace: float) -> int:
@@ -109,7 +118,7 @@ def _wait(children: list[subprocess.Popen], asked: list[int], grace: float) -> i
         time.sleep(POLL)
     until, told = time.monotonic() + grace, False
     while _running(children) and time.monotonic() < until and asked.count(signal.SIGINT) < 2:
-        if signal.SIGTERM in asked and not told:
+        if {signal.SIGTERM, signal.SIGHUP} & set(asked) and not told:
             _tell(children)
             told = True
         time.sleep(POLL)
@@ -152,6 +161,16 @@ def _kill(children: list[subprocess.Popen]) -> bool:
     return bool(running)
 
 
+def shown(command: list[str], processes: int, logs: pathlib.Path | None, devices: int | None) -> str:
+    """The command of each process as one would type it; the port is another one each time."""
+    lines = []
+    for i, variables in enumerate(environments(processes, free_port(), devices)):
+        words = [*(f"{name}={value}" for name, value in variables.items()), *map(shlex.quote, command)]
+        to = "" if not i else f" >{shlex.quote(str(logs / f'process_{i}.log'))} 2>&1" if logs else " >&2"
+        lines.append(f"$ {' '.join(words)}{to} &")
+    return "\n".join([*lines, "$ wait"])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -161,11 +180,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, metavar="N", help="virtual CPU devices of each process")
     parser.add_argument("--logs", type=pathlib.Path, metavar="DIR", help="where processes past the first write")
     parser.add_argument("--grace", type=float, default=GRACE, metavar="SECONDS", help="time to save (default 120)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command that each process runs")
+    parser.add_argument("--dry-run", action="store_true", help="print the command of each process, and run nothing")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and arguments of hcl_jax.main, or a command")
     known = parser.parse_args(arguments)
     command = known.command[1:] if known.command[:1] == ["--"] else known.command
     if not command or known.processes < 1 or not known.grace >= 0 or (known.devices is not None and known.devices < 1):
         parser.error("a command after --, --processes >= 1, --devices >= 1 and --grace >= 0 are needed")
+    if command[0].startswith("--"):
+        command = [sys.executable, "-m", "hcl_jax.main", *command]
+    if known.dry_run:
+        print(shown(command, known.processes, known.logs, known.devices))
+        return 0
     try:
         return run(command, known.processes, known.logs, known.devices, known.grace)
     except (FileNotFoundError, PermissionError) as error:

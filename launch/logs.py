@@ -3,18 +3,20 @@
 import os
 import pathlib
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import IO
 
-from launch import calls
+from launch import calls, front
 
 
 class Logs:
     """Splits `[NAME] text` lines into NAME.log.
 
-    A new connection begins with what was said before: lines of a name that are there already are left out.
+    A new connection begins with what was said before: lines of a name that are there already are left out, also those
+    that another launcher has filed in this folder.
 
     Args:
       folder: of the files; made when it is missing.
@@ -49,15 +51,17 @@ class Logs:
         if text == self.BEGIN:
             self._now[name] = 0
             return
+        if name not in self._files:
+            self._files[name] = file = (self._folder / f"{name}.log").open("a+", encoding="utf-8")
+            file.seek(0)
+            self._lines[name] = sum(1 for _ in file)
         self._now[name] = self._now.get(name, 0) + 1
-        if self._now[name] <= self._lines.get(name, 0):
+        if self._now[name] <= self._lines[name]:
             return
         self._lines[name] = self._now[name]
-        if name not in self._files:
-            self._files[name] = (self._folder / f"{name}.log").open("a", encoding="utf-8")
         print(text, file=self._files[name], flush=True)
         if self._first.search(name):
-            print(text, flush=True)
+            front.put(text, sys.stdout)
 
     def close(self) -> None:
         """Closes the files."""

@@ -9,8 +9,8 @@ GPUs), not through MPI. On one machine all of it stays on the loopback address. 
 is where the first process runs and listens, at --port; the folder, this Python and its packages are shared.
 Each process of a host takes one of its GPUs.
 
-SIGTERM and Ctrl-C to this command reach all processes, which have --grace seconds to save and end before they are
-killed; a second Ctrl-C kills them. mpirun alone would give them one second.
+SIGTERM, SIGHUP and Ctrl-C to this command reach all processes, which have --grace seconds to save and end before they
+are killed; a second Ctrl-C kills them. mpirun alone would give them one second.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from collections.abc import Mapping
 
 from hcl_jax.errors import InputError
 from launch import front, local
+from launch.hearing import hearing
 
 # What goes with the processes to other hosts, where it is set here; the values are not shown.
 CARRIED = re.compile(r"PATH|LD_LIBRARY_PATH|PYTHONPATH|(JAX|XLA|NCCL|HCL_JAX)_\w+")
@@ -72,11 +73,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--python", default=sys.executable, metavar="PATH", help="on all hosts (default: this one)")
     add("--dry-run", action="store_true", help="print the command, exactly, and run nothing")
     known, rest = front.split(parser, arguments)
-    front.needs_workdir(rest)
     form = r"[\w.-]+:[1-9]\d*"
     if known.hosts is not None and not re.fullmatch(rf"{form}(,{form})*", known.hosts, re.ASCII):
         raise InputError("--hosts", repr(known.hosts), "HOST:PROCESSES, with commas between, as a:4,b:4")
     slots = sum(int(host.rpartition(":")[2]) for host in known.hosts.split(",")) if known.hosts else None
+    front.needs_workdir(rest, known.hosts.count(",") + 1 if known.hosts else 1)
     known.processes = (slots or 2) if known.processes is None else known.processes
     if known.processes < 1 or (slots and known.processes != slots):
         raise InputError("--processes", known.processes, f"{slots}, as --hosts has them" if slots else "1 or more")
@@ -92,9 +93,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def run(line: list[str], grace: float) -> int:
     """Runs mpirun and passes signals on; returns its status, that of the process which failed first."""
     asked: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    # In a group of its own: a Ctrl-C of the terminal would have mpirun kill the processes.
-    child = subprocess.Popen(line, process_group=0)
+    with hearing(asked):
+        # In a group of its own: a Ctrl-C of the terminal would have mpirun kill the processes.
+        return _wait(subprocess.Popen(line, process_group=0), asked, grace)
+
+
+def _wait(child: subprocess.Popen, asked: list[int], grace: float) -> int:
     try:
         while not asked and child.poll() is None:
             time.sleep(local.POLL)
@@ -112,8 +116,6 @@ def run(line: list[str], grace: float) -> int:
     finally:
         if child.poll() is None:
             child.terminate()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> int:

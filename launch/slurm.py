@@ -143,7 +143,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--submit", action="store_true", help="hand the script to sbatch")
     add("--dry-run", action="store_true", help="print every command and file, exactly, and run nothing")
     known, run = front.split(parser, arguments)
-    front.needs_workdir(run)
+    front.needs_workdir(run, known.nodes)
     for flag, least in {"nodes": 1, "tasks": 1, "cpus": 1, "gpus": 1, "devices": 1, "grace": 1, "requeues": 0,
                         "most": 0}.items():  # fmt: skip
         value = getattr(known, flag)

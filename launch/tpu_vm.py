@@ -6,11 +6,13 @@
 
 `git archive` packs HEAD, a tarball goes to every worker and is installed there with constraints.txt. The run lives on
 the workers and not in the connection (launch/worker.py): when ssh is cut it goes on, and is followed again. What the
-first worker says is printed; what all say is kept in --logs.
+first worker says is printed; what all say is kept in --logs. If this launcher dies, left.json in --logs says what is
+there and how to delete it, and the same command takes it up and follows the run again.
 
 A slice that is preempted is deleted and created again, a crash is started again, both with the same command: the run
-goes on from its --workdir. A Python error or bad input ends it. Ctrl-C tells the run to save, waits --grace seconds and
-deletes the slice; a second Ctrl-C leaves it and says how to delete it. The status is that of the run.
+goes on from its --workdir. A Python error or bad input ends it. Ctrl-C, SIGTERM and (not under nohup) SIGHUP tell the
+run to save, wait --grace seconds and delete the slice; a second one leaves it and says how to delete it. The status is
+that of the run.
 
 gcloud must be signed in with a project. It asks nothing here (--quiet), and makes an ssh key when there is none. A key
 with a passphrase must be in an agent: ssh-add ~/.ssh/google_compute_engine. Slices without external addresses
@@ -25,11 +27,11 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.slices import GENERATIONS, Slice, find
-from launch import calls, front
+from launch import calls, front, left
 from launch.local import group_status
 from launch.logs import Logs, stream
 from launch.restart import AGAIN, LIVED, pause
@@ -76,9 +78,9 @@ class Machine(NamedTuple):
     def _where(self) -> list[str]:
         return [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else []), "--quiet"]
 
-    def create(self) -> list[str]:
-        """Asks for the slice; a queued one comes later."""
-        kind = ["--spot"] if self.spot else []
+    def create(self, stamp: str) -> list[str]:
+        """Asks for the slice; a queued one comes later. Its label tells it from another of that name."""
+        kind = [*(["--spot"] if self.spot else []), f"--labels=launch={stamp}"]
         if self.queued:
             words = self._gcloud("queued-resources", "create", self.name, f"--node-id={self.name}")
             return [*words, f"--accelerator-type={self.tpu.accelerator}", f"--runtime-version={self.runtime}", *kind,
@@ -87,13 +89,13 @@ class Machine(NamedTuple):
         return [*words, f"--version={self.runtime}", *kind, *self.create_flags, *self._where()]
 
     def request(self) -> list[str]:
-        """The state of a queued request."""
-        words = self._gcloud("queued-resources", "describe", self.name, "--format=value(state.state)")
-        return [*words, *self._where()]
+        """The state of a queued request, its label, and why it failed."""
+        form = "--format=value(state.state,tpu.nodeSpec[0].node.labels.launch,state.failedData.error.message)"
+        return [*self._gcloud("queued-resources", "describe", self.name, form), *self._where()]
 
     def describe(self) -> list[str]:
-        """The state of the slice."""
-        return [*self._gcloud("tpu-vm", "describe", self.name, "--format=value(state)"), *self._where()]
+        """The state of the slice, and its label."""
+        return [*self._gcloud("tpu-vm", "describe", self.name, "--format=value(state,labels.launch)"), *self._where()]
 
     def delete(self) -> list[str]:
         """Deletes it, and its request."""
@@ -147,7 +149,7 @@ def steps(m: Machine, o: Options) -> Iterator[str]:
     yield front.shown(pack)
     if not o.reuse:
         yield front.shown(m.request() if m.queued else m.describe()) + "  # must not exist"
-        yield front.shown(m.create())
+        yield front.shown(m.create("STAMP"))
     if m.queued and not o.reuse:
         yield front.shown(m.request()) + "  # until ACTIVE"
     yield front.shown(m.describe()) + "  # until READY"
@@ -160,6 +162,7 @@ def steps(m: Machine, o: Options) -> Iterator[str]:
     yield front.shown(m.ssh(m.worker("wait", "STAMP-1", str(SETTLE)))) + "  # the statuses of all"
     yield "# Ctrl-C, or a crash of one of them:"
     yield front.shown(m.ssh(m.worker("stop", "STAMP-1", str(o.grace))))
+    yield f"# {o.logs}/left.json says what is there until it is deleted; with it the same command goes on"
     yield f"# at the end, and after a preemption before it is created again{', unless --keep' if not o.keep else ''}:"
     yield ("# nothing is deleted: --keep; this would: " if o.keep else "") + front.shown(m.delete())
     yield "# STAMP is the time of the launch; a restart is STAMP-2, and so on"
@@ -179,21 +182,57 @@ class Launch:
         self.run_id = ""  # of the run that may be under way
         self.logs: Logs | None = None
         self.broken = False  # READY, and some of its workers cannot be reached
+        self.label = self.why = ""  # of what is there; of a request that came to nothing
+        self.noted = False  # left.json speaks of this launch
         self.seen: str | None = None  # its last state
         self.attempt = 0
 
     def state(self, command: list[str]) -> str | None:
-        """What `describe` says; None where there is no such thing."""
+        """What `describe` says first, the rest in label and why; None where there is no such thing."""
         for attempt in range(1, self.c.tries + 1):
             done = self.c.once(command, quiet=True)
             if done.status == 0:
-                return done.out.strip() or "STATE_UNSPECIFIED"
+                state, self.label, self.why = (*done.out.strip("\n").split("\t"), "", "", "")[:3]
+                return state or "STATE_UNSPECIFIED"
             if "NOT_FOUND" in done.err or "not found" in done.err:
                 return None
             if any(text in done.err for text in calls.FINAL) or attempt == self.c.tries:
                 break
             self.c.sleep(pause(self.c.wait, attempt))
-        raise calls.Failed(f"describe {self.m.name}: {(done.err.strip().splitlines() or ['nothing said'])[-1]}")
+        raise calls.Failed(f"describe {self.m.name}: {calls.reason(done)}")
+
+    def note(self) -> dict[str, Any]:
+        """What is left if this process dies."""
+        deletes = front.shown(self.m.delete())[2:]
+        made = {"delete": deletes, "commit": self.m.commit, "run": self.o.run}
+        return {**made, "label": self.stamp, "run_id": self.run_id}
+
+    def write_note(self) -> None:
+        """Says it in left.json, before it is so."""
+        left.write(self.o.logs, self.note())
+        self.noted = True
+
+    def take_up(self) -> None:
+        """Goes on with what a launcher of this very command left when it died; refuses the slice of another.
+
+        Raises:
+          InputError: there is a slice of that name, and it is not such a one.
+        """
+        state, before = self.whole(), left.read(self.o.logs) or {}
+        if state is None:
+            return
+        same = {key for key, value in self.note().items() if before.get(key) == value}
+        if {"delete", "commit", "run"} <= same and (self.o.reuse or before.get("label") == self.label):
+            front.say(f"{self.m.name} is there ({state}), left by a launcher that ended early; its run goes on")
+            self.ours, self.noted, self.stamp = not self.o.reuse, True, str(before.get("label"))
+            number = str(before.get("run_id")).rpartition("-")[2]
+            if number.isdecimal():
+                self.attempt = int(number) - 1  # a run that was started is not started twice
+        elif not self.o.reuse:
+            allowed = "another name, or --reuse"
+            if "delete" in same and before.get("label") == self.label:
+                allowed = f"the commit and arguments that it was made for, which go on; or {self.note()['delete']}"
+            raise InputError("--name", f"{self.m.name}, which is there already ({state})", allowed)
 
     def whole(self) -> str | None:
         """The state of slice and request together: None, "coming", "READY", or the name of a state that is no good."""
@@ -209,12 +248,16 @@ class Launch:
         return "coming" if state in COMING else state
 
     def ready(self) -> None:
-        """Brings the slice to READY: creates it where there is none, deletes what is no good."""
-        failures = 0
+        """Brings the slice to READY: creates it where there is none, deletes what is no good.
+
+        Raises:
+          Refused: it becomes no good again and again, or creating it fails for good.
+        """
+        failures = bad = 0
         while True:
             state = self.whole()
             if state != self.seen:
-                front.say(f"{self.m.name} is {state or 'not there'}")
+                front.say(f"{self.m.name} is {state or 'not there'}{self.why and f': {self.why}'}")
             self.seen = state
             if state in READY and not self.broken:
                 return
@@ -223,8 +266,13 @@ class Launch:
             if state == "coming" or state in GOING:
                 self.c.sleep(self.o.poll)
             elif state is not None:
+                bad += 1
+                if bad > self.o.most or self.limited(self.why):
+                    raise Refused(f"{self.m.name} is {state}{self.why and f': {self.why}'}")
                 self.c.retried(self.m.delete())
                 self.broken = False
+                if bad > 1:  # the first may be what a preemption left
+                    self.c.sleep(pause(self.o.wait, bad - 1))
             else:
                 failures += 1
                 self.create(failures)
@@ -232,15 +280,25 @@ class Launch:
     def create(self, failures: int) -> None:
         """Asks for the slice, or waits after a refusal."""
         self.ours = True  # from here on something may be left, even by a command that fails
-        done = self.c.once(self.m.create())
+        self.write_note()
+        front.say(f"if this launcher dies, the same command goes on; {front.shown(self.m.delete())[2:]} deletes")
+        done = self.c.once(self.m.create(self.stamp))
         if done.status == 0:
             return
-        last = (done.err.strip().splitlines() or ["nothing said"])[-1]
-        if done.status == 2 or any(text in done.err for text in calls.FINAL) or failures > self.o.most:
+        last = calls.reason(done)
+        if failures == 1 and re.search("ALREADY_EXISTS|already exists", done.err):
+            self.ours = False  # made by somebody since it was looked for; later tries may meet what an earlier one made
+            raise Refused(f"create {self.m.name}: {last}; that one is left alone")
+        final = done.status == 2 or any(text in done.err for text in calls.FINAL) or self.limited(done.err)
+        if final or failures > self.o.most:
             raise Refused(f"create {self.m.name}: {last}")
         seconds = pause(self.o.wait, failures)
         front.say(f"create: {last}; again in {seconds:g} seconds, {failures} of at most {self.o.most}")
         self.c.sleep(seconds)
+
+    def limited(self, text: str) -> bool:
+        """Whether the project may not have such a slice; when it had one, what was deleted may still be counted."""
+        return self.attempt == 0 and calls.QUOTA.search(text) is not None
 
     def lost(self) -> bool:
         """Whether the slice is no longer there to be used.
@@ -298,6 +356,7 @@ class Launch:
         self.attempt += 1
         self.run_id = f"{self.stamp}-{self.attempt}"
         first = re.compile("" if self.m.tpu.hosts == 1 else r"-w-0$")
+        self.write_note()
         self.logs = Logs(self.o.logs / self.run_id, re.compile(r"\[([\w.-]+)\] "), first)
         self.c.retried(self.m.ssh(self.m.worker("start", self.run_id, *self.o.run)), between=self.lost)
         self.follow()
@@ -352,35 +411,54 @@ class Launch:
     def stop(self) -> None:
         """Tells the run to save and end, and fetches what was said last."""
         front.say(f"telling the run to save; at most {self.o.grace} seconds")
-        self.statuses("stop", str(self.o.grace))
-        self.follow()
+        if self.statuses("stop", str(self.o.grace)) is not None:
+            self.follow()
 
     def leave(self) -> bool:
         """Deletes the slice unless it is to be kept; whether that is done."""
         if not self.ours or self.o.keep:
             kept = f"{self.m.name} is left as it is, and costs; {front.shown(self.m.delete())[2:]}"
             front.say(kept if self.ours or self.o.reuse else "nothing was created")
+            if self.noted:
+                left.clear(self.o.logs)
+            elif (before := left.read(self.o.logs)) is not None:
+                front.say(f"of an earlier launch something may be there, and cost; {before.get('delete')}")
             return True
         try:
-            self.c.retried(self.m.delete(), between=lambda: self.whole() is None)
+            self.c.retried(self.m.delete(), tries=2 * self.c.tries, between=lambda: self.whole() is None)
         except calls.Failed as error:
             if not self.absent():
                 front.say(f"NOT DELETED, and costs: {error}; {front.shown(self.m.delete())[2:]}")
                 return False
         front.say(f"{self.m.name} is deleted")
+        left.clear(self.o.logs)
         return True
+
+    def end(self) -> bool:
+        """Tells a run that is under way to save, and leaves; whether nothing is there that should not be."""
+        try:
+            if self.run_id:
+                self.stop()
+        except calls.Interrupted:
+            front.say(f"left behind, and costs: {front.shown(self.m.delete())[2:]}")
+            return False
+        except Exception as error:  # a full disk here must not leave a slice there
+            front.say(f"{type(error).__name__}: {error}")
+        try:
+            return self.leave()
+        except calls.Interrupted:
+            front.say(f"left behind, and costs: {front.shown(self.m.delete())[2:]}")
+            return False
 
 
 def launch(m: Machine, o: Options, c: calls.Calls) -> int:
     """Runs, and leaves nothing behind; returns the status."""
-    o.logs.mkdir(parents=True, exist_ok=True)
     pack, file = front.archive(m.commit, o.logs)
-    with c:
+    with left.alone(o.logs, m.name), c:
         it = Launch(m, o, c)
         try:
             c.retried(pack, tries=1)
-            if not o.reuse and (state := it.whole()) is not None:
-                raise InputError("--name", f"{m.name}, which is there already ({state})", "another name, or --reuse")
+            it.take_up()
             status = it.keep_going(file)
         except calls.Interrupted as error:
             status = 128 + error.number
@@ -389,13 +467,7 @@ def launch(m: Machine, o: Options, c: calls.Calls) -> int:
             status = 1
         finally:
             c.cleaning()
-            try:
-                if it.run_id and c.heard:
-                    it.stop()
-                gone = it.leave()
-            except calls.Interrupted:
-                gone = False
-                front.say(f"left behind, and costs: {front.shown(m.delete())[2:]}")
+            gone = it.end()
     return status if gone else status or 1
 
 
@@ -432,6 +504,10 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Opt
         raise InputError("--zone", repr(known.zone) if known.zone else "nothing", listed)
     if not re.fullmatch(r"3\.1[123]", known.python):
         raise InputError("--python", known.python, "3.11 to 3.13")
+    if not known.wait >= 0:
+        raise InputError("--wait", known.wait, "seconds, 0 or more")
+    if any(not flag.startswith("--") for flag in known.create_flag):
+        raise InputError("--create-flag", repr(known.create_flag), "a flag each, as --create-flag=--reserved")
     if known.batch_size is not None and not re.fullmatch(r"all|[1-9]\d*", known.batch_size):
         raise InputError("--batch-size", known.batch_size, "a number from 1, or all")
     if known.iap and known.internal_ip:

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from heard import HEARD
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests/golden/launch"
 
@@ -42,15 +44,17 @@ if verb == "describe":
     if not state.exists():
         sys.exit(print("ERROR: (gcloud) NOT_FOUND: no such resource", file=sys.stderr) or 1)
     now, _, later = state.read_text().partition(",")
-    print(now)
+    now, _, why = now.partition("\\t")
+    print(now, (root / "label").read_text(), *([why] if queued else []), sep="\\t")
     if later:
         state.write_text(later)
 elif verb == "create":
     if state.exists():
         sys.exit(print("ERROR: (gcloud) ALREADY_EXISTS", file=sys.stderr) or 1)
     (root / "state").write_text((root / "created").read_text())
+    (root / "label").write_text(flags["labels"].removeprefix("launch="))
     if queued:
-        state.write_text("WAITING_FOR_RESOURCES,ACTIVE")
+        state.write_text((root / "requested").read_text())
 elif verb == "delete":
     if not state.exists():
         sys.exit(print("ERROR: (gcloud) NOT_FOUND: no such resource", file=sys.stderr) or 1)
@@ -138,6 +142,7 @@ state, restarts = there.read_text().split("/") if there.exists() else ("", "0")
 pods = [f"hcl-jax-slice-0-{{i}}-{{restarts}}" for i in range(int((root / "workers").read_text()))]
 if verb in ("create", "workload") and "delete" not in words:
     there.write_text("/0")
+    (root / "uid").write_text(f"uid-{{time.time_ns()}}")
 elif verb in ("delete", "workload"):
     there.unlink()
 elif not there.exists():
@@ -145,7 +150,7 @@ elif not there.exists():
 elif verb == "patch":
     (root / "suspended").write_text(words[-1])
 elif kind == "jobset":
-    print(f"{{state}}/{{restarts}}", end="")
+    print(f"{{state}}/{{restarts}}/{{(root / 'uid').read_text()}}", end="")
 elif kind == "pods":
     slow = root / "pending"
     phases = ["Pending" if slow.exists() else "Running"] * len(pods)
@@ -182,18 +187,23 @@ class Cloud:
 
     def __init__(self, folder: pathlib.Path, workers: int = 2):
         self.root, self.clone = folder, folder / "clone"
+        self.launchers: list[subprocess.Popen] = []
         for name in ("bin", "faults", "pids", "homes"):
             (folder / name).mkdir()
         (folder / "workers").write_text(str(workers))
         (folder / "created").write_text("READY")
+        for name in ("label", "uid"):
+            (folder / name).write_text("of-somebody-else")
+        (folder / "requested").write_text("WAITING_FOR_RESOURCES,ACTIVE")
         self.play("done")
-        for name in ("launch", "hcl_jax"):
+        for name in ("launch", "hcl_jax", "configs"):
             (self.clone / name).mkdir(parents=True)
         for path in (ROOT / "launch").iterdir():
             if path.is_file():
                 shutil.copy(path, self.clone / "launch")
         for name in ("__init__.py", "errors.py", "slices.py"):
             shutil.copy(ROOT / "hcl_jax" / name, self.clone / "hcl_jax")
+        shutil.copy(ROOT / "configs/simclr.py", self.clone / "configs")
         for name in ("constraints.txt", "setup.py", ".gitignore"):
             shutil.copy(ROOT / name, self.clone)
         self.git("init", "--quiet")
@@ -229,10 +239,14 @@ class Cloud:
 
     def start(self, where: str, *words: str) -> subprocess.Popen:
         """`python -m launch.WHERE` in the clone."""
-        command = [sys.executable, "-m", f"launch.{where}", *words]
-        return subprocess.Popen(
-            command, cwd=self.clone, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return self.start_under(HEARD, where, *words)
+
+    def start_under(self, before: list[str], where: str, *words: str, **files) -> subprocess.Popen:
+        """It, with a command before it: nohup."""
+        files = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **files}
+        command = [*before, sys.executable, "-m", f"launch.{where}", *words]
+        self.launchers.append(subprocess.Popen(command, cwd=self.clone, env=self.environment, text=True, **files))
+        return self.launchers[-1]
 
     def run(self, where: str, *words: str) -> subprocess.CompletedProcess:
         """It, to its end."""
@@ -280,7 +294,11 @@ class Cloud:
             os.kill(int(pid), signal.SIGTERM)
 
     def close(self) -> None:
-        """Ends what still runs."""
+        """Ends what still runs, of a test that failed too."""
+        for launcher in self.launchers:
+            if launcher.poll() is None:
+                launcher.kill()
+                launcher.communicate()
         for path in (self.root / "pids").glob("*"):
             try:
                 os.kill(int(path.name), signal.SIGKILL)

@@ -29,6 +29,7 @@ class Bucket:
             "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
             "STORAGE_EMULATOR_HOST": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,  # ArrayRecord
             "GOOGLE_CLOUD_PROJECT": "p",
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks another of Google's services about the bucket
         }
@@ -223,3 +224,49 @@ def test_a_disk_needs_no_client(monkeypatch):
         assert files.path(name) == pathlib.Path(name)
     with pytest.raises(InputError, match=r"gcsfs and google.cloud.storage is not installed.*pip install hcl_jax\[gs\]"):
         files.path("gs://bucket/run")
+
+
+PREPARED = """
+import sys
+from hcl_jax.data import builders
+builders.Digits(data_dir=sys.argv[1]).download_and_prepare(file_format="array_record")
+"""
+READ = """
+import sys
+import numpy as np
+from hcl_jax import config
+from hcl_jax.data import tfds
+from hcl_jax.errors import InputError
+from hcl_jax.views.lazy import tf
+
+data = config.defaults().data
+data.name, data.in_memory = "digits", False
+rows = tf.constant(np.array([1300, 7, 42, 7]))
+read = []
+for data.dir in ("gs://bucket/tfds", sys.argv[1]):  # the other way round epath would stay with TensorFlow's client
+    source = tfds.open_tfds(data, "train")
+    read.append([source.num_examples, source.fingerprint, *(v.numpy().tolist() for v in source.fetch(rows).values())])
+assert read[0] == read[1], read
+for data.dir, data.prepare in (("gs://bucket/nothing", False), ("gs://bucket/tfds", True)):
+    try:
+        tfds.open_tfds(data, "train")
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_tfds_data_on_a_bucket(bucket, tmp_path):
+    """Prepared on a disk, copied, and read record by record by whoever may: as each host of a slice does."""
+    made, cwd = tmp_path / "made", tmp_path / "cwd"
+    cwd.mkdir()
+    prepared = bucket.python("-c", PREPARED, made, cwd=cwd)
+    assert prepared.returncode == 0, prepared.stderr[-2000:]
+    for path in made.rglob("*.*"):
+        if path.is_file():
+            bucket.write(f"tfds/{path.relative_to(made)}", path.read_bytes())
+    ran = bucket.python("-c", READ, made, cwd=cwd)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    missing, prepare = ran.stdout.splitlines()
+    assert missing.startswith("config.data.dir: found no folder gs://bucket/nothing; allowed: ")
+    assert prepare.startswith("config.data.prepare: found True for gs://bucket/tfds; allowed: a folder on a disk; ")

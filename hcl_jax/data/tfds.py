@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hcl_jax import files
 from hcl_jax.data.folder import MEMORY_LIMIT
 from hcl_jax.data.source import Arrays, Source, chosen_labels, class_count, from_arrays, taken, unknown_split
 from hcl_jax.errors import InputError, nearest
@@ -33,6 +34,9 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
     library = _library()
     builder = _builder(library, data, known or {})
     if data.prepare:
+        if not files.is_disk(data.dir):  # ArrayRecord reads gs:// and does not write it
+            allowed = "a folder on a disk; then gcloud storage cp --recursive FOLDER gs://BUCKET"
+            raise InputError("config.data.prepare", f"True for {data.dir}", allowed)
         try:
             builder.download_and_prepare(file_format="array_record")
         except Exception as error:  # network, disk, manual files, a folder with another format: TFDS raises many kinds
@@ -105,7 +109,7 @@ def _builder(library: Any, data: Any, known: Mapping[str, Any], *, needs_folder:
         and data.dir
         and not data.prepare
         and not _mocked(library)
-        and not tf.io.gfile.isdir(os.path.expanduser(data.dir))
+        and not files.path(os.path.expanduser(data.dir), "config.data.dir").is_dir()
     ):
         raise InputError("config.data.dir", f"no folder {data.dir}", "the data_dir of TFDS; data.prepare=True makes it")
     try:
@@ -191,12 +195,12 @@ def _random_access(library: Any, builder: Any, data: Any, split: str) -> Any:
 
 
 def _unprepared(builder: Any, data: Any, error: Exception) -> InputError:
-    folder = str(builder.data_path)
-    if not tf.io.gfile.isdir(folder):  # gfile: also gs://
+    folder = files.path(builder.data_path, "config.data.dir")  # also gs://
+    if not folder.is_dir():
         command = f"tfds build {data.name} --file_format=array_record --data_dir=DIR"
         allowed = f"prepared data: --config.data.prepare=True, or {command}"
         return InputError("config.data.dir", f"{data.name} not prepared in {builder.data_path.parent}", allowed)
-    if not any(".array_record" in f for f in tf.io.gfile.listdir(folder)):
+    if not any(".array_record" in f.name for f in folder.iterdir()):
         allowed = (
             "ArrayRecord, which has random access: tfds convert_format --out_file_format=array_record "
             f"--dataset_version_dir={folder} (needs apache-beam); or --config.data.in_memory=True"

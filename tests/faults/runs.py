@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+from heard import HEARD
+
 from benchmarks.digest import digest as saved_digest
 from hcl_jax import seal
 from launch.local import environments, free_port
@@ -116,7 +118,7 @@ def start(folder, *flags, processes=1, devices=8, cache=None, before="", own=Non
     for i, mine in enumerate(variables):
         apart = (own or {}).get(i, {})
         code = apart.get("before", before)
-        call = [*(command or []), sys.executable]
+        call = [*HEARD, *(command or []), sys.executable]
         call += ["-c", f"{code}\nimport sys; from hcl_jax.main import main; sys.exit(main())"] if code else MAIN
         call += [*FLAGS, *flags, *apart.get("flags", ()), f"--workdir={folder}"]
         n = sum(1 for _ in pathlib.Path(folder).parent.glob(f"{pathlib.Path(folder).name}.said.*"))

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 from cloud import same_as_golden
+from heard import DEAF
 
 from hcl_jax.slices import SLICES, find
 from launch.gke import Job, jobset, text_of
@@ -108,7 +109,7 @@ def test_the_whole_sequence(cloud):
     done = launched(cloud, "--build")
     assert done.returncode == 0, done.stderr
     kinds = [words[1] if words[1] != "get" else words[2] for words in cloud.calls()]
-    assert kinds[2] == "jobset"  # that there is none
+    assert kinds[0] == "jobset"  # that there is none
     kinds = [kind for kind in kinds if kind != "jobset"]
     shorter = [kind for i, kind in enumerate(kinds) if kinds[i - 1 : i] != [kind]]
     assert shorter == ["build", "push", "create", *["pods", "logs"] * 3, "delete"]
@@ -119,7 +120,7 @@ def test_the_whole_sequence(cloud):
     assert (logs / "hcl-jax-slice-0-1-1.log").read_text() == "start 1\nend 1\n"
     made = yaml.safe_load((logs / "jobset.yaml").read_text())
     image = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert image == f"reg/hcl_jax:{cloud.commit[:12]}" and f"--tag={image}" in cloud.calls()[0]
+    assert image == f"reg/hcl_jax:{cloud.commit[:12]}" and f"--tag={image}" in cloud.calls()[1]
     with tarfile.open(cloud.root / "context") as context:
         assert {"launch/Dockerfile", "constraints.txt", "setup.py"} <= set(context.getnames())
     assert not (cloud.root / "jobset").exists()
@@ -145,6 +146,42 @@ def test_ctrl_c_cleans_up(cloud, keep):
     assert (cloud.root / "jobset").exists() == keep and (cloud.root / "suspended").exists() == keep
 
 
+def test_nohup_and_sigterm(cloud):
+    cloud.play("wait")
+    child = cloud.start_under(DEAF, "gke", *QUICK, "--", *RUN)
+    cloud.wait_for("running_0")
+    child.send_signal(signal.SIGHUP)
+    child.terminate()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 143 and not (cloud.root / "jobset").exists(), err
+
+
+def test_a_launcher_that_was_killed_is_followed_by_the_same_command(cloud):
+    cloud.play("wait")
+    child = cloud.start("gke", *QUICK, "--", *RUN)
+    cloud.wait_for("running_0")
+    child.kill()
+    _, err = child.communicate()
+    assert "if this launcher dies, the same command goes on; kubectl delete jobset hcl-jax" in err
+    cloud.play("done")
+    other = launched(cloud, run=[*RUN, "--config.seed=1"])
+    assert other.returncode == 2 and (cloud.root / "jobset").exists() and "which is there already" in other.stderr
+    uid = (cloud.root / "uid").read_text()
+    (cloud.root / "uid").write_text("of-somebody-else")
+    assert launched(cloud).returncode == 2 and (cloud.root / "jobset").exists()
+    (cloud.root / "uid").write_text(uid)
+    done = launched(cloud)
+    assert done.returncode == 0 and "made by this very command" in done.stderr, done.stderr
+    assert [words[1] for words in cloud.calls()].count("create") == 1 and not (cloud.root / "jobset").exists()
+    assert launched(cloud).returncode == 0 and [words[1] for words in cloud.calls()].count("create") == 2
+
+
+def test_what_somebody_made_meanwhile_is_not_touched(cloud):
+    cloud.fault("create", 1, 'Error from server (AlreadyExists): jobsets.jobset.x-k8s.io "hcl-jax" already exists')
+    done = launched(cloud)
+    assert done.returncode == 1 and "delete" not in [words[1] for words in cloud.calls()], done.stderr
+
+
 def test_through_xpk(cloud):
     done = launched(cloud, "--through=xpk", "--cluster=c", "--zone=z")
     assert done.returncode == 0, done.stderr
@@ -167,8 +204,10 @@ def test_a_cluster_without_jobsets_is_told(cloud):
 
 def test_detached(cloud):
     done = launched(cloud, "--detach")
-    assert done.returncode == 0 and cloud.calls()[-1][1] == "create"
+    assert done.returncode == 0 and [words[1] for words in cloud.calls()] == ["get", "create", "get"]
     assert "follow: kubectl logs" in done.stderr and "delete: kubectl delete jobset hcl-jax" in done.stderr
+    done = launched(cloud)
+    assert done.returncode == 0 and done.stdout == "start 0\nend 0\n" and not (cloud.root / "jobset").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from heard import HEARD
 
 from launch.local import environments, group_status
 
@@ -34,7 +35,7 @@ time.sleep(60)
 
 
 def start(folder, *actions, flags=(), **more) -> subprocess.Popen:
-    command = [sys.executable, "-m", "launch.local", f"--processes={len(actions)}", *flags, "--"]
+    command = [*HEARD, sys.executable, "-m", "launch.local", f"--processes={len(actions)}", *flags, "--"]
     command += [sys.executable, "-c", STUB, str(folder), *actions]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **more)
 
@@ -75,10 +76,11 @@ def test_a_group_ends_with_its_cause(tmp_path, actions, status):
     assert (tmp_path / "saved_1").exists() == ("save=0" in actions)  # the others are told to end
 
 
-def test_sigterm_is_passed_on_and_there_is_time_to_save(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_is_passed_on_and_there_is_time_to_save(tmp_path, number):
     launcher = start(tmp_path, "save=0.1", "save=1.0")
     wait_for(tmp_path / "ready_0", tmp_path / "ready_1")
-    launcher.terminate()
+    launcher.send_signal(number)
     assert ended(launcher) == 0
     assert (tmp_path / "saved_0").exists() and (tmp_path / "saved_1").exists()
 
@@ -126,6 +128,19 @@ def test_devices_are_variables_of_each_process(monkeypatch):
     assert (first["JAX_NUM_CPU_DEVICES"], first["JAX_PLATFORMS"]) == ("4", "cpu")
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert environments(1, 1, 4)[0]["JAX_PLATFORMS"] == "cuda"
+
+
+def test_the_dry_run_prints_the_command_of_each_process(tmp_path):
+    """And those commands, run by a shell, find each other."""
+    code = "import os, sys; print(os.environ['JAX_PROCESS_ID'], os.environ['JAX_NUM_PROCESSES'], sys.argv[1:])"
+    command = [sys.executable, "-m", "launch.local", "--dry-run", f"--logs={tmp_path}", "--"]
+    done = subprocess.run([*command, sys.executable, "-c", code, "a b"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and list(tmp_path.iterdir()) == []
+    lines = "\n".join(line.removeprefix("$ ") for line in done.stdout.splitlines())
+    ran = subprocess.run(["sh"], input=lines, capture_output=True, text=True)
+    assert ran.stdout == "0 2 ['a b']\n" and (tmp_path / "process_1.log").read_text() == "1 2 ['a b']\n"
+    done = subprocess.run([*command, "--config=simclr:digits"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.count("-m hcl_jax.main --config=simclr:digits") == 2  # arguments alone are those of hcl_jax.main
 
 
 @pytest.mark.parametrize("flags", [["--processes=0"], ["--devices=0"], ["--grace=-1"], ["--grace=nan"]])

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import tiny_run as tiny
+from heard import HEARD
 
 from launch.mpi import main
 
@@ -50,6 +51,11 @@ def test_the_line(monkeypatch, capsys, flags, line):
         (["--port=0", *RUN], "--port: found 0; allowed: 1 to 65535"),
         (["--devices=0", *RUN], "--devices: found 0; allowed: 1 or more"),
         (["--", "--config=simclr:digits"], "--workdir: found nothing; allowed"),
+        (
+            ["--hosts=a:1,b:1", "--", "--workdir=/tmp/run"],
+            "--workdir: found /tmp/run, a folder of each machine; allowed",
+        ),
+        (["--", "python", "--workdir=run"], "after --: found 'python'; allowed: arguments of hcl_jax.main alone"),
         (RUN, "mpirun: found nothing on PATH; allowed"),
     ],
 )
@@ -78,7 +84,7 @@ def start(folder, hears, *flags):
     (folder / "mpirun").write_text(STUB.format(python=sys.executable, folder=str(folder), hears=hears))
     (folder / "mpirun").chmod(0o755)
     environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "launch.mpi", *flags, *RUN]
+    command = [*HEARD, sys.executable, "-m", "launch.mpi", *flags, *RUN]
     launcher = subprocess.Popen(
         command, cwd=tiny.ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -86,7 +92,7 @@ def start(folder, hears, *flags):
     return launcher
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_passed_on_and_there_is_time_to_save(tmp_path, number):
     launcher = start(tmp_path, True)
     os.killpg(launcher.pid, number)  # as a terminal does; mpirun is in another group

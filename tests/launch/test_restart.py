@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from heard import HEARD
 
 from launch.restart import latest_step, pause, workdir_of
 
@@ -41,7 +42,7 @@ def start(folder, *actions, most=2, wait=0.01, flags=("{w}",), before=()):
     """The wrapper around the stub; {w} says where the stub takes its folder from."""
     own = [f"--workdir={folder}"] if "--workdir" in flags else []
     name = f"--workdir={folder}" if "{w}" in flags else str(folder)
-    command = [*before, sys.executable, "-m", "launch.restart", f"--most={most}", f"--wait={wait}", *own, "--"]
+    command = [*HEARD, *before, sys.executable, "-m", "launch.restart", f"--most={most}", f"--wait={wait}", *own, "--"]
     command += [sys.executable, "-c", STUB, name, *actions]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 

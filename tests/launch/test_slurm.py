@@ -88,6 +88,8 @@ def test_time_limits():
         (["--sbatch=mem=4G", *RUN], "--sbatch: found ['mem=4G']; allowed"),
         (["--", "--config=simclr:digits"], "--workdir: found nothing; allowed"),
         (["--", "--workdir=runs/%j"], "--workdir: found 'runs/%j'; allowed"),
+        (["--nodes=2", "--", "--workdir=/dev/shm/run"], "--workdir: found /dev/shm/run, a folder of each machine; all"),
+        (["--", "--workdir=run", "--submit"], "after --: found '--submit'; allowed: arguments of hcl_jax.main alone"),
         (["--what", *RUN], "unrecognized arguments: --what"),
         (["--submit", "--script={}/s", *RUN], "sbatch: found nothing on PATH; allowed"),
         (["--script={}", *RUN], "Is a directory; allowed: a file that this user may write"),

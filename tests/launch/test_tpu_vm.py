@@ -1,15 +1,19 @@
 """Cloud TPU VMs: what is asked of gcloud, in which order, and what is left when something breaks."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import signal
+import subprocess
 
 import pytest
 from cloud import same_as_golden
+from heard import DEAF, HEARD
 
 RUN = ["--config=simclr:imagenet", '--config.mesh.rules=(("a b", "$(rm x)\'"),)', "--workdir=gs://b/run"]
+LEFT = "runs/launch/hcl-jax/left.json"
 QUICK = ["--type=v4-16", "--zone=us-central2-b", "--poll=0.3", "--wait=0.1"]
 
 
@@ -48,7 +52,7 @@ def test_the_whole_sequence(cloud):
     stamp = next(path.name for path in logs.iterdir() if path.is_dir())
     assert (logs / stamp / "t1v-n-w-1.log").read_text() == "start 0 of worker 1\nend 0 of worker 1\n"
     printed = [shlex.split(line, comments=True)[1:] for line in dry.splitlines() if line.startswith("$")]
-    called = [["gcloud", *(w.replace(stamp, "STAMP-1") for w in words)] for words in cloud.calls()]
+    called = [["gcloud", *(w.replace(stamp[:-2], "STAMP") for w in words)] for words in cloud.calls()]
     assert all(words in printed for words in called)
     unused = [words for words in printed if words not in called]
     assert [words[0] for words in unused] == ["git", "gcloud"] and "stop" in unused[1][-1]
@@ -153,18 +157,107 @@ def test_ctrl_c_while_the_slice_is_made(cloud):
 
 
 def test_what_cannot_be_deleted_is_told(cloud):
-    for _ in range(5):
-        cloud.fault("delete", 1, "ERROR: backend error")
+    cloud.fault("delete", 1, "ERROR: PERMISSION_DENIED")
     done = launched(cloud)
     assert done.returncode == 1
     assert "NOT DELETED, and costs" in done.stderr and "gcloud compute tpus tpu-vm delete hcl-jax" in done.stderr
+    assert "gcloud compute tpus tpu-vm delete" in json.loads((cloud.clone / LEFT).read_text())["delete"]
+    done = launched(cloud)  # takes it up: the run had ended, and what is left is to delete
+    assert done.returncode == 0 and not (cloud.root / "state").exists(), done.stderr
+    assert not (cloud.root / "seen_0_1").exists() and not (cloud.clone / LEFT).exists()
 
 
-def test_what_no_second_try_mends_is_not_tried_again(cloud):
-    cloud.fault("create", 1, "ERROR: PERMISSION_DENIED: ask your administrator")
+QUOTA = "Quota limit 'TPUV5sLitepodPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0 in zone us-west4-a."
+
+
+@pytest.mark.parametrize("said", ["ERROR: PERMISSION_DENIED: ask your administrator", f"ERROR: (gcloud) {QUOTA}"])
+def test_what_no_second_try_mends_is_not_tried_again(cloud, said):
+    cloud.fault("create", 1, f"{said}\n- advice of gcloud")
     done = launched(cloud)
     assert done.returncode == 1 and cloud.verbs().count("create") == 1
-    assert "PERMISSION_DENIED" in done.stderr and "hcl-jax is deleted" in done.stderr
+    assert f"create hcl-jax: {said}" in done.stderr and "hcl-jax is deleted" in done.stderr
+
+
+def test_no_project(cloud):
+    cloud.fault(
+        "describe", 1, "ERROR: (gcloud) Error parsing [tpu].\nFailed to find attribute [project]. It can be set\n-"
+    )
+    done = launched(cloud)
+    assert done.returncode == 1 and len(cloud.calls()) == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "launch: describe hcl-jax: Failed to find attribute [project]. It can be set",
+        "launch: nothing was created",
+    ]
+
+
+@pytest.mark.parametrize(("why", "creates"), [("no resources", 3), (QUOTA, 1)])
+def test_a_request_that_fails_is_not_made_for_ever(cloud, why, creates):
+    (cloud.root / "requested").write_text(f"FAILED\t{why}")
+    done = launched(cloud, "--queued", "--most=2")
+    assert done.returncode == 1 and cloud.verbs().count("create") == creates, done.stderr
+    assert f"hcl-jax is FAILED: {why}" in done.stderr and not (cloud.root / "request").exists()
+
+
+def test_what_somebody_made_meanwhile_is_not_touched(cloud):
+    cloud.fault("create", 1, "ERROR: (gcloud) ALREADY_EXISTS: Resource already exists")
+    done = launched(cloud)
+    assert done.returncode == 1 and cloud.verbs() == ["describe", "create"], done.stderr
+    assert "that one is left alone" in done.stderr and not (cloud.clone / LEFT).exists()
+
+
+def test_a_launcher_that_was_killed_is_taken_up_by_the_same_command(cloud):
+    """The run goes on without it, is not started twice, and what it said is printed from where it was."""
+    cloud.play("slow")
+    child = cloud.start("tpu_vm", *QUICK, "--", *RUN)
+    cloud.wait_for("seen_0_0", "seen_1_0")
+    cloud.wait_for_call("follow")
+    second = launched(cloud)
+    assert second.returncode == 2 and f"which process {child.pid} is launching" in second.stderr
+    child.kill()
+    _, err = child.communicate()
+    assert "if this launcher dies, the same command goes on; gcloud compute tpus tpu-vm delete hcl-jax" in err
+    label = (cloud.root / "label").read_text()
+    (cloud.root / "label").write_text("of-somebody-else")  # who made another one of that name meanwhile
+    other = launched(cloud)
+    assert other.returncode == 2 and "allowed: another name, or --reuse" in other.stderr
+    (cloud.root / "label").write_text(label)
+    other = launched(cloud, run=[*RUN, "--config.seed=1"])
+    assert other.returncode == 2 and "the commit and arguments that it was made for, which go on" in other.stderr
+    done = launched(cloud)
+    assert done.returncode == 0 and "its run goes on" in done.stderr, done.stderr
+    assert cloud.verbs().count("create") == 1 and not (cloud.root / "seen_0_1").exists()
+    logs = cloud.clone / "runs/launch/hcl-jax"
+    assert [p.read_text() for p in logs.glob("*-1/t1v-n-w-0.log")] == ["start 0 of worker 0\nend 0 of worker 0\n"]
+    assert not (cloud.root / "state").exists() and not (cloud.clone / LEFT).exists()
+
+
+def test_nohup_and_sigterm(cloud):
+    """A hangup leaves the launcher alone, which nohup asks for; SIGTERM cleans up."""
+    cloud.play("wait")
+    child = cloud.start_under(DEAF, "tpu_vm", *QUICK, "--", *RUN)
+    cloud.wait_for("running_0", "running_1")
+    cloud.wait_for_call("follow")
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(1)
+    child.terminate()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 143 and (cloud.root / "saved_0").exists() and not (cloud.root / "state").exists(), err
+
+
+def test_a_terminal_that_goes_cleans_up(cloud):
+    """SIGHUP comes when nothing can be printed any more."""
+    cloud.play("wait")
+    master, slave = os.openpty()
+    child = cloud.start_under(HEARD, "tpu_vm", *QUICK, "--", *RUN, stdout=slave, stderr=slave)
+    os.close(slave)
+    cloud.wait_for("running_0", "running_1")
+    cloud.wait_for_call("follow")
+    os.close(master)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(60) == 129
+    assert (cloud.root / "saved_0").exists() and not (cloud.root / "state").exists()
 
 
 def test_a_slice_of_somebody_else_is_not_touched(cloud):
@@ -186,7 +279,7 @@ def test_a_slice_that_is_busy_is_left_alone(cloud):
     cloud.wait_for("running_0", "running_1")
     child.kill()  # the launcher alone: the run does not need it
     child.communicate()
-    done = launched(cloud, "--reuse")
+    done = launched(cloud, "--reuse", run=[*RUN, "--config.seed=1"])
     assert done.returncode == 1 and "a run is under way here" in done.stderr, done.stderr
     assert not (cloud.root / "saved_0").exists() and "seen_0_1" not in [p.name for p in cloud.root.iterdir()]
 
@@ -219,6 +312,14 @@ def test_a_queued_slice_that_is_preempted(cloud):
         ([], ["--config=simclr:digits"], "--workdir: found nothing; allowed: --workdir=gs://"),
         ([], ["--config=simclr:digits", "--workdir", "runs/x"], "--workdir: found runs/x; allowed: gs://"),
         ([], ["--config=mine.py:x", "--workdir=gs://b/x"], "--config: found mine.py; allowed: a file of the commit "),
+        ([], ["--config=simcrl:digits", "--workdir=gs://b/x"], "--config: found 'simcrl'; allowed: simclr, or a file"),
+        ([], ["--config=simclr:digits", "--workdir=gs://"], "--workdir: found gs://; allowed: gs://BUCKET/FOLDER"),
+        ([], [*RUN, "--dry-run"], "after --: found '--dry-run'; allowed: arguments of hcl_jax.main alone; "),
+        ([], ["python", *RUN], "after --: found 'python'; allowed: arguments of hcl_jax.main alone; "),
+        ([], [*RUN, "--steps"], "after --: found --steps without a value; allowed: --steps=VALUE"),
+        (["--wait=nan"], RUN, "--wait: found nan; allowed: seconds, 0 or more"),
+        (["--create-flag=reserved"], RUN, "--create-flag: found ['reserved']; allowed: a flag each"),
+        (["--logs=setup.py"], RUN, "--logs: found setup.py, File exists; allowed: a folder that this user may write"),
     ],
 )
 def test_bad_input_is_one_line(cloud, flags, run, line):
