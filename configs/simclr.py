@@ -121,7 +121,7 @@ def imagenet():
     nt_xent(c, 0.1)
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.3, "linear"
     c.optimizer.weight_decay, c.optimizer.warmup_epochs = 1e-6, 10.0
-    c.train.epochs, c.train.compute_dtype = 100.0, "bfloat16"
+    c.train.epochs, c.train.compute_dtype, c.train.similarity_mib = 100.0, "bfloat16", 1024  # dense up to 65,536 on 256
     evaluate(c, ({"op": "centre_crop", "size": 224},), per_class=())
     return c
 

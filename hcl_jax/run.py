@@ -173,7 +173,7 @@ def _engines(config: Any, mesh: jax.sharding.Mesh) -> dict[str, Engine]:
         own = "engine" in spec
         where = f"config.objectives.{name}.engine" if own else "config.train.engine"
         word = spec["engine"] if own else config.train.engine
-        if word == "ring" and config.train.seeds > 1:
+        if word in ("ring", "gathered") and config.train.seeds > 1:
             raise InputError(where, repr(word), "auto, dense or streamed where train.seeds > 1")
         over = mesh if config.train.seeds == 1 else None
         engines[name] = ENGINES[word](over, config.train.similarity_mib * 2**20)

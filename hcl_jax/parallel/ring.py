@@ -10,8 +10,6 @@ A block is sent on before the tiles of the block in hand are formed, and a state
 behind the products where the hardware can send and compute at once. Memory: two visiting blocks, for any n.
 """
 
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,76 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from hcl_jax.parallel.sweep import Fold, Rows, sweep
-from hcl_jax.parallel.tiles import IGNORED
 
 
-def ring_sweep(
-    mesh: jax.sharding.Mesh,
-    axes: tuple[str, ...],
-    fold: Fold,
-    shared: Any,
-    x: Rows,
-    y: Rows | None,
-    x_state: Any,
-    y_state: Any,
-    merge: Any,
-    tile: int | None,
-) -> tuple[Any, Any]:
-    """`sweep.sweep` of global arrays whose rows lie on the mesh.
-
-    Args:
-      mesh: where the rows are.
-      axes: its axes that split the rows; over the others they are copies.
-      fold, shared, x, y, x_state, y_state: as in `sweep`; y_state is the one before any tile, and nothing for `merge`.
-      merge: (state, state) -> state of the same rows after the tiles of both.
-      tile: rows of a block, or None.
-
-    Returns:
-      (x_state, y_state) after the last tile, rows where they were.
-    """
-    ways = math.prod(mesh.shape[axis] for axis in axes)
-    if ways == 1:
-        return sweep(fold, shared, x, y, x_state, y_state, tile)
-    sizes = x.ids.shape[0], None if y is None else y.ids.shape[0]
-    x, x_state = _even(x, x_state, ways)
-    if y is not None:
-        y, y_state = _even(y, y_state, ways)
-    by_rows = PartitionSpec(axes)
-    local = functools.partial(_on_a_device, axes, ways, fold, merge, tile)
-    out = jax.shard_map(
-        local,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), by_rows, by_rows, by_rows, by_rows),
-        out_specs=(by_rows, by_rows),
-        # Nothing is differentiated through it: gradients are sweeps of their own.
-        check_vma=False,
-    )(shared, x, y, x_state, y_state)
-    return _first(out[0], sizes[0]), _first(out[1], sizes[1])
-
-
-def _first(state: Any, rows: int | None) -> Any:
-    return jax.tree.map(lambda a: a if a.shape[0] == rows else a[:rows], state)
-
-
-def _even(side: Rows, state: Any, ways: int) -> tuple[Rows, Any]:
-    """Rows that every device has as many of, filled up with ignored ones."""
-    missing = -side.ids.shape[0] % ways
-    if not missing:
-        return side, state
-
-    def fill(mode: str, a: jax.Array) -> jax.Array:
-        return jnp.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1), mode=mode)
-
-    rows, extra = jax.tree.map(functools.partial(fill, "constant"), (side.rows, side.extra))
-    ids = jnp.pad(side.ids, (0, missing), constant_values=IGNORED)
-    # A device's start is a visitor's start too, so the rows that fill up start as every other one.
-    return Rows(rows, ids, extra), jax.tree.map(functools.partial(fill, "edge"), state)
-
-
-def _on_a_device(
+def around(
     axes: tuple[str, ...],
     ways: int,
     fold: Fold,
@@ -100,6 +33,8 @@ def _on_a_device(
     x_state: Any,
     y_state: Any,
 ) -> tuple[Any, Any]:
+    """`sweep` of a device's rows with those of all (see shards.over_shards)."""
+
     def sent(tree: Any, hops: int = 1) -> Any:
         to = [(i, (i + hops) % ways) for i in range(ways)]
         return _together(lambda a: lax.ppermute(a, axes, to), tree)

@@ -34,6 +34,7 @@ from jax.sharding import AxisType
 from hcl_jax.errors import InputError
 from hcl_jax.parallel.dense import Dense
 from hcl_jax.parallel.mesh import BATCH_AXES
+from hcl_jax.parallel.sweep import LARGEST_TILE
 from hcl_jax.parallel.tiled import Tiled
 from hcl_jax.parallel.tiles import IGNORED, PRECISIONS, BestRows, Nearest, Over, SoftmaxRows
 
@@ -51,6 +52,7 @@ __all__ = [
     "Tiled",
     "auto",
     "dense",
+    "gathered",
     "ring",
     "streamed",
 ]
@@ -65,15 +67,20 @@ class Auto:
     limit_bytes: int
     precision: str
 
-    def chosen(self, rows: int, keys: int, itemsize: int) -> "Dense | Tiled":
-        """Dense where four R x K matrices of a device are within the limit; else ring, or streamed on one device."""
+    def chosen(self, rows: int, keys: int, features: int, itemsize: int) -> "Dense | Tiled":
+        """Dense where four R x K matrices of a device are within the limit, else streamed on one device; on a mesh
+        gathered where a device has few rows, and all keys and as much for their gradients are within four times the
+        limit; else ring."""
         ways = 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
-        needed = 4 * -(-rows // ways) * keys * itemsize
+        own = -(-rows // ways)
+        needed = 4 * own * keys * itemsize
         engine: Dense | Tiled
         if needed <= self.limit_bytes:
             name, engine = "dense", Dense(self.precision)
         elif ways == 1:
             name, engine = "streamed", Tiled(None, self.precision)
+        elif own < LARGEST_TILE and 2 * keys * features * itemsize <= 4 * self.limit_bytes:
+            name, engine = f"gathered over {ways}", Tiled(None, self.precision, self.mesh, self.axes, gather=True)
         else:
             name, engine = f"ring over {ways}", Tiled(None, self.precision, self.mesh, self.axes)
         limit = self.limit_bytes / 2**20
@@ -85,7 +92,9 @@ class Auto:
         return engine
 
     def _for(self, query: Array, key: Array | None) -> "Dense | Tiled":
-        return self.chosen(query.shape[0], (query if key is None else key).shape[0], query.dtype.itemsize)
+        return self.chosen(
+            query.shape[0], (query if key is None else key).shape[0], query.shape[1], query.dtype.itemsize
+        )
 
     def softmax_rows(self, query: Array, key: Array | None = None, **more: Any) -> SoftmaxRows:
         """See `Dense.softmax_rows`."""
@@ -180,13 +189,26 @@ def ring(
     return Tiled(_tile(tile), _precision(precision), mesh, _axes(mesh, axes))
 
 
+def gathered(
+    mesh: jax.sharding.Mesh,
+    axes: str | tuple[str, ...] | None = None,
+    tile: int | None = None,
+    precision: str = "highest",
+) -> Tiled:
+    """The engine of tiles on a mesh where each device gathers all keys at once: no hops, and memory for all of them.
+
+    Args and errors: see `ring`; a tile must also divide all keys.
+    """
+    return dataclasses.replace(ring(mesh, axes, tile, precision), gather=True)
+
+
 def auto(
     mesh: jax.sharding.Mesh | None = None,
     axes: str | tuple[str, ...] | None = None,
     limit_bytes: int = 2**26,
     precision: str = "highest",
 ) -> Auto:
-    """The engine that chooses by bytes: dense within the limit; else ring on a mesh, streamed on one device.
+    """The engine that chooses by bytes: dense within the limit; else gathered or ring on a mesh, or streamed.
 
     Args:
       mesh: where the rows are; None: one device. Without it rows on a mesh are all computed on every device.
@@ -212,6 +234,7 @@ ENGINES: dict[str, Callable[[Any, int], Engine]] = {
     "dense": lambda mesh, limit_bytes: dense(),
     "streamed": lambda mesh, limit_bytes: streamed(),
     "ring": lambda mesh, limit_bytes: ring(mesh),
+    "gathered": lambda mesh, limit_bytes: gathered(mesh),
 }
 
 

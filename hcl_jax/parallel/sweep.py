@@ -30,14 +30,14 @@ class Rows(NamedTuple):
 Fold = Callable[[Any, Rows, Rows, Any, Any, bool], tuple[Any, Any]]
 
 
-def tile_of(rows: int, tile: int | None, where: str) -> int:
-    """Rows of a block: `tile`, or the largest equal share of at most 1,024 (a multiple of 8, the last one filled up).
+def tile_of(rows: int, tile: int | None, where: str, most: int = LARGEST_TILE) -> int:
+    """Rows of a block: `tile`, or the largest equal share of at most `most` (a multiple of 8, the last one filled up).
 
     Raises:
       InputError: a tile that does not divide the rows.
     """
     if tile is None:
-        blocks = -(-rows // LARGEST_TILE)
+        blocks = -(-rows // most)
         share = -(-rows // max(blocks, 1))
         return max(-(-share // 8) * 8, 8)
     if rows % tile:
@@ -86,7 +86,8 @@ def sweep(
         state = lax.fori_loop(0, blocks, itself, state)
         return _join(lax.fori_loop(0, blocks, against_later, state), x_state), y_state
 
-    y_size = tile_of(y.ids.shape[0], tile, "key")
+    # Few rows meet longer blocks of keys: the area is what fills the units.
+    y_size = tile_of(y.ids.shape[0], tile, "key", most=max(LARGEST_TILE, LARGEST_TILE**2 // size))
     ys, others = _cut(y, y_size), _cut_state(y_state, y_size)
 
     def against_all(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -10,7 +10,9 @@ from jax import Array
 
 from hcl_jax.parallel import folds
 from hcl_jax.parallel.dense import check_k, check_keys
-from hcl_jax.parallel.ring import ring_sweep
+from hcl_jax.parallel.gathered import at_once
+from hcl_jax.parallel.ring import around
+from hcl_jax.parallel.shards import over_shards
 from hcl_jax.parallel.sweep import Fold, Rows, sweep
 from hcl_jax.parallel.tiles import IGNORED, BestRows, Nearest, Over, SoftmaxRows, lowest
 
@@ -19,7 +21,8 @@ from hcl_jax.parallel.tiles import IGNORED, BestRows, Nearest, Over, SoftmaxRows
 class Tiled:
     """The engine of tiles; its methods are those of `Dense`, and so are their numbers.
 
-    Memory beyond inputs and outputs: a few tiles, and with a mesh two visiting blocks of rows. Gradients are written
+    Memory beyond inputs and outputs: a few tiles, and with a mesh two visiting blocks of rows, or with `gather` all
+    rows of the other side. Gradients are written
     out (the tiles are formed again from the rows), so they can be taken once, not twice.
     """
 
@@ -27,6 +30,7 @@ class Tiled:
     precision: str = "highest"
     mesh: jax.sharding.Mesh | None = None
     axes: tuple[str, ...] = ()
+    gather: bool = False
 
     def softmax_rows(
         self,
@@ -102,10 +106,13 @@ class Tiled:
     def sweep(
         self, fold: Fold, shared: Any, x: Rows, y: Rows | None, x_state: Any, y_state: Any, merge: Any = None
     ) -> tuple[Any, Any]:
-        """Every tile once, on this device or over the mesh; see `sweep.sweep` and `ring.ring_sweep`."""
+        """Every tile once, on this device or over the mesh; see `sweep.sweep` and `shards.over_shards`."""
         if self.mesh is None:
             return sweep(fold, shared, x, y, x_state, y_state, self.tile)
-        return ring_sweep(self.mesh, self.axes, fold, shared, x, y, x_state, y_state, merge or _added, self.tile)
+        local = at_once if self.gather else around
+        return over_shards(
+            local, self.mesh, self.axes, fold, shared, x, y, x_state, y_state, merge or _added, self.tile
+        )
 
 
 def _wide(query: Array, key: Array | None) -> tuple[Any, Any]:

@@ -75,14 +75,14 @@ def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[A
         "examples": epoch_examples(config, source) if known else 0,
         "batch_size": config.data.batch_size,
         "input_bytes": _whole(run.abstract_batch),
-        "places": [_place(d) for d in mesh.devices.flat],
+        "places": [place(d) for d in mesh.devices.flat],
     }
     if topology.kind in chips.GPUS:
         facts["roofline"] = roofline.of_run(run, chips.GPUS[topology.kind])._asdict()
     return run.step().lower(run.abstract, run.abstract_batch), facts
 
 
-def _place(device: Any) -> tuple[int, ...]:
+def place(device: Any) -> tuple[int, ...]:
     """(slice, x, y, z) of a device; of a processor all 0."""
     return (getattr(device, "slice_index", None) or 0, *getattr(device, "coords", (0, 0, 0)))
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses import LOSSES, instance_graph
-from hcl_jax.parallel.similarity import Engine, dense, ring, streamed
+from hcl_jax.parallel.similarity import Engine, dense, gathered, ring, streamed
 from tests.losses import oracles
 
 N, D = 8, 4
@@ -242,6 +242,7 @@ WAYS: dict[str, Callable] = {
     "streamed": lambda mesh: streamed(),
     "streamed in tiles": lambda mesh: streamed(tile=2),
     "ring": lambda mesh: ring(mesh, "data"),
+    "gathered": lambda mesh: gathered(mesh, "data"),
 }
 WITH_ENGINE = tuple(name for name in CASES if "engine" in inspect.signature(LOSSES[CASES[name].name]).parameters)
 

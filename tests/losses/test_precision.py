@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from hcl_jax.losses import LOSSES, MEASURES, nt_xent
 from hcl_jax.objectives import known_to
-from hcl_jax.parallel.similarity import dense, ring, streamed
+from hcl_jax.parallel.similarity import dense, gathered, ring, streamed
 from tests.losses.cases import CASES, ELSEWHERE, ONE_EACH, Case, normal
 
 HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
@@ -33,6 +33,7 @@ ENGINES = {
     "dense": dense,
     "streamed": lambda precision="highest": streamed(4, precision),
     "ring": lambda precision="highest": ring(mesh_of(2), "data", precision=precision),
+    "gathered": lambda precision="highest": gathered(mesh_of(2), "data", precision=precision),
 }
 # Rows meet no rows, or by elementwise products and sums alone.
 WITHOUT_PRODUCTS = {"negative_cosine", "byol", "swav", "dino", "bpr", "dpo", "ipo", "next_token"}

@@ -51,7 +51,7 @@ test_processes.work(sys.argv[2])
 
 
 def engines(name: str) -> tuple[str, ...]:
-    return ("dense", "ring") if "engine" in inspect.signature(LOSSES[name]).parameters else ("dense",)
+    return ("dense", "ring", "gathered") if "engine" in inspect.signature(LOSSES[name]).parameters else ("dense",)
 
 
 def value_and_gradients(name: str, place, **more) -> tuple:
@@ -72,7 +72,7 @@ def work(output: str) -> None:
 
     from hcl_jax.parallel.mesh import make_mesh
     from hcl_jax.parallel.sharding import batch_sharding, local_rows, to_global
-    from hcl_jax.parallel.similarity import dense, ring
+    from hcl_jax.parallel.similarity import dense, gathered, ring
 
     assert jax.process_count() == PROCESSES and jax.local_device_count() == DEVICES_EACH
     mesh = make_mesh({})
@@ -83,7 +83,7 @@ def work(output: str) -> None:
         assert len(rows) == len(x) // PROCESSES
         return to_global(x[rows], sharding, rows, len(x))
 
-    made = {"dense": dense(), "ring": ring(mesh)}
+    made = {"dense": dense(), "ring": ring(mesh), "gathered": gathered(mesh)}
     results = {}
     for name in CALLS:
         for engine in engines(name):

@@ -9,7 +9,7 @@ import pytest
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import clip, nt_xent, siglip
-from hcl_jax.parallel.similarity import Dense, Engine, auto, dense, ring, streamed
+from hcl_jax.parallel.similarity import Dense, Engine, auto, dense, gathered, ring, streamed
 
 R, K, D = 16, 24, 3
 RANDOM = np.random.default_rng(0)
@@ -41,11 +41,16 @@ ENGINES = {
     "ring of 5": lambda: ring(mesh_of(5), "data"),
     "ring of 8": lambda: ring(mesh_of(8), "data"),
     "ring over two axes of three": lambda: ring(grid(), ("data", "fsdp")),
+    "gathered over 2": lambda: gathered(mesh_of(2), "data"),
+    "gathered over 3": lambda: gathered(mesh_of(3), "data"),
+    "gathered over 5": lambda: gathered(mesh_of(5), "data"),
+    "gathered over 8 in tiles of 2": lambda: gathered(mesh_of(8), "data", tile=2),
+    "gathered over two axes of three": lambda: gathered(grid(), ("data", "fsdp")),
     "auto without room": lambda: auto(mesh_of(4), "data", limit_bytes=0),
     "auto on one device": lambda: auto(limit_bytes=0),
 }
 
-QUICK = ("streamed in tiles of 4", "ring of 2")
+QUICK = ("streamed in tiles of 4", "ring of 2", "gathered over 2")
 EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ENGINES]
 
 
@@ -171,12 +176,13 @@ def test_bfloat16_factors_by_name():
 def test_auto_chooses_by_bytes_and_says_so(caplog):
     engine = auto(mesh_of(4), "data", limit_bytes=4 * 4 * 16 * 4)
     with caplog.at_level("DEBUG", "hcl_jax"):
-        assert engine.chosen(16, 16, 4) == dense()
-        assert engine.chosen(16, 20, 4) == ring(mesh_of(4), "data")
-        assert auto(limit_bytes=0).chosen(8, 8, 4) == streamed()
+        assert engine.chosen(16, 16, 8, 4) == dense()
+        assert engine.chosen(16, 20, 26, 4) == ring(mesh_of(4), "data")  # 2 x 20 x 26 numbers, and room for 4 x 256
+        assert engine.chosen(16, 20, 25, 4) == gathered(mesh_of(4), "data")
+        assert auto(limit_bytes=0).chosen(8, 8, 8, 4) == streamed()
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [(level, line.split(": ")[-1]) for level, line in said] == [
-        *(("DEBUG", "dense"), ("INFO", "ring over 4"), ("INFO", "streamed"))
+        *(("DEBUG", "dense"), ("INFO", "ring over 4"), ("INFO", "gathered over 4"), ("INFO", "streamed"))
     ]
     assert "16 x 20 similarities" in said[1][1]
 
