@@ -32,6 +32,7 @@ class Estimate(NamedTuple):
       memory: bytes a device, by what takes them.
       fits: whether they are there.
       compute: {part: seconds} by the compiler's cycles; empty where it gave none.
+      work: the same by part, direction and operation, the longest.
       wires: its collectives.
       step, unhidden: seconds; unhidden counts every collective in full.
       limits: {"products": FLOP / peak, "memory": bytes of memory / bandwidth, "wire": bytes of wire / links}, seconds.
@@ -44,6 +45,7 @@ class Estimate(NamedTuple):
     memory: dict[str, int]
     fits: bool
     compute: dict[str, float]
+    work: dict[str, float]
     wires: tuple[Wire, ...]
     step: float
     unhidden: float
@@ -72,6 +74,7 @@ def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
         memory=memory,
         fits=sum(memory.values()) <= chip.memory,
         compute=compute,
+        work={words: cycles / chip.clock for words, cycles in found["work"].items()} if from_cycles else {},
         wires=wires,
         step=busy + sum(w.exposed for w in wires),
         unhidden=busy + sum(w.seconds for w in wires),
@@ -98,7 +101,7 @@ def of_gpus(found: Mapping[str, Any], topology: Topology) -> Estimate:
     longest = max(limits, key=lambda k: limits[k])
     busy = max(limits["products"], limits["memory"])
     return Estimate(
-        memory=dict(found.get("memory", {})), fits=True, compute={}, wires=wires, step=limits[longest],
+        memory=dict(found.get("memory", {})), fits=True, compute={}, work={}, wires=wires, step=limits[longest],
         unhidden=busy + limits["wire"], limits=limits, roofline=limits[longest], bound=longest, accessed=0.0,
         from_cycles=False,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from hcl_jax import files
@@ -125,7 +126,7 @@ def compiled(lowered: Any, topology: chips.Topology) -> tuple[dict[str, Any], st
 
 
 def reading(text: str) -> dict[str, Any]:
-    """What a compiled program's text says: {"cycles": {part: n}, "traffic", "collectives", "largest", ...}."""
+    """What a compiled program's text says: {"cycles": {part: n}, "work": {words: n}, "traffic", "collectives", ...}."""
     found = hlo.read(text)
     parts: dict[str, int] = {}
     for scope, cycles in found.cycles.items():
@@ -134,11 +135,21 @@ def reading(text: str) -> dict[str, Any]:
         "cycles": parts,
         "traffic": sum(found.traffic.values()),
         "collectives": [c._asdict() | {"part": part_of(c.scope)} for c in found.collectives],
-        "largest": sorted(((n, scope) for scope, n in found.cycles.items()), reverse=True)[:8],
+        "work": _work(found.cycles),
         "unknown_loops": found.unknown_loops,
         "with_cycles": found.with_cycles,
         "without_cycles": found.without_cycles,
     }
+
+
+def _work(cycles: Mapping[str, int]) -> dict[str, int]:
+    """Cycles by part, direction and operation, the most first."""
+    found: dict[str, int] = {}
+    for scope, n in cycles.items():
+        way = "backward" if "transpose(" in scope else "forward"
+        words = f"{part_of(scope)} {way} {scope.rpartition('/')[2] or 'unnamed'}"
+        found[words] = found.get(words, 0) + n
+    return dict(sorted(found.items(), key=lambda item: -item[1])[:8])
 
 
 def part_of(scope: str) -> str:

@@ -99,6 +99,13 @@ def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str
     e = row["estimate"]
     limits = ", ".join(f"{k} {v * 1e3:.2f}" for k, v in e["limits"].items())
     notes = [f"{name}: limits in ms: {limits}; bound by {e['bound']}"]
+    if e["accessed"]:
+        share = e["step"] / e["accessed"]
+        notes.append(f"  bytes accessed, VMEM's among them, at the memory's bandwidth: {e['accessed'] * 1e3:.2f} ms; "
+                     f"the step is {share:.2f} times that")  # fmt: skip
+    longest = ", ".join(f"{words} {s * 1e3:.2f}" for words, s in list(e["work"].items())[:5])
+    if longest:
+        notes.append(f"  longest, ms: {longest}")
     kinds: dict[tuple[str, str], list[float]] = {}
     for w in e["wires"]:
         at = kinds.setdefault((w["kind"], w["crosses"]), [0, 0.0, 0.0])

@@ -61,8 +61,8 @@ def test_between_slices_the_network_is_the_limit():
 
 
 def found(**fields):
-    return {"cycles": {"encoder": int(CHIP.clock)}, "collectives": [], "flops": CHIP.flops / 2, "bytes": 0.0,
-            "traffic": 0.0, "places": places("v5e:8x8"),
+    return {"cycles": {"encoder": int(CHIP.clock)}, "work": {}, "collectives": [], "flops": CHIP.flops / 2,
+            "bytes": 0.0, "traffic": 0.0, "places": places("v5e:8x8"),
             "memory": {"arguments": 2**30, "temporaries": 2**30}, "with_cycles": 5, **fields}  # fmt: skip
 
 

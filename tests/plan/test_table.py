@@ -21,7 +21,8 @@ def fitting(step=0.5, steps=7200, **fields):
     limits = {"products": 0.2, "memory": 0.25, "wire": 0.01}
     estimate = {"step": step, "unhidden": step + 0.1, "roofline": 0.25, "bound": "memory", "limits": limits,
                 "compute": {"encoder": 0.3, "objective": 0.05, "optimizer": 0.05},
-                "wires": wires, "from_cycles": True}  # fmt: skip
+                "wires": wires, "from_cycles": True,
+                "accessed": 0.2, "work": {"encoder backward dot_general": 0.3}}  # fmt: skip
     return {"topology": "v5e:2x4", "batch_size": 256, "chips": 8, "hosts": 2, "fits": True, "steps": steps,
             "memory": {"arguments": GIB, "temporaries": 2 * GIB}, "flops": 3e9, "traffic": 2e9,
             "input_bytes": 256 * 1000, "unknown_loops": 0, "estimate": estimate} | fields  # fmt: skip
