@@ -10,7 +10,10 @@ import os
 import sys
 from typing import Any
 
+from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost, program
+
+ENGINES = ("dense", "gathered", "ring")
 
 
 def compiled(topology: chips.Topology, batch: int, engine: str, precision: str) -> dict[str, Any]:
@@ -41,11 +44,23 @@ def main() -> int:
     parser.add_argument("--engine", default="dense,gathered,ring")
     parser.add_argument("--precision", default="highest")
     known = parser.parse_args()
-    topologies = [chips.parse(text) for text in known.topology.split(",")]
+    engines = known.engine.split(",")
+    if not set(engines) <= set(ENGINES) or known.batch_size < 1:
+        parser.error(f"--engine of {', '.join(ENGINES)}, and --batch-size from 1")
+    try:
+        topologies = [chips.parse(text) for text in known.topology.split(",")]
+    except InputError as error:
+        parser.error(str(error))
+    if any(t.kind not in chips.CHIPS or known.batch_size % t.chips for t in topologies):
+        parser.error("--topology of TPU chips, whose number divides the batch size")
     os.environ.update(program.environment(topologies[0]))
     for topology in topologies:
-        for engine in known.engine.split(","):
+        for engine in engines:
             found = compiled(topology, known.batch_size, engine, known.precision)
+            if not found["fits"]:
+                needs = {k: f"{v / 2**30:.2f} GiB" for k, v in found["needs"].items()}
+                print(f"{topology.text}, batch {known.batch_size}, {engine}: does not fit, {needs}", flush=True)
+                continue
             e = cost.estimate(found, topology)
             wire = sum(w.exposed for w in e.wires)
             print(

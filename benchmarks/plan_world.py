@@ -94,6 +94,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PUBLISHED)}; all when left out")
     parser.add_argument("--cache", type=pathlib.Path, default=plan.CACHE, metavar="DIR")
     known = parser.parse_args()
+    if unknown := [name for name in known.names if name not in PUBLISHED]:
+        parser.error(f"unknown {', '.join(unknown)}; known are {', '.join(PUBLISHED)}")
     for name in known.names or PUBLISHED:
         each = PUBLISHED[name]
         flags = [*each.flags, f"--topology={each.topology}", f"--batch-size={each.batch}", "--no-advice", "--json"]

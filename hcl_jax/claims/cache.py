@@ -14,11 +14,11 @@ import jax
 from hcl_jax.errors import InputError
 
 
-def atomic(path: pathlib.Path, text: str) -> None:
+def atomic(path: pathlib.Path, data: str | bytes) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(data.encode() if isinstance(data, str) else data)
     os.replace(part, path)
 
 

@@ -9,19 +9,23 @@ figures are estimates: cycles are the compiler's own, wires by published link ra
 """
 
 import argparse
-import gzip
 import hashlib
 import importlib.util
 import json
 import math
+import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from hcl_jax import card, files
+from hcl_jax import card
 from hcl_jax import config as configs
+from hcl_jax.claims.cache import atomic, read_json
 from hcl_jax.command import read_config, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost, program, table
@@ -52,18 +56,48 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=pathlib.Path, default=CACHE, metavar="DIR", help=f"of compiles ({CACHE})")
     try:
         known, overrides = with_overrides(parser, sys.argv[1:] if arguments is None else arguments)
+        _check(known)
         config = read_config(known, overrides)
         rows = plan(config, known)
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)
         return 2
-    if known.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print(table.text(rows, known.price, known.input_rate))
+    except KeyboardInterrupt:
+        print("hcl_jax: stopped; the same command goes on from the compiles that are kept", file=sys.stderr)
+        return 130
+    if known.chart and not table.chart(rows, known.chart):
+        print("plan: no step has a time, so there is no chart", file=sys.stderr)
+    try:
+        print(json.dumps(rows, indent=1) if known.json else table.text(rows, known.price, known.input_rate), flush=True)
+    except BrokenPipeError:  # whoever read has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2 if all("refused" in row for row in rows) else 0
+
+
+def _check(known: argparse.Namespace) -> None:
+    """Refuses before the first compile what would fail after the last."""
+    if known.price is not None and not 0 <= known.price < math.inf:
+        raise InputError("--price", known.price, "a number from 0")
+    if known.input_rate is not None and not 0 < known.input_rate < math.inf:
+        raise InputError("--input-rate", known.input_rate, "rows a second, more than 0")
     if known.chart:
-        table.chart(rows, known.chart)
-    return 0
+        if importlib.util.find_spec("matplotlib") is None:
+            raise InputError("--chart", "no matplotlib", "pip install matplotlib with it, or no --chart")
+        if known.chart.suffix.lower() != ".png" or known.chart.is_dir():
+            raise InputError("--chart", repr(str(known.chart)), "a file whose name ends in .png")
+        _writable("--chart", known.chart.parent)
+    _writable("--cache", known.cache)
+
+
+def _writable(where: str, folder: pathlib.Path) -> None:
+    """Raises InputError unless a file can be made in a folder, or the folder in the nearest that is there."""
+    if re.match(r"[a-z][a-z0-9]+:/", str(folder)):
+        raise InputError(where, repr(str(folder)), "a folder on a disk")
+    try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise InputError(where, f"{str(folder)!r} ({error.strerror})", "a folder that can be written") from None
 
 
 def plan(config: Any, known: argparse.Namespace) -> list[dict[str, Any]]:
@@ -103,10 +137,11 @@ def _estimated(found: dict[str, Any], topology: chips.Topology) -> dict[str, Any
 
 
 def _sizes(text: str | None) -> list[int]:
-    try:
-        return [int(b) for b in text.split(",")] if text else []
-    except ValueError:
-        raise InputError("--batch-size", repr(text), "whole numbers with commas between") from None
+    if text is None:
+        return []
+    if not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", text):
+        raise InputError("--batch-size", repr(text), "whole numbers from 1, with commas between")
+    return [int(b) for b in text.split(",")]
 
 
 def advice(
@@ -187,29 +222,58 @@ def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -
     text = json.dumps(request, sort_keys=True)
     key = hashlib.sha256((text + json.dumps(card.code(), sort_keys=True)).encode()).hexdigest()[:24]
     path = cache / f"asked-{key}.json"
-    if not path.is_file():
-        done = subprocess.run(
-            [sys.executable, "-m", "hcl_jax.plan.program"], input=text, env=program.environment(topology),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-            raise InputError(
-                f"--topology={topology.text}", f"a step that does not compile ({last[0][:300]})", "another"
-            )
-        facts = json.loads(done.stdout.splitlines()[-1])
-        if "error" in facts:
-            raise InputError(*facts["error"])
-        files.write(path, json.dumps(facts))
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    name = facts["program"]
-    if not name:  # only traced
-        return facts | {"fits": True}
-    facts |= json.loads((cache / f"{name}.json").read_text(encoding="utf-8"))
-    if facts["fits"]:
-        facts |= program.reading(gzip.decompress((cache / f"{name}.hlo.gz").read_bytes()).decode())
+    facts = read_json(path, "program")
+    found = None if facts is None else _found(facts, topology, cache)
+    if found is None:  # new, or its files are damaged
+        facts = _facts(text, topology)
+        atomic(path, json.dumps(facts))
+        found = _found(facts, topology, cache)
+    if found is None:
+        raise InputError("--cache", f"{str(cache)!r}, whose files were changed meanwhile", "a folder of its own")
+    return found
+
+
+def _facts(request: str, topology: chips.Topology) -> dict[str, Any]:
+    """Lowers a step, and compiles it unless the cache has it, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hcl_jax.plan.program"], input=request, env=program.environment(topology),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = f"a step that does not compile ({_why(done.stderr, done.returncode)})"
+        raise InputError(f"--topology={topology.text}", said, "another")
+    facts = json.loads(done.stdout.splitlines()[-1])
+    if "error" in facts:
+        raise InputError(*facts["error"])
     return facts
 
 
+def _why(text: str, status: int) -> str:
+    """The line of a traceback that names the error; how the process ended where there is none."""
+    if status == -signal.SIGKILL:
+        return "the compiler was killed, as Linux does when memory runs out"
+    lines = text.strip().splitlines() or [f"status {status}"]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", line)]
+    return (named or lines)[-1][:300]
+
+
+def _found(facts: dict[str, Any], topology: chips.Topology, cache: pathlib.Path) -> dict[str, Any] | None:
+    """What is known of a step with what the cache has of its program; None when a file is missing or damaged."""
+    name = facts["program"]
+    if not name:  # only traced: of the memory the state is known
+        used, there = facts["roofline"]["state"], chips.GPUS[topology.kind].memory
+        return facts | ({"fits": True} if used <= there else {"fits": False, "needs": {"used": used, "there": there}})
+    made = program.kept_before(cache, name)
+    if made is None:
+        return None
+    said, text = made
+    return facts | said | (program.reading(text) if said["fits"] else {})
+
+
+def _end(*_: Any) -> None:
+    sys.exit(143)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)  # an end of this process's own kills the one that compiles
     sys.exit(main())

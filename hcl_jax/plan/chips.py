@@ -51,6 +51,7 @@ CHIPS = {
 }
 LATENCY = 1e-6  # seconds a hop: what "How to Scale Your Model" reckons with; no published figure
 NETWORK_LATENCY = 1e-4  # seconds a round between slices, an assumption
+MOST = 4096  # processors or GPUs of a plan: beyond it the lowering alone takes minutes
 WRAPS = {"v4": 4, "v5p": 4, "tpu7x": 4, "v5e": 16, "v6e": 16, "v3": 32}  # sides that are multiples close to a ring
 
 
@@ -135,8 +136,8 @@ def parse(text: str) -> Topology:
     if kind not in CHIPS and kind not in GPUS and kind != "cpu":
         raise InputError("--topology", f"{text!r} of kind {kind!r}", nearest(kind, [*CHIPS, *GPUS, "cpu"]))
     shape = tuple(int(n) for n in match[3].split("x"))
-    if (kind == "cpu" or kind in GPUS) and (len(shape) > 1 or match[1] or not shape[0]):
-        raise InputError("--topology", repr(text), f"{kind}:N, N devices")
+    if (kind == "cpu" or kind in GPUS) and (len(shape) > 1 or match[1] or not 0 < shape[0] <= MOST):
+        raise InputError("--topology", repr(text), f"{kind}:N, N devices, 1 to {MOST:,}")
     if kind in GPUS and shape[0] > GPUS[kind].host and shape[0] % GPUS[kind].host:
         raise InputError("--topology", repr(text), f"1 to {GPUS[kind].host}, or a multiple of {GPUS[kind].host}")
     sides = {"v3": 2, "v5e": 2, "v6e": 2, "v4": 3, "v5p": 3, "tpu7x": 3}.get(kind, 1)
@@ -144,4 +145,6 @@ def parse(text: str) -> Topology:
         raise InputError(
             "--topology", repr(text), f"{sides} sides for {kind}, such as {kind}:{'x'.join(['4'] * sides)}"
         )
+    if not math.prod(shape) or not int(match[1] or 1):
+        raise InputError("--topology", repr(text), "numbers from 1")
     return Topology(text, kind, shape, int(match[1] or 1))

@@ -35,7 +35,8 @@ class Estimate(NamedTuple):
       work: the same by part, direction and operation, the longest.
       wires: its collectives.
       step, unhidden: seconds; unhidden counts every collective in full.
-      limits: {"products": FLOP / peak, "memory": bytes of memory / bandwidth, "wire": bytes of wire / links}, seconds.
+      limits: {"products": FLOP / peak, "memory": bytes of memory / bandwidth, "wire": bytes of wire / links}, seconds;
+        of several slices "network": bytes between them / the hosts' network.
       roofline: the largest of these.
       bound: which one that is.
       accessed: seconds that the compiler's "bytes accessed", VMEM included, would take from memory.
@@ -67,6 +68,8 @@ def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
         "memory": found["traffic"] / chip.bandwidth,
         "wire": sum(w.bytes for w in wires if w.crosses == "links") / (chip.link * chip.links),
     }
+    if topology.slices > 1:
+        limits["network"] = sum(w.bytes for w in wires if w.crosses == "network") / chip.network
     bound = max(limits, key=lambda k: limits[k])
     busy = sum(compute.values()) if from_cycles else limits[bound]
     memory = dict(found["memory"])

@@ -15,13 +15,16 @@ import re
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from hcl_jax import files
+from hcl_jax import slices
+from hcl_jax.claims.cache import atomic, read_json
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cuda, hlo, shapes
 
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # of the compiler, in the environment
 PARTS = ("encoder", "objective", "optimizer", "target", "memory")  # the named scopes of a step
 
 
@@ -39,11 +42,18 @@ def devices_of(topology: chips.Topology) -> list[Any]:
     options: dict[str, Any] = {"num_slices": topology.slices} if topology.slices > 1 else {}
     if topology.kind == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as a run has it
+    if math.prod(topology.shape) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)  # libtpu reckons with hosts of four
     try:
         return topologies.get_topology_desc(f"{topology.kind}:{shape}", platform="tpu", **options).devices
     except Exception as error:  # the plugin raises kinds of its own
         text = str(error).splitlines()[0]
-        raise InputError("--topology", f"{topology.text!r} ({text})", "a shape that libtpu knows") from None
+        known = slices.GENERATIONS.get(topology.kind)
+        shape = f"a shape that libtpu knows, such as {', '.join(known.topologies) if known else '2x2, 4x4'}"
+        # Anything else than a shape is the library itself: it does not load, or is not of this jax.
+        whole = "INVALID_ARGUMENT" in text
+        allowed = shape if whole else "a libtpu that loads: pip install hcl_jax[tpu] brings that of jax's own version"
+        raise InputError("--topology", f"{topology.text!r} ({text})", allowed) from None
 
 
 def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -63,7 +73,13 @@ def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[A
     from hcl_jax.run import Parts, build, epoch_examples
 
     source, known = shapes.source_of(config)
-    mesh = meshes.make_mesh(config.mesh, devices_of(topology))
+    devices = devices_of(topology)
+    shape = meshes.mesh_shape(config.mesh, len(devices))
+    if math.prod(shape) < len(devices):  # a run may leave some idle; a plan of rented ones may not
+        sizes = " x ".join(f"{axis} {size}" for axis, size in zip(meshes.AXES, shape, strict=True))
+        found = f"{sizes}, {math.prod(shape)} of the {len(devices)} devices of {topology.text}"
+        raise InputError("config.mesh", found, "sizes that cover them all, such as data -1")
+    mesh = meshes.make_mesh(config.mesh, devices)
     run = build(config, Parts(), source, mesh, specs)
     facts = {
         "sizes": {
@@ -75,6 +91,7 @@ def lowered(config: Any, topology: chips.Topology, specs: Any = None) -> tuple[A
         "steps": run.steps if known or config.train.steps else 0,
         "examples": epoch_examples(config, source) if known else 0,
         "batch_size": config.data.batch_size,
+        "rows": config.data.batch_size * config.train.seeds,  # each seed has a batch of its own
         "input_bytes": _whole(run.abstract_batch),
         "places": [place(d) for d in mesh.devices.flat],
     }
@@ -197,7 +214,7 @@ def environment(topology: chips.Topology) -> dict[str, str]:
     """What the process that compiles must be started with: no accelerator is looked for, none is asked for."""
     # No chip is opened, so that a second process beside this one is no danger. Fewer arenas keep a tenth of the memory.
     found = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "MALLOC_ARENA_MAX": "2",
+             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "MALLOC_ARENA_MAX": "2", "JAX_TRACEBACK_FILTERING": "off",
              "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}  # fmt: skip
     if topology.kind == "cpu" or topology.kind in chips.GPUS:
         found["JAX_NUM_CPU_DEVICES"] = str(topology.chips)
@@ -206,11 +223,14 @@ def environment(topology: chips.Topology) -> dict[str, str]:
 
 def main() -> int:
     """Reads the request from standard input, leaves the program in its cache, writes what is known to stdout."""
+    from hcl_jax import backend
     from hcl_jax import config as configs
 
     text = sys.stdin.read()
     asked = json.loads(text)
     topology = chips.parse(asked["topology"])
+    if topology.kind == "cpu":
+        backend.prepare()  # the compiler's flag that a run has, which costs memory
     config = configs.complete(configs.with_younger(asked["config"]))
     try:
         step, facts = lowered(config, topology, _specs(text))
@@ -238,13 +258,25 @@ def kept(step: Any, topology: chips.Topology, cache: pathlib.Path) -> str:
 
     releases = {k: v for k, v in card.versions().items() if k in ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt")}
     asked = [step.as_text(), topology.text if topology.kind != "cpu" else "cpu", json.dumps(releases)]
+    asked += [f"{k}={os.environ[k]}" for k in FLAGS if k in os.environ]
     name = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:24]
-    if not (cache / f"{name}.json").is_file():
+    if kept_before(cache, name) is None:
         facts, text = compiled(step, topology)
-        cache.mkdir(parents=True, exist_ok=True)
-        (cache / f"{name}.hlo.gz").write_bytes(gzip.compress(text.encode(), 3))
-        files.write(cache / f"{name}.json", json.dumps(facts))
+        atomic(cache / f"{name}.hlo.gz", gzip.compress(text.encode(), 3))
+        atomic(cache / f"{name}.json", json.dumps(facts))
     return name
+
+
+def kept_before(cache: pathlib.Path, name: str) -> tuple[dict[str, Any], str] | None:
+    """What `compiled` gave; None when the cache lacks it, or a part of it is damaged."""
+    facts = read_json(cache / f"{name}.json", "fits")
+    if facts is None:
+        return None
+    try:
+        text = gzip.decompress((cache / f"{name}.hlo.gz").read_bytes()).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        return None
+    return (facts, text) if text or not facts["fits"] else None
 
 
 if __name__ == "__main__":

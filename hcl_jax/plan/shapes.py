@@ -10,25 +10,31 @@ from typing import Any
 
 from hcl_jax.errors import InputError
 
-# Training examples of data sets whose size can not be asked without them.
-EXAMPLES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "fashion_mnist": 60_000}
+# Examples of the split `train` of data sets whose size can not be asked without them.
+EXAMPLES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "fashion_mnist": 60_000, "digits": 1437}
 
 
 def source_of(config: Any) -> tuple[Any, bool]:
-    """A source with the shapes of the recipe's and no data, and whether it has as many examples."""
+    """A source with the shapes of the recipe's and no data, and whether an epoch is as long as the recipe's."""
     from hcl_jax import data
+    from hcl_jax.data.random import MADE
 
-    examples = config.data.num_examples or EXAMPLES.get(config.data.name, 0)
-    shapes = type(config.data)({**config.data, "num_examples": examples})
-    return data.random_like(shapes, config.views, sources=data.SOURCES), bool(
-        examples or config.data.name in data.SOURCES
-    )
+    asked = config.data
+    examples = EXAMPLES.get(asked.name, 0) if asked.train_split == "train" else 0
+    examples = min(asked.num_examples or examples, examples or asked.num_examples)
+    shapes = type(asked)({**asked, "num_examples": examples})
+    known = examples or asked.name in MADE or asked.sample or asked.order == "whole"
+    return data.random_like(shapes, config.views, sources=data.SOURCES), bool(known)
 
 
 def specs(config: Any) -> Any:
     """{...: [dtype, *shape]} of a completed config's batch."""
-    from hcl_jax import data
+    from hcl_jax import data, validate
+    from hcl_jax.encoders import ENCODERS, HEADS
+    from hcl_jax.losses import LOSSES
+    from hcl_jax.views import VIEWS
 
+    validate.check(config, encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
     source, _ = source_of(config)
     order = config.data.order
     made = data.batch_specs(source, config.views, seed=config.seed, batch_size=config.data.batch_size, order=order)

@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from hcl_jax import slices
+
 GIB, HOUR = 2**30, 3600.0
 COLUMNS = (
     *("topology", "batch", "chips", "hosts", "GiB", "temp", "GFLOP", "HBM GB", "wire MB"),
@@ -60,7 +62,7 @@ def _cells(row: dict[str, Any], price: float | None, width: int) -> tuple[str, .
         f"{e['step'] / e['roofline']:.2f}",
         *(f"{s / e['step']:.1%}" if e["from_cycles"] else "" for s in seconds),
     ]
-    rows = row["batch_size"] / e["step"]
+    rows = row["rows"] / e["step"]
     hours = row["steps"] * e["step"] / HOUR
     cells += [f"{rows:,.0f}", f"{rows / row['hosts']:,.0f}", f"{hours:.2f}" if row["steps"] else ""]
     if price is not None:
@@ -89,10 +91,18 @@ def _notes(row: dict[str, Any], price: float | None, rate: float | None) -> list
             notes.append("  nothing that was tried makes it fit")
     elif "estimate" in row:
         notes += _of_estimate(name, row, rate)
+    if not _is_rented(row["topology"]):
+        notes.append(f"{name}: libtpu compiles for this shape, but no slice that launch knows has it")
     if row.get("fits") and not row["steps"]:
         notes.append(f"{name}: hours are left out, since the number of examples is not known without the data; "
                      "--config.data.num_examples=N tells it")  # fmt: skip
     return notes
+
+
+def _is_rented(topology: str) -> bool:
+    kind, _, shape = topology.rpartition("*")[2].partition(":")
+    known = slices.GENERATIONS.get(kind)
+    return known is None or shape in known.topologies
 
 
 def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str]:
@@ -126,8 +136,8 @@ def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str
         )
     if row.get("unknown_loops"):
         notes.append(f"  {row['unknown_loops']} loops of unknown length are counted once")
-    feed = row["batch_size"] / e["step"] / row["hosts"]
-    size = row["input_bytes"] / row["batch_size"] * feed
+    feed = row["rows"] / e["step"] / row["hosts"]
+    size = row["input_bytes"] / row["rows"] * feed
     verdict = "" if rate is None else ": the input keeps up" if rate >= feed else ": the input does not keep up"
     notes.append(f"  input: {feed:,.0f} rows/s and {size / 1e6:,.0f} MB/s a host{verdict}")
     return notes
@@ -138,28 +148,36 @@ def flags(fields: dict[str, Any]) -> str:
     return " ".join(f"--config.{field}={value}" for field, value in fields.items())
 
 
-def chart(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Stacked bars of the parts of each step."""
+def chart(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> bool:
+    """Stacked bars of the parts of each step; whether there was one, else no file is written."""
+    shown = [r for r in rows if "estimate" in r]
+    if not shown:
+        return False
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [r for r in rows if "estimate" in r]
-    parts = sorted({p for r in shown for p in r["estimate"]["compute"]})
+    bars = [_milliseconds(r["estimate"]) for r in shown]
+    parts = sorted({p for bar in bars for p in bar}, key=lambda p: (p == "wire", p))
     figure, axes = pyplot.subplots(figsize=(max(4, 1 + len(shown)), 4), layout="constrained")
-    names = [f"{r['topology']}\n{r['batch_size']}" for r in shown]
+    places = range(len(shown))  # bars of one name would lie upon each other
     bottom = [0.0] * len(shown)
-    for part in (*parts, "wire"):
-        values = [_milliseconds(r["estimate"], part) for r in shown]
-        axes.bar(names, values, bottom=bottom, label=part)
+    for part in parts:
+        values = [bar.get(part, 0.0) for bar in bars]
+        axes.bar(places, values, bottom=bottom, label=part)
         bottom = [a + b for a, b in zip(bottom, values, strict=True)]
+    axes.set_xticks(places, [f"{r['topology']}\n{r['batch_size']}" for r in shown])
     axes.set_ylabel("estimated ms a step")
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    return True
 
 
-def _milliseconds(estimate: dict[str, Any], part: str) -> float:
-    seconds = sum(w["exposed"] for w in estimate["wires"]) if part == "wire" else estimate["compute"].get(part, 0.0)
-    return seconds * 1e3
+def _milliseconds(estimate: dict[str, Any]) -> dict[str, float]:
+    """The parts of a step; a step that stands on no cycles is one part."""
+    if not estimate["from_cycles"]:
+        return {f"bound by {estimate['bound']}": estimate["step"] * 1e3}
+    parts = {**estimate["compute"], "wire": sum(w["exposed"] for w in estimate["wires"])}
+    return {part: seconds * 1e3 for part, seconds in parts.items()}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hcl_jax import slices
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost
 
@@ -73,6 +74,13 @@ def test_a_step_of_a_second():
     assert not cost.estimate(found(memory={"temporaries": 20 * 2**30}), chips.parse("v5e:8x8")).fits
 
 
+def test_between_slices_the_network_is_a_limit_too():
+    sent = collective("send", 1e6, (0,))
+    one = cost.estimate(found(collectives=[sent], places=places("2*v5e:8x8")), chips.parse("2*v5e:8x8"))
+    assert one.limits["network"] == pytest.approx(1e6 / CHIP.network)
+    assert "network" not in cost.estimate(found(), chips.parse("v5e:8x8")).limits
+
+
 def test_without_the_compilers_cycles_the_step_is_the_roofline():
     one = cost.estimate(found(cycles={}, with_cycles=0), chips.parse("v5e:8x8"))
     assert not one.from_cycles and one.step == one.roofline == pytest.approx(0.5)
@@ -80,11 +88,17 @@ def test_without_the_compilers_cycles_the_step_is_the_roofline():
 
 @pytest.mark.parametrize(("text", "said"), [
     ("v5e", "such as v5e:16x16"), ("v9:2x2", "v4"), ("v5e:2x2x2", "2 sides"), ("cpu:2x2", "cpu:N"),
-    ("v5p:8x8", "3 sides"),
+    ("v5p:8x8", "3 sides"), ("v5e:0x4", "from 1"), ("0*v5e:2x4", "from 1"), ("cpu:0", "cpu:N"), ("cpu:100000", "cpu:N"),
 ])  # fmt: skip
 def test_a_topology_that_is_none(text, said):
     with pytest.raises(InputError, match=said):
         chips.parse(text)
+
+
+@pytest.mark.parametrize("slice_", slices.SLICES, ids=str)
+def test_hosts_are_those_that_are_rented(slice_):
+    for name in (slice_.topology, slice_.accelerator):
+        assert (chips.parse(name).chips, chips.parse(name).hosts) == (slice_.chips, slice_.hosts)
 
 
 def test_chips_and_hosts():

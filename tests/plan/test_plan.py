@@ -1,5 +1,6 @@
 """`python -m hcl_jax.plan` end to end on virtual devices of this machine, and what it refuses."""
 
+import gzip
 import importlib.util
 import json
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import pytest
 import tpu_here
 
+from hcl_jax import config as configs
+from hcl_jax.errors import InputError
 from hcl_jax.plan import __main__ as plan
-from hcl_jax.plan import program
+from hcl_jax.plan import chips, program, shapes
 
 SMALL = ["--config=simclr:digits", "--config.data.batch_size=32", "--config.towers.image.encoder.widths=(8,)",
          "--config.towers.image.heads.z.hidden=16"]  # fmt: skip
@@ -44,13 +47,109 @@ def test_what_is_missing_is_read_from_the_compilers_message(message):
     (["--topology=v9:2x2"], "v9"),
     (["--topology=cpu:4", "--config.data.batch_size=30"], "batch_size"),
     (["--topology=cpu:4", "--config.mesh.data=8"], "mesh.data"),
+    (["--topology=cpu:4", "--config.towers.image.encoder.name=nope"], "encoder.name"),
     (["--topology=cpu:4", "--batch-size=many"], "--batch-size"),
+    (["--topology=cpu:4", "--batch-size=0"], "--batch-size"),
+    (["--topology=cpu:4", "--batch-size=8,-8"], "--batch-size"),
+    (["--topology=cpu:4", "--batch-size="], "--batch-size"),
+    (["--topology=cpu:4", "--price=-1"], "--price"),
+    (["--topology=cpu:4", "--price=nan"], "--price"),
+    (["--topology=cpu:4", "--input-rate=0"], "--input-rate"),
+    (["--topology=cpu:4", "--chart=plan.jpg"], ".png"),
+    (["--topology=cpu:4", "--chart=/dev/null/plan.png"], "can be written"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(flags, said, capsys, tmp_path):
     assert plan.main([*SMALL, *flags, f"--cache={tmp_path / 'c'}"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("hcl_jax: ") and said in error
     assert not (tmp_path / "c").exists()
+
+
+def test_a_mesh_must_cover_what_is_rented():
+    with pytest.raises(InputError, match="2 of the 4 devices"):
+        program.lowered(plan.changed(DIGITS, {"mesh.data": 2}), CPU)
+
+
+@pytest.mark.parametrize("cache", [__file__, f"{__file__}/below", "gs://bucket/plan"])
+def test_a_cache_that_can_not_be_written_is_refused_before_a_compile(cache, capsys, monkeypatch):
+    monkeypatch.setattr(plan.subprocess, "run", None)
+    assert plan.main([*SMALL, "--topology=cpu:4", f"--cache={cache}"]) == 2
+    assert "--cache" in capsys.readouterr().err
+
+
+DIGITS = configs.complete(configs.load("simclr:digits"))
+CPU = chips.parse("cpu:4")
+
+
+class Process:
+    """Plays the process that compiles: leaves the files of a program, or fails with a text."""
+
+    def __init__(self, cache, status=0, errors=""):
+        self.cache, self.returncode, self.stderr, self.times = cache, status, errors, 0
+        self.stdout = json.dumps({"program": "made"}) + "\n"
+
+    def __call__(self, *_, **__):
+        self.times += 1
+        program.atomic(self.cache / "made.hlo.gz", gzip.compress(b"ENTRY %main {\n}\n"))
+        program.atomic(self.cache / "made.json", json.dumps({"fits": True, "flops": 7.0}))
+        return self
+
+
+@pytest.mark.parametrize("name", ["made.json", "made.hlo.gz", "asked-*.json"])
+@pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(f.read_bytes()[:10]),
+                                    lambda f: f.write_bytes(b"")])  # fmt: skip
+def test_a_damaged_cache_is_made_again(name, damage, tmp_path, monkeypatch):
+    process = Process(tmp_path)
+    monkeypatch.setattr(plan.subprocess, "run", process)
+    whole = plan.compile_cached(DIGITS, CPU, tmp_path)
+    assert whole["flops"] == 7.0 and plan.compile_cached(DIGITS, CPU, tmp_path) == whole and process.times == 1
+    damage(next(tmp_path.glob(name)))
+    assert plan.compile_cached(DIGITS, CPU, tmp_path) == whole and process.times == 2
+
+
+@pytest.mark.parametrize(("status", "errors", "said"), [
+    (1, "Traceback\njaxlib._jax.XlaRuntimeError: INTERNAL: no\n more\n", "XlaRuntimeError: INTERNAL: no"),
+    (-9, "", "memory runs out"), (3, "", "status 3"),
+])  # fmt: skip
+def test_a_compile_that_fails_is_one_line(status, errors, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan.subprocess, "run", Process(tmp_path, status, errors))
+    with pytest.raises(InputError, match=said):
+        plan.compile_cached(DIGITS, CPU, tmp_path)
+
+
+def test_ctrl_c_and_a_reader_that_went_away(tmp_path, monkeypatch, capsys):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    flags = [*SMALL, "--topology=cpu:4", f"--cache={tmp_path}"]
+    monkeypatch.setattr(plan, "compile_cached", pressed)
+    assert plan.main(flags) == 130
+    assert "hcl_jax: stopped" in capsys.readouterr().err
+
+
+def test_rows_that_are_all_refused_are_bad_input(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise InputError("a", "b", "c")
+
+    monkeypatch.setattr(plan, "compile_cached", refuse)
+    assert plan.main([*SMALL, "--topology=cpu:4,cpu:8", f"--cache={tmp_path}"]) == 2
+    assert "cpu:8, batch 32: a: found b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("recipe", "known", "examples"), [
+    ("simclr:imagenet", True, 1_281_167), ("simclr:digits", True, 1437), ("graphcl:motifs", True, 200),
+    ("second_stage:linear", False, 0), ("clip:emoji", False, 0),
+])  # fmt: skip
+def test_hours_stand_on_examples_that_are_known(recipe, known, examples):
+    """Numbers that random_like makes up are not the data's."""
+    source, said = shapes.source_of(configs.complete(configs.load(recipe)))
+    assert said == known and (not known or source.num_examples == examples)
+
+
+def test_a_state_that_a_gpu_has_no_room_for_does_not_fit(tmp_path):
+    state = {"program": "", "roofline": {"state": 81 * 10**9}}
+    assert plan._found(state, chips.parse("h100:8"), tmp_path)["needs"] == {"used": 81 * 10**9, "there": 80 * 10**9}
+    assert plan._found({"program": "", "roofline": {"state": 1}}, chips.parse("h100:8"), tmp_path)["fits"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")

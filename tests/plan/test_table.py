@@ -25,7 +25,7 @@ def fitting(step=0.5, steps=7200, **fields):
                 "accessed": 0.2, "work": {"encoder backward dot_general": 0.3}}  # fmt: skip
     return {"topology": "v5e:2x4", "batch_size": 256, "chips": 8, "hosts": 2, "fits": True, "steps": steps,
             "memory": {"arguments": GIB, "temporaries": 2 * GIB}, "flops": 3e9, "traffic": 2e9,
-            "input_bytes": 256 * 1000, "unknown_loops": 0, "estimate": estimate} | fields  # fmt: skip
+            "rows": 256, "input_bytes": 256 * 1000, "unknown_loops": 0, "estimate": estimate} | fields  # fmt: skip
 
 
 def cells(text):
@@ -46,6 +46,26 @@ def test_the_cells_of_a_step_that_fits():
 )
 def test_whether_the_input_keeps_up(rate, said):
     assert said in table.text([fitting()], rate=rate)
+
+
+def test_each_seed_has_rows_of_its_own():
+    found = cells(table.text([fitting(rows=1024)]))
+    assert found["rows/s"] == "2,048" and found["host rows/s"] == "1,024"
+    assert "1,024 rows/s and 0 MB/s" in table.text([fitting(rows=1024, input_bytes=1024 * 100)])
+
+
+def test_a_shape_that_is_no_slice_is_told():
+    assert "no slice" in table.text([fitting(topology="v5e:16x32")])
+    assert "no slice" not in table.text([fitting(topology="2*v5e:16x16")])
+
+
+def test_a_chart_has_a_bar_a_row_or_is_not_made(tmp_path):
+    no_cycles = fitting()
+    no_cycles["estimate"] |= {"from_cycles": False, "compute": {}}
+    assert table._milliseconds(no_cycles["estimate"]) == {"bound by memory": 500.0}
+    assert sum(table._milliseconds(fitting()["estimate"]).values()) == pytest.approx(500.0)
+    assert table.chart([fitting(), no_cycles, row()], tmp_path / "x.png") and (tmp_path / "x.png").stat().st_size
+    assert not table.chart([row()], tmp_path / "y.png") and not (tmp_path / "y.png").exists()
 
 
 def test_what_can_not_be_known_is_said():
