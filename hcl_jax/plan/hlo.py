@@ -13,6 +13,7 @@ from typing import NamedTuple
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
          "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+ASYNC = ("async-start", "call-start")  # a computation beside this one, as on a SparseCore
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 
 
@@ -152,7 +153,11 @@ def memory_bytes(shape: str) -> float:
 
 def _traffic(op: Op, shapes: Mapping[str, str], computations: Mapping[str, list[Op]]) -> float:
     """Bytes that one instruction reads from and writes to memory."""
-    if op.kind in (*FREE, "while", "conditional", "call") or op.kind.endswith("-done") or "ConcatBitcast" in op.text:
+    if (
+        op.kind in (*FREE, "while", "conditional", "call", *ASYNC)
+        or op.kind.endswith("-done")
+        or "ConcatBitcast" in op.text
+    ):
         return 0.0
     if op.kind in ("copy-start", "slice-start"):
         arrays = [m for m in _ARRAY.finditer(op.shape) if m[1] in BYTES][:2]  # the two ends, of which one is a part
@@ -209,7 +214,7 @@ def read(text: str) -> Reading:
         inside = (total(c) for op in ops if op.kind != "fusion" for c in op.calls)
         return sum(max(op.cycles or 0, 0) for op in ops) + sum(inside)
 
-    def walk(name: str, times: int) -> None:
+    def walk(name: str, times: int, beside: int = 0) -> None:
         ops = computations.get(name, [])
         shapes = {op.name: op.shape for op in ops}
         for i, op in enumerate(ops):
@@ -223,16 +228,16 @@ def read(text: str) -> Reading:
                 count[1] += 1
             sent = _collective(op, ops[i:], times)
             if sent is not None:
-                collectives[f"{name}/{op.name}"] = sent
+                collectives[f"{name}/{op.name}"] = sent._replace(cycles=max(sent.cycles, beside))
             if op.kind == "while":
                 around = _trips(op, computations)
                 if around is None:
                     unknown.add(op.name)
                 for called in op.calls:
                     walk(called, times * (around or 1))
-            elif op.kind in ("call", "async-start"):
+            elif op.kind in ("call", *ASYNC):
                 for called in op.calls:
-                    walk(called, times)
+                    walk(called, times, _beside(op, ops[i:]) if op.kind in ASYNC else beside)
             elif op.kind == "conditional" and op.calls:
                 walk(max(op.calls, key=total), times)  # one branch runs: the costliest is counted
             elif op.kind == "fusion":
@@ -284,6 +289,16 @@ def _between_slices(op: Op, later: list[Op], times: int) -> Collective | None:
     return Collective("send", shape_bytes(op.shape)[0], times, 1, (0,), beside, op.scope)
 
 
+def _beside(op: Op, later: list[Op]) -> int:
+    """Cycles scheduled between a start and its done."""
+    cycles = 0
+    for other in later[1:]:
+        if other.kind.endswith("-done") and op.name in other.operands:
+            break
+        cycles += max(other.cycles or 0, 0)
+    return cycles
+
+
 def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
     if op.kind == "send":
         return _between_slices(op, later, times)
@@ -296,12 +311,7 @@ def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
         sizes = sizes[len(sizes) // 2 :]
     group = _group(op.text)
     total = sum(sizes) * (len(group) if kind == "reduce-scatter" else 1)
-    beside = 0
-    if op.kind.endswith("-start"):
-        for other in later[1:]:
-            if other.kind.endswith("-done") and op.name in other.operands:
-                break
-            beside += max(other.cycles or 0, 0)
+    beside = _beside(op, later) if op.kind.endswith("-start") else 0
     return Collective(kind, total, times, len(group), group, beside, op.scope)
 
 

@@ -176,8 +176,9 @@ def chart(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> bool:
 
 
 def _milliseconds(estimate: dict[str, Any]) -> dict[str, float]:
-    """The parts of a step; a step that stands on no cycles is one part."""
+    """The parts of a step; one that stands on no cycles is its roofline and, on a TPU, the wire."""
     if not estimate["from_cycles"]:
-        return {f"bound by {estimate['bound']}": estimate["step"] * 1e3}
+        wire = estimate["step"] - estimate["roofline"]
+        return {f"bound by {estimate['bound']}": estimate["roofline"] * 1e3, "wire": wire * 1e3}
     parts = {**estimate["compute"], "wire": sum(w["exposed"] for w in estimate["wires"])}
     return {part: seconds * 1e3 for part, seconds in parts.items()}

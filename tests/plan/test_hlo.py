@@ -74,6 +74,27 @@ ENTRY %main (a: f32[16]) -> f32[16] {{
     assert (found.kind, found.bytes, found.cycles) == ("send", 64, 70)
 
 
+def test_a_collective_on_the_sparse_core_counts_and_is_hidden_by_what_runs_before_its_end():
+    text = """\
+%called (p: f32[8,4]) -> f32[64,4] {
+  %p = f32[8,4]{1,0} parameter(0)
+  ROOT %all-gather = f32[64,4]{1,0} all-gather(%p), replica_groups=mesh['axis_0'=8] {'axis_0'}, dimensions={0}
+}
+
+ENTRY %main (a: f32[8,4], t: token[]) -> f32[64,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %t = token[] after-all()
+  %start = ((f32[8,4]{1,0}, token[]), f32[64,4]{1,0}) call-start(%a, %t), to_apply=%called
+  %work = f32[8,4]{1,0} negate(%a), backend_config={"estimated_cycles":"70"}
+  ROOT %done = f32[64,4]{1,0} call-done(%start)
+}
+"""
+    found = hlo.read(text)
+    (sent,) = found.collectives
+    assert (sent.kind, sent.bytes, sent.group, sent.cycles) == ("all-gather", 1024, 8, 70)
+    assert sum(found.traffic.values()) == (1024 + 128) + (128 + 128)  # the gather's two ends, and those of the work
+
+
 @pytest.mark.parametrize(("shape", "expected"), [
     ("f32[8]{0:T(128)}", [32]), ("(bf16[2,3]{1,0}, s32[])", [12, 4]), ("pred[4]", [4]), ("f32[]", [4]), ("s4[6]", [3]),
 ])  # fmt: skip

@@ -62,7 +62,7 @@ def test_a_shape_that_is_no_slice_is_told():
 def test_a_chart_has_a_bar_a_row_or_is_not_made(tmp_path):
     no_cycles = fitting()
     no_cycles["estimate"] |= {"from_cycles": False, "compute": {}}
-    assert table._milliseconds(no_cycles["estimate"]) == {"bound by memory": 500.0}
+    assert table._milliseconds(no_cycles["estimate"]) == {"bound by memory": 250.0, "wire": 250.0}
     assert sum(table._milliseconds(fitting()["estimate"]).values()) == pytest.approx(500.0)
     assert table.chart([fitting(), no_cycles, row()], tmp_path / "x.png") and (tmp_path / "x.png").stat().st_size
     assert not table.chart([row()], tmp_path / "y.png") and not (tmp_path / "y.png").exists()
