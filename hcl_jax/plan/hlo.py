@@ -184,14 +184,37 @@ def _traffic_of_fusion(op: Op, shapes: Mapping[str, str], computations: Mapping[
     total = 0.0
     for i, name in enumerate(op.operands):
         size, used = memory_bytes(shapes.get(name, "")), users.get(i, [])
-        if used and all(u.kind in PARTIAL or (u in updates and u.operands[0] in number) for u in used):
-            size = min(size, sum(sum(shape_bytes(u.shape)) for u in used if u.kind in PARTIAL))
+        parts = [_slices(u, number, i, updates, computations) for u in used]
+        if used and None not in parts:
+            size = min(size, sum(p for p in parts if p is not None))
         total += size
     written = memory_bytes(op.shape)
     root = next((o for o in inside if o.text.startswith("ROOT")), None)
     if written and root is not None and root.kind == "dynamic-update-slice":
         written = sum(shape_bytes(inner.get(root.operands[1], "")))
     return total + written
+
+
+def _slices(
+    user: Op, number: Mapping[str, int], i: int, updates: list[Op], computations: Mapping[str, list[Op]]
+) -> float | None:
+    """Bytes that an instruction of a fusion reads of its operand i where it reads a part; None where it reads all."""
+    if user.kind in PARTIAL:
+        return sum(shape_bytes(user.shape))
+    if user in updates and user.operands[0] in number:
+        return 0.0
+    if user.kind != "fusion" or not user.calls:
+        return None
+    total = 0.0
+    for at in (k for k, name in enumerate(user.operands) if number.get(name) == i):
+        inside = computations.get(user.calls[0], [])
+        mine = {o.name: at for o in inside if f" parameter({at})" in o.text}
+        used = [o for o in inside if set(o.operands) & set(mine)]
+        parts = [_slices(o, mine, at, [], computations) for o in used]
+        if not parts or None in parts:
+            return None
+        total += sum(p for p in parts if p is not None)
+    return total
 
 
 def read(text: str) -> Reading:

@@ -57,6 +57,37 @@ def test_what_stays_in_vmem_is_no_traffic_and_of_a_part_the_part_counts():
     assert found == {"": 128, "x": 256, "y": 64 + 4 + 64}
 
 
+NESTED = """\
+%cut (p: f32[9,16,8], i: s32[]) -> f32[16,8] {
+  %p = f32[9,16,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %part = f32[1,16,8]{2,1,0} dynamic-slice(%p, %i, %zero, %zero), dynamic_slice_sizes={1,16,8}
+}
+
+%outer (q: f32[9,16,8], j: s32[]) -> f32[1,16,8] {
+  %q = f32[9,16,8]{2,1,0} parameter(0)
+  %j = s32[] parameter(1)
+  %inner = f32[1,16,8]{2,1,0} fusion(%q, %j), kind=kLoop, calls=%cut
+  ROOT %neg = f32[1,16,8]{2,1,0} negate(%inner)
+}
+
+ENTRY %main (a: f32[9,16,8], i: s32[]) -> f32[1,16,8] {
+  %a = f32[9,16,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %fusion = f32[1,16,8]{2,1,0} fusion(%a, %i), kind=kOutput, calls=%outer, metadata={op_name="y"}
+}
+"""
+
+
+def test_a_slice_in_a_fusion_in_a_fusion_counts_as_a_slice():
+    """As in the tiles of a streamed loss, where the whole array would count in every round."""
+    assert hlo.read(NESTED).traffic == {"y": 512 + 4 + 512}
+    whole = NESTED.replace("negate(%inner)", "negate(%inner), %q").replace("%inner = f32", "%all = f32[9,16,8]{2,1,0} "
+                           "negate(%q)\n  %inner = f32")  # fmt: skip
+    assert hlo.read(whole).traffic == {"y": 9 * 512 + 4 + 512}
+
+
 def test_what_goes_to_another_slice_is_a_send_and_what_runs_before_its_answer_hides_it():
     name = '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="all-reduce.1"'
     text = f"""\

@@ -187,6 +187,6 @@ def test_a_plan_for_eight_chips_and_for_two_slices(tmp_path):
 @tpu_here.needed
 @pytest.mark.slow
 def test_a_step_that_does_not_fit_says_how_much_there_is(tmp_path):
-    (row,) = planned(f"--cache={tmp_path}", "--topology=v5e:1x1", "--batch-size=1048576", "--no-advice",
-                     "--config.data.num_examples=1048576", "--config.train.engine=streamed")  # fmt: skip
+    (row,) = planned(f"--cache={tmp_path}", "--topology=v5e:1x1", "--batch-size=4194304", "--no-advice",
+                     "--config.train.engine=streamed")  # fmt: skip
     assert not row["fits"] and row["needs"]["used"] > row["needs"]["there"] > 15 * 2**30
