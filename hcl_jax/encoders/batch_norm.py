@@ -1,10 +1,10 @@
 """Batch normalisation over the rows that are present, in contiguous groups; statistics are global under jit.
 
 Names: params `scale`, `bias`; collection "batch_stats" `mean`, `var`.
-One pass: the mean and the mean square of x less the running mean. On a mesh the two travel in one message, forward and
-backward, and a compiler can take them while a convolution writes x. Against a pass for the mean and one for the squared
-deviations SimCLR's step on 256 TPU v5e takes 24 ms for 34 by the compiler's estimate (docs/plan.md). E[x^2] - E[x]^2
-itself would lose all digits when |mean| >> std; about the running mean that holds for the first steps alone.
+Two passes (mean, then mean of squared deviations): one pass with E[x^2] - E[x]^2 loses all digits when |mean| >> std.
+Inputs narrower than float32 have lost those digits already, so they get one pass, about the running mean: on a mesh
+mean and mean square travel in one message, forward and backward, and a compiler can take them while a convolution
+writes x. On 256 TPU v5e SimCLR's step takes 24 ms for 34 so, by the compiler's estimate (docs/plan.md).
 """
 
 from math import prod
@@ -22,18 +22,18 @@ class BatchNorm(nn.Module):
     """Normalises each channel with the statistics of its group of rows.
 
         mean_g = sum_{i in g} m_i x_i / (S sum_{i in g} m_i),   var_g = sum_{i in g} m_i (x_i - mean_g)^2 / (S sum m_i)
-               = r + mean_g(x - r)                                     = mean_g((x - r)^2) - mean_g(x - r)^2
+            or, in one pass, mean_g((x - r)^2) - mean_g(x - r)^2 with r the running mean
         y_i = scale (x_i - mean_g(i)) / sqrt(var_g(i) + epsilon) + bias
 
-    with r the running mean, m = rows.present, S positions a row (sums run over positions too), g the contiguous groups
-    of rows; of a group without a present row mean_g = r, var_g = 0. Running statistics move by 1 - momentum towards the
-    mean over groups of mean_g and of var_g (biased, as in flax; groups without a present row are passed over).
-    Arithmetic in float32 at least, in float64 for float64.
+    with m = rows.present, S positions a row (sums run over positions too), g the contiguous groups of rows. Running
+    statistics move by 1 - momentum towards the mean over groups of mean_g and of var_g (biased, as in flax; groups
+    without a present row are passed over). Arithmetic in float32 at least, in float64 for float64.
 
     Args:
       momentum: share of the running statistics that a training pass keeps.
       epsilon: added to the variance, in squared units of x.
       use_scale, use_bias: whether there is a learned scale, a learned bias.
+      one_pass: None takes one pass for inputs narrower than float32.
       scale_init: initialiser of the scale (zeros for the last of a residual branch).
 
     Reference: Ioffe & Szegedy 2015, "Batch normalization", algorithm 1.
@@ -43,6 +43,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     use_scale: bool = True
     use_bias: bool = True
+    one_pass: bool | None = None
     scale_init: Any = nn.initializers.ones
     dtype: Any = "float32"
     param_dtype: Any = "float32"
@@ -60,45 +61,63 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), kept)
         # One group costs nothing: a leading axis of 1 is a bitcast and keeps the rows' sharding.
         groups = rows.bn_groups if rows.train else 1
+        one_pass = jnp.finfo(x.dtype).bits < 32 if self.one_pass is None else self.one_pass
         if groups < 1 or shape[0] % groups:
             raise InputError("bn_groups", groups, f"a divisor of {shape[0]}, the rows that go through together")
         x = x.reshape(groups, shape[0] // groups, *shape[1:]).astype(wide)
         line = (1,) * (x.ndim - 1) + (channels,)
-        middle = running_mean.value.astype(wide)
-        x = x - jax.lax.stop_gradient(middle).reshape(line)
+        about = (
+            jax.lax.stop_gradient(running_mean.value.astype(wide)).reshape(line) if one_pass else jnp.zeros((), wide)
+        )
+        x = x - about if one_pass else x
         if rows.train:
-            mean, var, counted = _moments(x, rows.present)
+            mean, var, counted = (_moments_at_once if one_pass else _moments)(x, rows.present)
             if not self.is_initializing():
                 # Weights of groups; all zero when nobody is there, and then the running statistics stay.
                 share = counted / jnp.maximum(counted.sum(), 1)
-                moved = (1 - self.momentum) * share.sum()
-                new = ((share[:, None] * s.reshape(groups, channels)).sum(0) for s in (mean, var))
-                running_mean.value = (middle + (1 - self.momentum) * next(new)).astype(kept)
-                old = running_var.value.astype(wide)
-                running_var.value = ((1 - moved) * old + (1 - self.momentum) * next(new)).astype(kept)
+                stay = 1 - (1 - self.momentum) * share.sum()
+                for running, new in ((running_mean, mean + about), (running_var, var)):
+                    new = (share[:, None] * new.reshape(groups, channels)).sum(0)
+                    running.value = (stay * running.value + (1 - self.momentum) * new).astype(kept)
         else:
-            mean, var = jnp.zeros_like(middle).reshape(line), running_var.value.astype(wide).reshape(line)
+            mean, var = (s.value.astype(wide).reshape(line) for s in (running_mean, running_var))
+            mean = mean - about
         factor = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
             factor = factor * scale.astype(wide).reshape(line)
-        # One product and one sum an element, and backward two sums a channel.
-        offset = -mean * factor
+        # Of one pass a product and a sum an element, and backward two sums a channel.
+        shift = -mean * factor if one_pass else jnp.zeros((), wide)
+        y = x * factor if one_pass else (x - mean) * factor
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-            offset = offset + bias.astype(wide).reshape(line)
-        return (x * factor + offset).astype(self.dtype).reshape(shape)
+            shift = shift + bias.astype(wide).reshape(line)
+        y = y + shift if one_pass or self.use_bias else y
+        return y.astype(self.dtype).reshape(shape)
 
 
 def _moments(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean and variance [G, 1, ..., 1, C] of x [G, n/G, ..., C], and which groups have a row, as 0 or 1 [G]."""
     axes = tuple(range(1, x.ndim - 1))
     if present is None:
-        mean, square = x.mean(axes, keepdims=True), jnp.square(x).mean(axes, keepdims=True)
-        return mean, jnp.maximum(square - jnp.square(mean), 0), jnp.ones(x.shape[0], x.dtype)
+        mean = x.mean(axes, keepdims=True)
+        return mean, jnp.square(x - mean).mean(axes, keepdims=True), jnp.ones(x.shape[0], x.dtype)
     present = present.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
     count = present.sum(1, keepdims=True).astype(x.dtype) * prod(x.shape[2:-1])
     scale = 1 / jnp.maximum(count, 1)
-    x = jnp.where(present, x, 0)
+    mean = jnp.where(present, x, 0).sum(axes, keepdims=True) * scale
+    var = jnp.square(jnp.where(present, x - mean, 0)).sum(axes, keepdims=True) * scale
+    return mean, var, (count.reshape(-1) > 0).astype(x.dtype)
+
+
+def _moments_at_once(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`_moments` in one pass, of x less something near its mean."""
+    axes = tuple(range(1, x.ndim - 1))
+    count = jnp.full((x.shape[0],) + (1,) * (x.ndim - 1), float(prod(x.shape[1:-1])), x.dtype)
+    if present is not None:
+        present = present.reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+        count = present.sum(1, keepdims=True).astype(x.dtype) * prod(x.shape[2:-1])
+        x = jnp.where(present, x, 0)
+    scale = 1 / jnp.maximum(count, 1)
     mean, square = x.sum(axes, keepdims=True) * scale, jnp.square(x).sum(axes, keepdims=True) * scale
     return mean, jnp.maximum(square - jnp.square(mean), 0), (count.reshape(-1) > 0).astype(x.dtype)

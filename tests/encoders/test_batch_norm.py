@@ -14,7 +14,7 @@ N, C, EPS, MOMENTUM = 8, 3, 1e-5, 0.9
 FLOAT64 = {"dtype": "float64", "param_dtype": "float64"}
 
 
-def oracle(x, scale, bias, present, groups, mean=None, var=None):
+def oracle(x, scale, bias, present, groups, mean=None, var=None, nobody=(0.0,) * C):
     """Loops over groups and channels: (y, running mean, running var) from running statistics mean, var."""
     mean, var = np.zeros(C) if mean is None else mean, np.ones(C) if var is None else var
     y, means, variances = np.zeros_like(x), [], []
@@ -22,7 +22,7 @@ def oracle(x, scale, bias, present, groups, mean=None, var=None):
         there = [i for i in g if present[i]]
         m, v = np.zeros(C), np.zeros(C)
         for c in range(C):
-            numbers = np.concatenate([x[i, ..., c].ravel() for i in there]) if there else mean[c : c + 1]
+            numbers = np.concatenate([x[i, ..., c].ravel() for i in there]) if there else np.full(1, nobody[c])
             m[c], v[c] = np.mean(numbers), np.var(numbers)
             y[g, ..., c] = (x[g, ..., c] - m[c]) / np.sqrt(v[c] + EPS) * scale[c] + bias[c]
         if there:
@@ -60,15 +60,19 @@ MASKS = {
 
 @pytest.mark.parametrize("shape", [(N, C), (N, 2, 3, C)])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_equals_the_oracle(shape, groups):
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_equals_the_oracle(shape, groups, one_pass):
     with jax.enable_x64(True):
         x, variables = numbers(shape)
-        module, given = BatchNorm(**FLOAT64), jnp.asarray(x)
+        module, given = BatchNorm(one_pass=one_pass, **FLOAT64), jnp.asarray(x)
+        nobody = variables["batch_stats"]["mean"] if one_pass else (0.0,) * C
         run = jax.jit(lambda p: module.apply(variables, given, Rows(p, None, True, groups), mutable="batch_stats"))
         for mask in MASKS.values():
             y, stats = run(None if mask is None else jnp.asarray(mask))
             present = np.ones(N, bool) if mask is None else mask
-            expected = oracle(x, *variables["params"].values(), present, groups, *variables["batch_stats"].values())
+            expected = oracle(
+                x, *variables["params"].values(), present, groups, *variables["batch_stats"].values(), nobody
+            )
             for found, wanted in zip((y, *stats["batch_stats"].values()), expected, strict=True):
                 np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-11)
 
@@ -157,7 +161,9 @@ def test_float32_keeps_its_digits_while_the_running_mean_is_near():
     wide = 1e4 + np.random.default_rng(0).normal(size=(512, C)).astype(np.float32).astype(np.float64)
     given = {"params": {"scale": np.ones(C, "f"), "bias": np.zeros(C, "f")},
              "batch_stats": {"mean": np.full(C, 1e4 + 0.5, "f"), "var": np.ones(C, "f")}}  # fmt: skip
-    y, _ = BatchNorm().apply(given, jnp.asarray(wide, jnp.float32), Rows(train=True), mutable="batch_stats")
+    y, _ = BatchNorm(one_pass=True).apply(
+        given, jnp.asarray(wide, jnp.float32), Rows(train=True), mutable="batch_stats"
+    )
     wide = np.asarray(jnp.asarray(wide, jnp.float32), np.float64)
     np.testing.assert_allclose(y, (wide - wide.mean(0)) / wide.std(0), atol=1e-4)
 
@@ -167,7 +173,7 @@ def test_a_channel_of_one_value_is_normalised_to_its_bias():
              "batch_stats": {"mean": np.full(C, -0.3, "f"), "var": np.ones(C, "f")}}  # fmt: skip
 
     def total(x):
-        y, _ = BatchNorm().apply(given, x, Rows(train=True), mutable="batch_stats")
+        y, _ = BatchNorm(one_pass=True).apply(given, x, Rows(train=True), mutable="batch_stats")
         return y.sum(), y
 
     slope, y = jax.grad(total, has_aux=True)(jnp.full((64, C), 0.1, jnp.float32))
@@ -181,7 +187,9 @@ def test_statistics_travel_together():
     rows = mesh_rows(4)
 
     def loss(x, weight):
-        return (weight * jnp.sin(BatchNorm().apply(variables, x, Rows(train=True), mutable="batch_stats")[0])).sum()
+        return (
+            weight * jnp.sin(BatchNorm(one_pass=True).apply(variables, x, Rows(train=True), mutable="batch_stats")[0])
+        ).sum()
 
     shape = jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=rows)
     text = jax.jit(jax.grad(loss), out_shardings=rows).lower(shape, shape).compile().as_text()
