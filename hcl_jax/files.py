@@ -6,6 +6,7 @@ lies below it; a rename copies. Everything else is the same call on a pathlib.Pa
 
 import functools
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -76,12 +77,27 @@ def write(place: Path, data: bytes | str) -> None:
     if not is_disk(place):
         place.write_bytes(data)
         return
-    part = place.with_name(f"{place.name}.part")
+    part = place.with_name(f"{place.name}.{os.getpid()}.part")  # two processes may write the same
     with open(part, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, place)
+
+
+def keep(place: pathlib.Path, data: bytes | str) -> None:
+    """Writes a file of a cache, whole or not at all, and the folders that it lies in."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write(place, data)
+
+
+def read_json(place: pathlib.Path, *fields: str) -> dict[str, Any] | None:
+    """The object of a file that `keep` wrote; None when it is not there, or damaged, or lacks a field."""
+    try:
+        value = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and value and all(f in value for f in fields) else None
 
 
 def listed(folder: Path) -> list[Any]:

@@ -1,34 +1,14 @@
-"""Files that are there whole or not at all, and folders that one command at a time works in."""
+"""Folders that one command at a time works in."""
 
 import contextlib
 import fcntl
 import gc
-import json
-import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
 from hcl_jax.errors import InputError
-
-
-def atomic(path: pathlib.Path, data: str | bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(part, path)
-
-
-def read_json(path: pathlib.Path, *fields: str) -> dict[str, Any] | None:
-    """The object of a file that `atomic` wrote; None when it is not there, or damaged, or lacks a field."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) and value and all(f in value for f in fields) else None
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hcl_jax import files
 from hcl_jax.claims import study
-from hcl_jax.claims.cache import atomic
 from hcl_jax.claims.verdict import LEVEL
 from hcl_jax.errors import InputError
 from hcl_jax.run import Parts
@@ -61,10 +61,10 @@ def write(
     if missing:
         text += "\n## Without a result\n\n" + "\n".join(f"- `{n}`: {e}" for n, e in missing.items()) + "\n"
     text += "".join(_section(result, output) for result in results.values())
-    atomic(output / "claims.md", text)
+    files.keep(output / "claims.md", text)
     # Without the folders of this machine.
     sheet = {name: {k: v for k, v in result.items() if k != "dirs"} for name, result in results.items()}
-    atomic(output / "claims.json", json.dumps({"claims": sheet}, indent=1) + "\n")
+    files.keep(output / "claims.json", json.dumps({"claims": sheet}, indent=1) + "\n")
     judged = [s["verdict"] for r in results.values() for s in r["statements"]]
     counts = ", ".join(f"{judged.count(v)} {v}" for v in ("holds", "fails", "undecided") if v in judged)
     return f"{output / 'claims.md'}: {len(results)} claims, {counts}; {len(missing)} without a result"

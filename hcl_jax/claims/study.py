@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hcl_jax import card
+from hcl_jax import card, files
 from hcl_jax.claims import claim as claims
 from hcl_jax.claims import code, features
-from hcl_jax.claims.cache import alone, atomic, forget, read_json
+from hcl_jax.claims.cache import alone, forget
 from hcl_jax.claims.claim import Claim
 from hcl_jax.claims.keys import FEATURES_CODE, Prints, sha, views_key
 from hcl_jax.claims.measures import MEASURES
@@ -64,7 +64,7 @@ def run(
     # Claims that differ in their statements alone share what was measured.
     what = [why["config"], why["data"], why["code"], claim.measure, claim.arguments, claim.views, claim.seeds]
     measured = cache / "measured" / sha(what)[:24]
-    numbers = {s: read_json(measured / f"seed{s}.json") for s in range(claim.seeds)}
+    numbers = {s: files.read_json(measured / f"seed{s}.json") for s in range(claim.seeds)}
     if not all(numbers.values()):
         folders = _made(claim, plan, prints, where, cache=cache, small=small, say=say)
         numbers = {s: n or _measured(claim, plan, folders, s, measured, where, say) for s, n in numbers.items()}
@@ -92,7 +92,7 @@ def run(
         "statements": statements,
         "numbers": {str(s): n for s, n in numbers.items()},
     }
-    atomic(_result_path(cache, name, small), json.dumps(result, indent=1) + "\n")
+    files.keep(_result_path(cache, name, small), json.dumps(result, indent=1) + "\n")
     for statement in statements:
         say(f"{name}: {statement['verdict']}: {statement['says']} ({line(statement)})")
     return result
@@ -123,7 +123,7 @@ def state_of(
 
 def stored(cache: pathlib.Path, name: str, small: bool = False) -> dict[str, Any] | None:
     """The result that lies in the cache, whatever has changed since."""
-    return read_json(_result_path(cache, name, small), "key", "why", "statements", "numbers")
+    return files.read_json(_result_path(cache, name, small), "key", "why", "statements", "numbers")
 
 
 def line(statement: Mapping[str, Any]) -> str:
@@ -237,7 +237,7 @@ def _measured(
     except InputError as error:
         raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
     text = json.dumps(found)
-    atomic(folder / f"seed{seed}.json", text)
+    files.keep(folder / f"seed{seed}.json", text)
     return json.loads(text)  # the same types as next time
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hcl_jax import config as configs
-from hcl_jax.claims.cache import atomic, forget, read_json
+from hcl_jax import files
+from hcl_jax.claims.cache import forget
 from hcl_jax.claims.programs import Program, run_folder
 from hcl_jax.run import Parts
 from hcl_jax.train import train_and_evaluate
@@ -17,12 +18,12 @@ from hcl_jax.train import train_and_evaluate
 def is_trained(cache: pathlib.Path, program: Program) -> bool:
     """Whether its training is finished, and there."""
     folder = run_folder(cache, program)
-    return read_json(folder / "done.json", "minutes") is not None and _has_checkpoint(folder)
+    return files.read_json(folder / "done.json", "minutes") is not None and _has_checkpoint(folder)
 
 
 def minutes_of(cache: pathlib.Path, program: Program) -> float:
     """What its training took, all attempts together."""
-    done = read_json(run_folder(cache, program) / "done.json", "minutes")
+    done = files.read_json(run_folder(cache, program) / "done.json", "minutes")
     return float(done["minutes"]) if done else 0.0
 
 
@@ -42,14 +43,14 @@ def train(
     if is_trained(cache, program):
         return folder
     config = with_dir(program.config, data_dir)
-    whole = _has_checkpoint(folder) and read_json(folder / "config.json") is not None
+    whole = _has_checkpoint(folder) and files.read_json(folder / "config.json") is not None
     if folder.exists() and not whole:
         shutil.rmtree(folder)  # killed before its first checkpoint, or damaged
     say(f"  train {program.title}: {folder}")
     began, before = time.monotonic(), _spent(folder)
     state = train_and_evaluate(config, folder, bar=False, **parts._asdict())
     del state
-    atomic(folder / "done.json", json.dumps({"minutes": before + (time.monotonic() - began) / 60}))
+    files.keep(folder / "done.json", json.dumps({"minutes": before + (time.monotonic() - began) / 60}))
     forget()
     return folder
 

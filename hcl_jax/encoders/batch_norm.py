@@ -66,10 +66,10 @@ class BatchNorm(nn.Module):
             raise InputError("bn_groups", groups, f"a divisor of {shape[0]}, the rows that go through together")
         x = x.reshape(groups, shape[0] // groups, *shape[1:]).astype(wide)
         line = (1,) * (x.ndim - 1) + (channels,)
-        about = (
-            jax.lax.stop_gradient(running_mean.value.astype(wide)).reshape(line) if one_pass else jnp.zeros((), wide)
-        )
-        x = x - about if one_pass else x
+        about = jnp.zeros((), wide)
+        if one_pass:
+            about = jax.lax.stop_gradient(running_mean.value.astype(wide)).reshape(line)
+            x = x - about
         if rows.train:
             mean, var, counted = (_moments_at_once if one_pass else _moments)(x, rows.present)
             if not self.is_initializing():
@@ -86,13 +86,11 @@ class BatchNorm(nn.Module):
         if self.use_scale:
             scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
             factor = factor * scale.astype(wide).reshape(line)
-        # Of one pass a product and a sum an element, and backward two sums a channel.
-        shift = -mean * factor if one_pass else jnp.zeros((), wide)
-        y = x * factor if one_pass else (x - mean) * factor
+        bias = jnp.zeros((), wide)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-            shift = shift + bias.astype(wide).reshape(line)
-        y = y + shift if one_pass or self.use_bias else y
+            bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype).astype(wide).reshape(line)
+        # Of one pass a product and a sum an element, and backward two sums a channel.
+        y = x * factor + (bias - mean * factor) if one_pass else (x - mean) * factor + bias
         return y.astype(self.dtype).reshape(shape)
 
 
@@ -111,7 +109,7 @@ def _moments(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Ar
 
 
 def _moments_at_once(x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`_moments` in one pass, of x less something near its mean."""
+    """`_moments` in one pass, E[x^2] - E[x]^2, of x less something near its mean; clipped at 0 from below."""
     axes = tuple(range(1, x.ndim - 1))
     count = jnp.full((x.shape[0],) + (1,) * (x.ndim - 1), float(prod(x.shape[1:-1])), x.dtype)
     if present is not None:

@@ -12,46 +12,39 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hcl_jax.parallel.sweep import Fold, Rows, sweep
+from hcl_jax.parallel.shards import Sweep
+from hcl_jax.parallel.sweep import Rows, sweep
 from hcl_jax.parallel.tiles import IGNORED
 
 
-def at_once(
-    axes: tuple[str, ...],
-    ways: int,
-    fold: Fold,
-    merge: Any,
-    tile: int | None,
-    shared: Any,
-    x: Rows,
-    y: Rows | None,
-    x_state: Any,
-    y_state: Any,
-) -> tuple[Any, Any]:
+def at_once(what: Sweep, shared: Any, x: Rows, y: Rows | None, x_state: Any, y_state: Any) -> tuple[Any, Any]:
     """`sweep` of a device's rows with those of all (see shards.over_shards)."""
 
     def every(tree: Any) -> Any:
-        return jax.tree.map(lambda a: lax.all_gather(a, axes, tiled=True), tree)
+        return jax.tree.map(lambda a: lax.all_gather(a, what.axes, tiled=True), tree)
+
+    def tiles(y: Rows | None, x_state: Any, y_state: Any) -> tuple[Any, Any]:
+        return sweep(what.fold, shared, x, y, x_state, y_state, what.tile)
 
     if y is None:
-        x_state, _ = sweep(fold, shared, x, None, x_state, None, tile)
-        others = every(x)
-        ids = lax.dynamic_update_slice(others.ids, jnp.full_like(x.ids, IGNORED), (lax.axis_index(axes) * x.ids.size,))
-        return sweep(fold, shared, x, others._replace(ids=ids), x_state, None, tile)
-    x_state, added = sweep(fold, shared, x, every(y), x_state, every(y_state), tile)
-    return x_state, None if y_state is None else _home(axes, ways, merge, added, y.ids.size)
+        x_state, _ = tiles(None, x_state, None)
+        others, first = every(x), lax.axis_index(what.axes) * x.ids.size
+        ids = lax.dynamic_update_slice(others.ids, jnp.full_like(x.ids, IGNORED), (first,))
+        return tiles(others._replace(ids=ids), x_state, None)
+    x_state, added = tiles(every(y), x_state, every(y_state))
+    return x_state, None if y_state is None else _home(what, added, y.ids.size)
 
 
-def _home(axes: tuple[str, ...], ways: int, merge: Any, state: Any, rows: int) -> Any:
+def _home(what: Sweep, state: Any, rows: int) -> Any:
     """What all devices added to this one's rows, merged in pairs."""
 
     def parts(a: jax.Array) -> jax.Array:
-        return lax.all_to_all(a.reshape(ways, rows, *a.shape[1:]), axes, 0, 0)
+        return lax.all_to_all(a.reshape(what.ways, rows, *a.shape[1:]), what.axes, 0, 0)
 
     state = jax.tree.map(parts, state)
     while (count := jax.tree.leaves(state)[0].shape[0]) > 1:
         half = count // 2
-        merged = merge(_between(state, 0, half), _between(state, half, 2 * half))
+        merged = what.merge(_between(state, 0, half), _between(state, half, 2 * half))
         odd = _between(state, 2 * half, count)
         state = jax.tree.map(lambda m, o: jnp.concatenate([m, o]), merged, odd)
     return jax.tree.map(lambda v: v[0], state)

@@ -18,22 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hcl_jax.parallel.sweep import Fold, Rows, sweep
+from hcl_jax.parallel.shards import Sweep
+from hcl_jax.parallel.sweep import Rows, sweep
 
 
-def around(
-    axes: tuple[str, ...],
-    ways: int,
-    fold: Fold,
-    merge: Any,
-    tile: int | None,
-    shared: Any,
-    x: Rows,
-    y: Rows | None,
-    x_state: Any,
-    y_state: Any,
-) -> tuple[Any, Any]:
+def around(what: Sweep, shared: Any, x: Rows, y: Rows | None, x_state: Any, y_state: Any) -> tuple[Any, Any]:
     """`sweep` of a device's rows with those of all (see shards.over_shards)."""
+
+    axes, ways, fold, tile, merge = what
 
     def sent(tree: Any, hops: int = 1) -> Any:
         to = [(i, (i + hops) % ways) for i in range(ways)]

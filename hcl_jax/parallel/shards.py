@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,26 @@ from jax.sharding import PartitionSpec
 from hcl_jax.parallel.sweep import Fold, Rows, sweep
 from hcl_jax.parallel.tiles import IGNORED
 
-# local(axes, ways, fold, merge, tile, shared, x, y, x_state, y_state) -> (x_state, y_state), all of one device's rows
-Local = Callable[..., tuple[Any, Any]]
+
+class Sweep(NamedTuple):
+    """What is the same on every device.
+
+    Attributes:
+      axes: of the mesh, that split the rows.
+      ways: devices along them.
+      fold, tile: as in `sweep.sweep`.
+      merge: (state, state) -> state of the same rows after the tiles of both.
+    """
+
+    axes: tuple[str, ...]
+    ways: int
+    fold: Fold
+    tile: int | None
+    merge: Any
+
+
+# local(what, shared, x, y, x_state, y_state) -> (x_state, y_state), all of one device's rows
+Local = Callable[[Sweep, Any, Rows, Rows | None, Any, Any], tuple[Any, Any]]
 
 
 def over_shards(
@@ -50,7 +68,7 @@ def over_shards(
     if y is not None:
         y, y_state = _even(y, y_state, ways)
     by_rows = PartitionSpec(axes)
-    bound = functools.partial(local, axes, ways, fold, merge, tile)
+    bound = functools.partial(local, Sweep(axes, ways, fold, tile, merge))
     out = jax.shard_map(
         bound,
         mesh=mesh,

@@ -23,9 +23,8 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from hcl_jax import card
+from hcl_jax import card, files
 from hcl_jax import config as configs
-from hcl_jax.claims.cache import atomic, read_json
 from hcl_jax.command import read_config, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost, program, table
@@ -222,11 +221,11 @@ def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -
     text = json.dumps(request, sort_keys=True)
     key = hashlib.sha256((text + json.dumps(card.code(), sort_keys=True)).encode()).hexdigest()[:24]
     path = cache / f"asked-{key}.json"
-    facts = read_json(path, "program")
+    facts = files.read_json(path, "program")
     found = None if facts is None else _found(facts, topology, cache)
     if found is None:  # new, or its files are damaged
         facts = _facts(text, topology)
-        atomic(path, json.dumps(facts))
+        files.keep(path, json.dumps(facts))
         found = _found(facts, topology, cache)
     if found is None:
         raise InputError("--cache", f"{str(cache)!r}, whose files were changed meanwhile", "a folder of its own")

@@ -29,8 +29,6 @@ class Estimate(NamedTuple):
     """A step on one topology.
 
     Attributes:
-      memory: bytes a device, by what takes them.
-      fits: whether they are there.
       compute: {part: seconds} by the compiler's cycles; empty where it gave none.
       work: the same by part, direction and operation, the longest.
       wires: its collectives.
@@ -43,8 +41,6 @@ class Estimate(NamedTuple):
       from_cycles: whether step stands on the compiler's cycles; else it is the roofline.
     """
 
-    memory: dict[str, int]
-    fits: bool
     compute: dict[str, float]
     work: dict[str, float]
     wires: tuple[Wire, ...]
@@ -72,10 +68,7 @@ def estimate(found: Mapping[str, Any], topology: Topology) -> Estimate:
         limits["network"] = sum(w.bytes for w in wires if w.crosses == "network") / chip.network
     bound = max(limits, key=lambda k: limits[k])
     busy = sum(compute.values()) if from_cycles else limits[bound]
-    memory = dict(found["memory"])
     return Estimate(
-        memory=memory,
-        fits=sum(memory.values()) <= chip.memory,
         compute=compute,
         work={words: cycles / chip.clock for words, cycles in found["work"].items()} if from_cycles else {},
         wires=wires,
@@ -104,7 +97,7 @@ def of_gpus(found: Mapping[str, Any], topology: Topology) -> Estimate:
     longest = max(limits, key=lambda k: limits[k])
     busy = max(limits["products"], limits["memory"])
     return Estimate(
-        memory=dict(found.get("memory", {})), fits=True, compute={}, work={}, wires=wires, step=limits[longest],
+        compute={}, work={}, wires=wires, step=limits[longest],
         unhidden=busy + limits["wire"], limits=limits, roofline=limits[longest], bound=longest, accessed=0.0,
         from_cycles=False,
     )  # fmt: skip
@@ -149,12 +142,13 @@ def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: 
     inside = len(here)
     rounds = 2 if kind == "all-reduce" else 1
     spans = [(side, len({p[i + 1] for p in here})) for i, side in enumerate((*topology.shape, 1, 1)[:3])]
-    rings = [(side, side % WRAPS.get(topology.kind, side) == 0 and side > 2) for side, wide in spans if wide > 1]
+    sides = [(side, wide, side > 2 and side % WRAPS.get(topology.kind, side) == 0) for side, wide in spans]
+    rings = [(side, ring) for side, wide, ring in sides if wide > 1]
     hops = sum(side // 2 if ring else side - 1 for side, ring in rings)
     if kind == "collective-permute":
         first, last = here[0], here[-1]
         apart = [abs(a - b) for a, b in zip(first[1:], last[1:], strict=True)]
-        hops = max(1, sum(min(d, side - d) if d else 0 for d, (side, _) in zip(apart, spans, strict=True)))
+        hops = max(1, sum(min(d, side - d) if ring else d for d, (side, _, ring) in zip(apart, sides, strict=True)))
         sent, seconds = size, size / chip.link + hops * LATENCY
     else:
         links = min(max(1, sum(2 if ring else 1 for _, ring in rings)), chip.links)

@@ -19,8 +19,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from hcl_jax import slices
-from hcl_jax.claims.cache import atomic, read_json
+from hcl_jax import files, slices
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cuda, hlo, shapes
 
@@ -262,14 +261,14 @@ def kept(step: Any, topology: chips.Topology, cache: pathlib.Path) -> str:
     name = hashlib.sha256("\0".join(asked).encode()).hexdigest()[:24]
     if kept_before(cache, name) is None:
         facts, text = compiled(step, topology)
-        atomic(cache / f"{name}.hlo.gz", gzip.compress(text.encode(), 3))
-        atomic(cache / f"{name}.json", json.dumps(facts))
+        files.keep(cache / f"{name}.hlo.gz", gzip.compress(text.encode(), 3))
+        files.keep(cache / f"{name}.json", json.dumps(facts))
     return name
 
 
 def kept_before(cache: pathlib.Path, name: str) -> tuple[dict[str, Any], str] | None:
     """What `compiled` gave; None when the cache lacks it, or a part of it is damaged."""
-    facts = read_json(cache / f"{name}.json", "fits")
+    facts = files.read_json(cache / f"{name}.json", "fits")
     if facts is None:
         return None
     try:

@@ -49,6 +49,11 @@ def test_a_message_goes_the_short_way_round(pair, hops):
     assert found.seconds == pytest.approx(1e6 / CHIP.link + hops * LATENCY)
 
 
+def test_a_line_has_one_way():
+    found = wire(collective("collective-permute", 1e6, (0, 7)), "v5e:8x8")
+    assert found.seconds == pytest.approx(1e6 / CHIP.link + 7 * LATENCY)
+
+
 def test_what_runs_beside_a_collective_hides_it():
     half = collective("collective-permute", 1e6, (0, 1), cycles=int((1e6 / CHIP.link + LATENCY) * CHIP.clock / 2))
     found = wire(half, "v5e:8x8")
@@ -70,8 +75,7 @@ def found(**fields):
 def test_a_step_of_a_second():
     one = cost.estimate(found(), chips.parse("v5e:8x8"))
     assert one.step == pytest.approx(1.0) and one.roofline == pytest.approx(0.5) and one.bound == "products"
-    assert one.fits and one.from_cycles
-    assert not cost.estimate(found(memory={"temporaries": 20 * 2**30}), chips.parse("v5e:8x8")).fits
+    assert one.from_cycles
 
 
 def test_between_slices_the_network_is_a_limit_too():
