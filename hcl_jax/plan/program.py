@@ -211,9 +211,9 @@ def _needs(text: str) -> dict[str, int] | None:
 
 def environment(topology: chips.Topology) -> dict[str, str]:
     """What the process that compiles must be started with: no accelerator is looked for, none is asked for."""
-    # No chip is opened, so that a second process beside this one is no danger. Fewer arenas keep a tenth of the memory.
+    # No chip is opened, so that a second process beside this one is no danger. One arena keeps a tenth of the memory.
     found = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "MALLOC_ARENA_MAX": "2", "JAX_TRACEBACK_FILTERING": "off",
+             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "MALLOC_ARENA_MAX": "1", "JAX_TRACEBACK_FILTERING": "off",
              "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}  # fmt: skip
     if topology.kind == "cpu" or topology.kind in chips.GPUS:
         found["JAX_NUM_CPU_DEVICES"] = str(topology.chips)
