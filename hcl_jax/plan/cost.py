@@ -105,24 +105,31 @@ def of_gpus(found: Mapping[str, Any], topology: Topology) -> Estimate:
 
 def _between_gpus(collective: Mapping[str, Any], gpu: Gpu) -> Wire:
     devices, times = collective["devices"], collective["times"]
-    kind = collective["kind"].removeprefix("collective-")
     size = len(devices)
-    share = 1.0 if kind == "permute" else (2 if kind == "all-reduce" else 1) * (size - 1) / size
     stride = abs(devices[1] - devices[0]) if size > 1 else 1
-    sent = Sent(kind, share * collective["bytes"], size, stride)
+    sent = Sent(collective["kind"].removeprefix("collective-"), sent_bytes(collective), size, stride)
     seconds = sent.bytes / rate(sent, gpu)
     crosses = "links" if size * stride <= gpu.host else "network"
     return Wire(collective["kind"], collective["part"], crosses, sent.bytes * times, seconds * times, seconds * times)
 
 
+def sent_bytes(collective: Mapping[str, Any]) -> float:
+    """Bytes that one device sends, with b those of its result and m devices.
+
+    gather, all-to-all, broadcast: b (m - 1)/m;   all-reduce: twice that;   reduce-scatter: b (m - 1);   permute: b
+    """
+    kind, size, m = collective["kind"], collective["bytes"], len(collective["devices"])
+    shares = {"all-reduce": 2 * (m - 1) / m, "reduce-scatter": m - 1, "collective-permute": 1}
+    return size * shares.get(kind, (m - 1) / m)
+
+
 def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: Sequence[Sequence[int]]) -> Wire:
     """Seconds of one collective, one round over the links of a slice and one between slices.
 
-        gather, scatter, all-to-all: b (m - 1)/m / r + hops l;   all-reduce: twice that;   permute: b / link + hops l
-        send to the other slices: b (s - 1) / n + l_n
+        gather, scatter, all-to-all: sent / r + hops l;   all-reduce: sent / r + 2 hops l
+        permute: sent / link + hops l;   send to the other slices: b (s - 1) / n + l_n
 
-    b bytes, m devices of the group in a slice, r the links of the torus dimensions that the group spans: two of a
-    dimension that closes to a ring, one of a line. Hops: half of a ring's side, a line's side less one. n is a device's
+    sent as in sent_bytes, b bytes, r the links of the torus dimensions that the group spans (see _span), n a device's
     share of its host's network, s the number of slices.
 
     Args:
@@ -139,20 +146,34 @@ def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: 
         exposed = max(0.0, seconds - beside) * times
         return Wire(kind, collective["part"], "network", sent * times, seconds * times, exposed)
     here = [tuple(places[d]) for d in collective["devices"]]
-    inside = len(here)
-    rounds = 2 if kind == "all-reduce" else 1
-    spans = [(side, len({p[i + 1] for p in here})) for i, side in enumerate((*topology.shape, 1, 1)[:3])]
-    sides = [(side, wide, side > 2 and side % WRAPS.get(topology.kind, side) == 0) for side, wide in spans]
-    rings = [(side, ring) for side, wide, ring in sides if wide > 1]
-    hops = sum(side // 2 if ring else side - 1 for side, ring in rings)
+    sent, rounds = sent_bytes(collective), 2 if kind == "all-reduce" else 1
+    sides = [(side, side > 2 and side % WRAPS.get(topology.kind, side) == 0) for side in (*topology.shape, 1, 1)[:3]]
     if kind == "collective-permute":
         first, last = here[0], here[-1]
         apart = [abs(a - b) for a, b in zip(first[1:], last[1:], strict=True)]
-        hops = max(1, sum(min(d, side - d) if ring else d for d, (side, _, ring) in zip(apart, sides, strict=True)))
-        sent, seconds = size, size / chip.link + hops * LATENCY
+        hops = max(1, sum(min(d, side - d) if ring else d for d, (side, ring) in zip(apart, sides, strict=True)))
+        seconds = sent / chip.link + hops * LATENCY
+    elif len(here) > 1:
+        spans = [_span({p[i + 1] for p in here}, side, ring) for i, (side, ring) in enumerate(sides)]
+        links = min(sum(links for links, _ in spans) or 1, chip.links)
+        seconds = sent / (chip.link * links) + rounds * max(1, sum(hops for _, hops in spans)) * LATENCY
     else:
-        links = min(max(1, sum(2 if ring else 1 for _, ring in rings)), chip.links)
-        sent = rounds * size * (inside - 1) / inside
-        seconds = (sent / (chip.link * links) + rounds * max(1, hops) * LATENCY) if inside > 1 else 0.0
+        seconds = 0.0
     exposed = max(0.0, seconds - beside) * times
     return Wire(kind, collective["part"], "links", sent * times, seconds * times, exposed)
+
+
+def _span(at: set[int], side: int, ring: bool) -> tuple[float, int]:
+    """(links that a device of a group has along a dimension, hops to the farthest) with the group's devices `at`.
+
+    Devices spread evenly round a ring send both ways, others one. Every k-th device alone is in the group: its links
+    serve k - 1 other groups as well, and 1/k of them is its own.
+    """
+    if len(at) == 1:
+        return 0.0, 0
+    order = sorted(at)
+    gaps = [b - a for a, b in zip(order, order[1:] + [order[0] + side], strict=True)]
+    if ring and max(gaps) == min(gaps):
+        return 2 / gaps[0], side // 2
+    extent = side - max(gaps) if ring else order[-1] - order[0]
+    return (len(at) - 1) / extent, extent

@@ -1,7 +1,7 @@
 """A compiled program as text, read: its instructions, how often they run, what they cost and what they send.
 
 Only what the compiler itself wrote is read. An instruction that carries no figure counts as nothing, and the share of
-those is told (`Reading.unknown_loops`, `Reading.without_cycles`).
+those is told (`Reading.unknown_loops`, `unknown_groups`, `without_cycles`).
 """
 
 import functools
@@ -10,9 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from hcl_jax.plan import groups
+
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
          "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+SCATTER = "all-reduce-scatter"  # in the name of a fusion of an all-reduce and the slices that its devices keep
 ASYNC = ("async-start", "call-start")  # a computation beside this one, as on a SparseCore
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 
@@ -45,10 +48,9 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: without -start; "send" is what goes to the other slices, over the hosts' network.
-      bytes: of its result on one device (of its operand for reduce-scatter), each time.
+      bytes: of its result on one device, each time.
       times: how often it runs in a step.
-      group: devices that take part.
-      devices: one such group, by number.
+      devices: one group of those that take part, by number.
       cycles: that the compiler schedules between its start and its end; 0 where it waits.
       scope: of the trace.
     """
@@ -56,7 +58,6 @@ class Collective(NamedTuple):
     kind: str
     bytes: float
     times: int
-    group: int
     devices: tuple[int, ...]
     cycles: int
     scope: str
@@ -70,6 +71,7 @@ class Reading(NamedTuple):
       traffic: {scope: bytes read from and written to the chip's memory}; what stays in VMEM is not counted.
       collectives: each, once.
       unknown_loops: loops whose length could not be read, counted once.
+      unknown_groups: collectives whose devices could not be read, counted as joining all.
       with_cycles, without_cycles: instructions that carry an estimate, and that do work and carry none.
     """
 
@@ -77,6 +79,7 @@ class Reading(NamedTuple):
     traffic: Mapping[str, float]
     collectives: tuple[Collective, ...]
     unknown_loops: int
+    unknown_groups: int
     with_cycles: int
     without_cycles: int
 
@@ -224,6 +227,9 @@ def read(text: str) -> Reading:
       text: `compiled.as_text()`.
     """
     entry, computations = parse(text)
+    devices = max(
+        (int(n) for n in re.findall(r"(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0])), default=1
+    )
     cycles: dict[str, int] = {}
     traffic: dict[str, float] = {}
     collectives: dict[str, Collective] = {}
@@ -249,7 +255,7 @@ def read(text: str) -> Reading:
                 count[0] += 1
             elif op.kind not in FREE and not op.kind.endswith("-done"):
                 count[1] += 1
-            sent = _collective(op, ops[i:], times)
+            sent = _collective(op, ops[i:], times, devices)
             if sent is not None:
                 collectives[f"{name}/{op.name}"] = sent._replace(cycles=max(sent.cycles, beside))
             if op.kind == "while":
@@ -265,17 +271,23 @@ def read(text: str) -> Reading:
                 walk(max(op.calls, key=total), times)  # one branch runs: the costliest is counted
             elif op.kind == "fusion":
                 for inner in _fused(op, computations):
-                    sent = _collective(inner, [], times)
-                    if sent is not None:
-                        # A collective that is split over several fusions keeps its channel.
+                    sent = _collective(inner, [], times, devices)
+                    if sent is not None and sent.kind == "all-reduce" and any(SCATTER in called for called in op.calls):
+                        # Each device keeps its slice of the sum alone; all of these have one channel.
+                        kept = sum(shape_bytes(op.shape))
+                        collectives[f"{name}/{op.name}"] = sent._replace(kind="reduce-scatter", bytes=kept)
+                    elif sent is not None:
+                        # One that is split over a chain of fusions keeps its channel, and runs beside all of them.
                         channel = re.search(r"channel_id=(\d+)", inner.text)
                         chain = re.search(r'chain_id="(\d+)"', inner.text)
                         key = f"{name}/{channel and channel[1]}/{chain and chain[1]}/{inner.kind}"
-                        # It runs beside the fusion that holds it.
-                        collectives.setdefault(key, sent._replace(cycles=op.cycles or 0))
+                        before = collectives.get(key, sent)
+                        collectives[key] = before._replace(cycles=before.cycles + (op.cycles or 0))
 
     walk(entry, 1)
-    return Reading(cycles, traffic, tuple(collectives.values()), len(unknown), *count)
+    unread = sum(not c.devices for c in collectives.values())
+    sent = tuple(c if c.devices else c._replace(devices=tuple(range(devices))) for c in collectives.values())
+    return Reading(cycles, traffic, sent, len(unknown), unread, *count)
 
 
 def _fused(op: Op, computations: Mapping[str, list[Op]]) -> Iterator[Op]:
@@ -309,7 +321,7 @@ def _between_slices(op: Op, later: list[Op], times: int) -> Collective | None:
         if other.kind == "recv-done" and answers & set(other.operands):
             break
         beside += max(other.cycles or 0, 0)
-    return Collective("send", shape_bytes(op.shape)[0], times, 1, (0,), beside, op.scope)
+    return Collective("send", shape_bytes(op.shape)[0], times, (0,), beside, op.scope)
 
 
 def _beside(op: Op, later: list[Op]) -> int:
@@ -322,7 +334,7 @@ def _beside(op: Op, later: list[Op]) -> int:
     return cycles
 
 
-def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
+def _collective(op: Op, later: list[Op], times: int, devices: int) -> Collective | None:
     if op.kind == "send":
         return _between_slices(op, later, times)
     kind = op.kind.removesuffix("-start")
@@ -332,35 +344,5 @@ def _collective(op: Op, later: list[Op], times: int) -> Collective | None:
     if op.kind.endswith("-start") and kind != "all-reduce":
         sizes = [s for s in sizes if s > 4]  # (operands, results, contexts): results as many as operands
         sizes = sizes[len(sizes) // 2 :]
-    group = _group(op.text)
-    total = sum(sizes) * (len(group) if kind == "reduce-scatter" else 1)
     beside = _beside(op, later) if op.kind.endswith("-start") else 0
-    return Collective(kind, total, times, len(group), group, beside, op.scope)
-
-
-@functools.cache
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", text))
-
-
-def _group(text: str) -> tuple[int, ...]:
-    """The first group of devices that a collective joins."""
-    if match := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
-        return tuple(sorted({int(match[1]), int(match[2])}))
-    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
-        return _numbers(match[1])
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        import numpy as np
-
-        order = np.arange(math.prod(_numbers(match[3]))).reshape(_numbers(match[3]))
-        order = order.transpose(_numbers(match[4])) if match[4] else order
-        return tuple(int(n) for n in order.reshape(int(match[1]), int(match[2]))[0])
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
-        import numpy as np
-
-        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", match[1])}
-        used = re.findall(r"'(\w+)'", match[2])
-        devices = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
-        place = tuple(slice(None) if name in used else 0 for name in sizes)
-        return tuple(int(n) for n in np.ravel(devices[place]))
-    return (0,)
+    return Collective(kind, sum(sizes), times, groups.first(op.text, devices), beside, op.scope)

@@ -153,6 +153,7 @@ def reading(text: str) -> dict[str, Any]:
         "collectives": [c._asdict() | {"part": part_of(c.scope)} for c in found.collectives],
         "work": _work(found.cycles),
         "unknown_loops": found.unknown_loops,
+        "unknown_groups": found.unknown_groups,
         "with_cycles": found.with_cycles,
         "without_cycles": found.without_cycles,
     }

@@ -136,6 +136,8 @@ def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str
         )
     if row.get("unknown_loops"):
         notes.append(f"  {row['unknown_loops']} loops of unknown length are counted once")
+    if row.get("unknown_groups"):
+        notes.append(f"  {row['unknown_groups']} collectives do not say among which devices: counted among all")
     feed = row["rows"] / e["step"] / row["hosts"]
     size = row["input_bytes"] / row["rows"] * feed
     verdict = "" if rate is None else ": the input keeps up" if rate >= feed else ": the input does not keep up"

@@ -126,7 +126,7 @@ def test_equal_over_processes(tmp_path):
     assert [(IDS[i : i + half] >= 0).sum() for i in range(0, N, half)] == [5, 15]
     found = run(tmp_path)
     assert found[0] == found[1]
-    assert len(found[0]) == sum(len(engines(name)) for name in CALLS) == 5 * 3 + 2  # three engines, and losses that take none
+    assert len(found[0]) == sum(len(engines(name)) for name in CALLS) == 5 * 3 + 2  # two have no engine
     with jax.enable_x64(True):
         for name in CALLS:
             value, gradients = jax.device_get(value_and_gradients(name, jnp.asarray))

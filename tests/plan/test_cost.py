@@ -11,7 +11,7 @@ LATENCY = chips.LATENCY
 
 
 def collective(kind, size, devices, cycles=0, times=1):
-    return {"kind": kind, "bytes": size, "times": times, "group": len(devices), "devices": devices,
+    return {"kind": kind, "bytes": size, "times": times, "devices": devices,
             "cycles": cycles, "scope": "", "part": "rest"}  # fmt: skip
 
 
@@ -52,6 +52,28 @@ def test_a_message_goes_the_short_way_round(pair, hops):
 def test_a_line_has_one_way():
     found = wire(collective("collective-permute", 1e6, (0, 7)), "v5e:8x8")
     assert found.seconds == pytest.approx(1e6 / CHIP.link + 7 * LATENCY)
+
+
+@pytest.mark.parametrize(("devices", "links", "hops"), [
+    (tuple(range(8)), 1, 7),  # half of a ring is a line
+    ((14, 15, 0, 1), 1, 3),  # also where it crosses the end
+    (tuple(range(0, 16, 4)), 2 / 4, 8),  # every fourth: three other groups use the same links
+    ((0, 4, 8), 2 / 8, 8),
+    (tuple(range(0, 256, 16)), 2, 8),  # a column
+    (tuple(i + 16 * j for i in range(2) for j in range(2)), 2, 2),
+])  # fmt: skip
+def test_a_group_that_is_a_part_of_a_ring(devices, links, hops):
+    found = wire(collective("all-gather", 16e6, devices), "v5e:16x16")
+    share = (len(devices) - 1) / len(devices)
+    assert found.seconds == pytest.approx(16e6 * share / (links * CHIP.link) + hops * LATENCY)
+
+
+def test_a_reduce_scatter_sends_what_the_gather_of_its_result_does():
+    gather = wire(collective("all-gather", 16e6, tuple(range(16))), "v5e:16x16")
+    scatter = wire(collective("reduce-scatter", 1e6, tuple(range(16))), "v5e:16x16")
+    assert (scatter.bytes, scatter.seconds) == pytest.approx((gather.bytes, gather.seconds))
+    both = wire(collective("all-reduce", 16e6, tuple(range(16))), "v5e:16x16")
+    assert both.bytes == pytest.approx(gather.bytes + scatter.bytes)
 
 
 def test_what_runs_beside_a_collective_hides_it():

@@ -19,7 +19,7 @@ def test_a_program_by_hand():
     assert found.unknown_loops == 0
     permute, reduce, gather = sorted(found.collectives, key=lambda c: ["c", "all-r", "all-g"].index(
         next(x for x in ("c", "all-r", "all-g") if c.kind.startswith(x))))  # fmt: skip
-    assert (permute.bytes, permute.times, permute.group, permute.cycles) == (32, 5, 2, 100)
+    assert (permute.bytes, permute.times, len(permute.devices), permute.cycles) == (32, 5, 2, 100)
     assert (reduce.bytes, reduce.times, reduce.devices) == (32, 1, (0, 2, 4, 6))
     assert (gather.bytes, gather.devices) == (32 * 4 * 2, (0, 2, 4, 6))
     assert reduce.scope.endswith("optimizer/psum")
@@ -122,8 +122,69 @@ ENTRY %main (a: f32[8,4], t: token[]) -> f32[64,4] {
 """
     found = hlo.read(text)
     (sent,) = found.collectives
-    assert (sent.kind, sent.bytes, sent.group, sent.cycles) == ("all-gather", 1024, 8, 70)
+    assert (sent.kind, sent.bytes, len(sent.devices), sent.cycles) == ("all-gather", 1024, 8, 70)
     assert sum(found.traffic.values()) == (1024 + 128) + (128 + 128)  # the gather's two ends, and those of the work
+
+
+def test_a_sum_of_which_each_keeps_a_slice_is_a_reduce_scatter():
+    body = """\
+%all-reduce-scatter.N (p: f32[64,4]) -> f32[8,4] {
+  %p = f32[64,4]{1,0} parameter(0)
+  %sum = f32[64,4]{1,0} all-reduce(%p), channel_id=1, replica_groups=mesh['a'=8] {'a'}, to_apply=%add
+  ROOT %mine = f32[8,4]{1,0} slice(%sum), slice={[0:8], [0:4]}
+}
+
+"""
+    text = f"""\
+HloModule jit_step, is_scheduled=true, num_partitions=8
+
+{body.replace("N", "1")}{body.replace("N", "2")}ENTRY %main (a: f32[64,4]) -> f32[8,4] {{
+  %a = f32[64,4]{{1,0}} parameter(0)
+  %b = f32[64,4]{{1,0}} negate(%a)
+  %one = f32[8,4]{{1,0}} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
+  %two = f32[8,4]{{1,0}} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.2
+  ROOT %sum.1 = f32[8,4]{{1,0}} add(%one, %two)
+}}
+"""
+    found = hlo.read(text)
+    assert [(c.kind, c.bytes, len(c.devices)) for c in found.collectives] == [("reduce-scatter", 8 * 4 * 4, 8)] * 2
+    assert found.unknown_groups == 0
+
+
+def test_a_gather_in_a_chain_of_fusions_counts_once_and_is_hidden_by_what_they_compute():
+    gather = 'all-gather(%p), channel_id=7, replica_groups={}, frontend_attributes={chain_id="3"}'
+    pieces = "".join(f"""\
+%piece.{i} (p: f32[8,4]) -> f32[64,4] {{
+  %p = f32[8,4]{{1,0}} parameter(0)
+  ROOT %gather.{i} = f32[64,4]{{1,0}} {gather}
+}}
+
+""" for i in range(3))  # fmt: skip
+    text = f"""\
+HloModule jit_step, num_partitions=8
+
+{pieces}ENTRY %main (a: f32[8,4]) -> f32[64,4] {{
+  %a = f32[8,4]{{1,0}} parameter(0)
+  %start = f32[64,4]{{1,0}} fusion(%a), kind=kCustom, calls=%piece.0
+  %between = f32[64,4]{{1,0}} fusion(%a), kind=kOutput, calls=%piece.1, backend_config={{"estimated_cycles":"70"}}
+  ROOT %done = f32[64,4]{{1,0}} fusion(%a), kind=kCustom, calls=%piece.2
+}}
+"""
+    (sent,) = hlo.read(text).collectives
+    assert (sent.kind, sent.bytes, len(sent.devices), sent.cycles) == ("all-gather", 1024, 8, 70)
+
+
+def test_a_collective_that_does_not_say_among_whom_joins_all_and_is_told():
+    text = """\
+HloModule jit_step, num_partitions=8
+
+ENTRY %main (a: f32[8,4]) -> f32[64,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  ROOT %gather = f32[64,4]{1,0} all-gather(%a), replica_groups=torus[8], dimensions={0}
+}
+"""
+    found = hlo.read(text)
+    assert found.unknown_groups == 1 and found.collectives[0].devices == tuple(range(8))
 
 
 @pytest.mark.parametrize(("shape", "expected"), [
@@ -145,4 +206,4 @@ def test_the_collectives_of_a_real_program():
               jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=rows))  # fmt: skip
     found = hlo.read(jax.jit(loss, out_shardings=whole).lower(*shapes).compile().as_text())
     sent = [c for c in found.collectives if c.kind == "all-reduce"]
-    assert [(c.bytes, c.times, c.group) for c in sent] == [(64, 3, 8)]
+    assert [(c.bytes, c.times, len(c.devices)) for c in sent] == [(64, 3, 8)]

@@ -187,6 +187,18 @@ def test_a_plan_for_eight_chips_and_for_two_slices(tmp_path):
 
 @tpu_here.needed
 @pytest.mark.slow
+def test_every_collective_of_a_sharded_state_is_read(tmp_path):
+    (row,) = planned(f"--cache={tmp_path}", "--topology=v5e:2x4", "--config.mesh.data=2", "--config.mesh.fsdp=4",
+                     "--no-advice")  # fmt: skip
+    assert row["unknown_groups"] == 0
+    sizes = {len(c["devices"]) for c in row["collectives"]}
+    assert sizes <= {2, 4, 8} and 4 in sizes
+    moved = sum(c["bytes"] for c in row["collectives"] if len(c["devices"]) == 4)
+    assert moved > row["sizes"]["parameters"] / 2  # gathered at least once, in bfloat16 or wider
+
+
+@tpu_here.needed
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_says_how_much_there_is(tmp_path):
     (row,) = planned(f"--cache={tmp_path}", "--topology=v5e:1x1", "--batch-size=4194304", "--no-advice",
                      "--config.train.engine=streamed")  # fmt: skip
