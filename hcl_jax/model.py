@@ -73,9 +73,11 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
         skipped_total=jnp.zeros((), jnp.int32),
         skipped_steps=jnp.full((REMEMBERED,), -1, jnp.int32),
     )
+    memory |= {name: {} for name in model.towers}
+    if not any(tower.memory for tower in model.towers.values()):
+        return state._replace(memory=memory)
     _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
     for name, tower in model.towers.items():
-        memory[name] = {}
         for slot, spec in tower.memory.items():
             every = aux.written[name][slot][0]
             if any(x.ndim != 2 or x.shape != every[0].shape for x in every):

@@ -160,7 +160,7 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
         batch_size=batch_size,
         steps_per_epoch=epoch_examples(config, source) / batch_size,
     )
-    abstract = jax.eval_shape(functools.partial(model.init, bound, optimizer, abstract_batch), 0)
+    abstract = towers._replace(opt_state=jax.eval_shape(optimizer.init, towers.params))
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     return Run(config, parts, mesh, bound, optimizer, steps, abstract, shardings, batch_sharding, abstract_batch)
