@@ -15,7 +15,8 @@ from hcl_jax.run import Parts, build
 SMALL = ("byol:digits", "byol:fashion", "moco:digits", "moco:fashion", "swav:digits", "swav:fashion", "dino:digits",
          "multi_task", "generated_views", "supervised:digits", "supervised:fashion", "supervised:emoji",
          "simsiam:digits", "simsiam:fashion", "quality:judge")  # fmt: skip
-RESNET = ["towers.image.encoder={'name': 'resnet18', 'width': 0.125}", "data.shape=(48,48,3)"]  # all 50 layers in simclr:imagenet
+# The 50 layers of all of these compile in simclr:imagenet.
+RESNET = ["towers.image.encoder={'name': 'resnet18', 'width': 0.125}", "data.shape=(48,48,3)"]
 SHRINK = {
     "simclr:digits": ["towers.image.encoder.widths=(8,)"],
     "simclr:fashion_mnist": ["towers.image.encoder.widths=(8,)"],
