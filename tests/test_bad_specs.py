@@ -171,6 +171,7 @@ def test_an_empty_workdir_name_is_refused(capsys):
     assert "--workdir" in refused(capsys, *SMALL, "--workdir=")
 
 
+@pytest.mark.slow
 def test_a_refused_start_leaves_a_run_as_it_is(capsys, tmp_path):
     folder = tmp_path / "w"
     assert main([*SMALL, "--config.train.epochs=1", f"--workdir={folder}"]) == 0
@@ -185,6 +186,7 @@ def test_a_refused_start_leaves_a_run_as_it_is(capsys, tmp_path):
     assert "no text" in refused(capsys, f"--workdir={folder}")
 
 
+@pytest.mark.slow
 def test_minutes_of_a_killed_part_are_counted(tmp_path):
     folder = tmp_path / "w"
     flags = [*SMALL, "--config.checkpoint.every=2", "--config.log.every=2", f"--workdir={folder}"]

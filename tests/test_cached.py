@@ -186,6 +186,7 @@ def uncertain(c):
     c.objectives.classes = {"loss": "cross_entropy", "inputs": ("a.c", "labels.label"), "weight": weight}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_sizes, per_view, own_statistics, frozen, accumulated, uncertain])
 def test_shapes_of_learning(change):
     """`b` lacks all rows of the first group: where views go alone, that group enters no running statistic."""
@@ -238,6 +239,7 @@ def test_bfloat16_step_is_as_near_as_bfloat16_is():
     assert between[0] < 2**-7 and of_cached[0] < 1.5 * of_plain[0]
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side():
     made = []
     with jax.enable_x64(True):
@@ -256,6 +258,7 @@ def test_seeds_side_by_side():
     assert_close(made[1:], made[:1], 1e-10)
 
 
+@pytest.mark.slow
 def test_other_keys_in_the_second_pass_are_seen(monkeypatch):
     right = cached._pulled_back
 
@@ -292,6 +295,7 @@ def test_memory_is_that_of_a_sub_batch():
     assert plain_many > 8 * plain_few
 
 
+@pytest.mark.slow
 def test_no_row_leaves_its_device():
     text = compiled(64, 4, ways=4).as_text()
     assert "all-reduce" in text

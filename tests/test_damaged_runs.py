@@ -59,6 +59,7 @@ def test_a_run_goes_on_from_the_step_before(finished, work, capsys, seed):
     assert [x["loss"] for x in lines(work)] == [x["loss"] for x in lines(finished)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, truncate, empty, delete, link])
 def test_every_checkpoint_damaged(work, capsys, tmp_path, damage):
     """R19: status 2, one line, and the folder as it was."""
@@ -100,6 +101,7 @@ def edit(work, field, value):
     return old
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [("seed", 3), ("data.num_examples", 64), ("towers.image.heads.z.features", 32), ("train.steps", 4)],

@@ -50,6 +50,7 @@ def load(path):
         return dict(file)
 
 
+@pytest.mark.slow
 def test_the_files_hold_what_evaluation_sees(finished, embedded):
     made = {s: load(embedded / f"{s}.npz") for s in ("train", "test")}
     assert {k: (v.shape, v.dtype.name) for k, v in made["train"].items()} == {
@@ -71,6 +72,7 @@ def test_the_files_hold_what_evaluation_sees(finished, embedded):
     assert settings["splits"]["test"]["fingerprint"] == sources[1].fingerprint
 
 
+@pytest.mark.slow
 def test_another_output_step_and_split(finished, tmp_path):
     flags = ["--output-name=z", "--step=2", "--split=test", "--view=image"]
     assert embed.main([f"--workdir={finished}", f"--output={tmp_path / 'z'}", *flags]) == 0
@@ -113,6 +115,7 @@ def test_nothing_is_overwritten(finished, embedded, tmp_path, capsys):
     assert "no config.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_middle_leaves_nothing(finished, tmp_path, monkeypatch):
     def stopped(*args, **columns):
         raise KeyboardInterrupt

@@ -49,6 +49,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_folder(finished):
     assert [x["step"] for x in lines(finished)] == [1, 2, 3, 4, 5, 6]
     card = json.loads((finished / "card.json").read_text())
@@ -75,6 +76,7 @@ def test_a_run_in_two_parts_has_the_numbers_of_the_whole(finished, tmp_path):
     assert a[-1]["eval/image/knn_accuracy"] == b[-1]["eval/image/knn_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_workdir_alone_goes_on(finished, capsys):
     before = lines(finished)
     assert main([f"--workdir={finished}"]) == 0
@@ -90,6 +92,7 @@ def test_a_field_younger_than_the_run_has_its_default(finished, tmp_path):
     assert workdir_check(finished, resume_config(tmp_path)) == {}
 
 
+@pytest.mark.slow
 def test_offline_evaluation_gives_the_online_numbers(finished, capsys):
     assert evaluation.main([f"--workdir={finished}", "--json"]) == 0
     offline = json.loads(capsys.readouterr().out)
@@ -122,6 +125,7 @@ def test_weights_of_another_run_start_this_one(finished, tmp_path):
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in heads)
 
 
+@pytest.mark.slow
 def test_steps_need_no_data_and_no_workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["towers.image.encoder.widths=(8,)", "towers.text.encoder.width=16", "towers.text.encoder.depth=1"]
@@ -193,6 +197,7 @@ def test_a_workdir_of_another_run(finished, capsys):
     assert "config.train.steps" in refused(capsys, *SMALL, "--config.train.steps=5", f"--workdir={finished}")
 
 
+@pytest.mark.slow
 def test_open_fields_may_differ(finished, capsys):
     assert run("--config.train.steps=6", "--config.mesh.data=4", "--config.log.every=3", f"--workdir={finished}") == 0
     assert "config.mesh.data: 2 -> 4" in capsys.readouterr().out
@@ -224,6 +229,7 @@ def test_help_exits_with_0(capsys):
     assert error.value.code == 0 and "--workdir" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_part_of_ones_own(tmp_path):
     """The ten lines of the README: an encoder, a loss and a view that the package does not have."""
     import flax.linen as nn

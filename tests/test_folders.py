@@ -60,6 +60,7 @@ def test_a_step_that_orbax_left_in_parts_gets_no_seal(tmp_path):
     assert not (folder / "checkpoints" / "1").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_leaves_a_run_alone(capsys, tmp_path):
     assert main([*SMALL, "--config.train.steps=1", f"--workdir={tmp_path / 'w'}"]) == 0
     capsys.readouterr()
@@ -73,6 +74,7 @@ def test_checkpoints_that_are_a_file(capsys, tmp_path):
     assert "a file" in refused(capsys, *SMALL, f"--workdir={tmp_path}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [None, 3, {"heartbeat": "x"}, {"barrier": None}])
 def test_limits_that_are_none(limits, capsys, tmp_path):
     assert main([*SMALL, "--config.train.steps=2", f"--workdir={tmp_path}"]) == 0
@@ -183,6 +185,7 @@ def test_lines_that_a_hand_made_something_else(tmp_path):
     assert [line["step"] for line in log.before] == [1, 5]
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_end_a_run(tmp_path):
     command = [sys.executable, "-m", "hcl_jax.main", *SMALL, "--config.train.steps=40", f"--workdir={tmp_path / 'w'}"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -65,12 +65,14 @@ def test_the_views_are_those_of_the_stated_draws(digits, whole):
     np.testing.assert_allclose(found, np.clip(wanted, 0, 1), atol=0.51 / 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 128])
 def test_the_bytes_do_not_depend_on_the_chunks(digits, whole, tmp_path, chunk):
     generate(digits, VIEW, tmp_path / "g", count=2, chunk=chunk, say=silent)
     assert bytes_of(tmp_path / "g") == bytes_of(whole)
 
 
+@pytest.mark.slow
 def test_seeds_and_salts_differ_and_copies_stay(digits, whole, tmp_path):
     first = np.load(whole / "views.npy")[:, 0]
     for i, (view, more) in enumerate([(VIEW, {"seed": 1}), ({**VIEW, "draws": "b"}, {})]):
@@ -84,6 +86,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_whole_chunks_that_are_kept(digits, whole, tmp_path, monkeypatch):
     def stop(text):
         if "128 of" in text:
@@ -176,6 +179,7 @@ def test_series(tmp_path):
     np.testing.assert_array_equal(with_generated(source, tmp_path / "g").fetch([3])["generated"], -x[[3]])
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     flags = ["--config=simclr:digits", "--view=a", f"--output={tmp_path / 'g'}", "--config.data.num_examples=100"]
     assert main(flags) == 0

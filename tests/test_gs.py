@@ -112,6 +112,7 @@ workdir.write_arrays(folder / "noise.npz", {"x": np.arange(3)})
 """
 
 
+@pytest.mark.slow
 def test_files(bucket, tmp_path):
     ran = bucket.python("-c", FILES, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -153,6 +154,7 @@ assert json.loads(lock.download_as_bytes())["host"] == "thief", "what another ho
 """
 
 
+@pytest.mark.slow
 def test_one_run_a_folder(bucket, tmp_path):
     ran = bucket.python("-c", LEASE, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -204,6 +206,7 @@ def test_a_run(bucket, tmp_path):
     assert has_the_same_numbers()
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there(bucket, tmp_path):
     ran = bucket.python("-m", "hcl_jax.main", *SMALL, "--workdir=gs://nowhere/run", cwd=tmp_path)
     assert ran.returncode == 2 and len(ran.stderr.strip().splitlines()[-1]) < 400

@@ -66,6 +66,7 @@ def lines_of_old(tree):
     return {p.relative_to(tree): p.read_bytes() for p in sorted(tree.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_of_layout_1_goes_on(old, capsys):
     """Unsealed: the line says so. The same machine gives the same bits; this one may be another than the fixture's."""
     assert main([f"--workdir={old}"]) == 0
@@ -78,6 +79,7 @@ def test_a_run_of_layout_1_goes_on(old, capsys):
     assert seal.fault(old / "checkpoints" / "6") is None and not (old / "quarantine").exists()
 
 
+@pytest.mark.slow
 def test_the_state_has_what_it_lacked(old, run):
     made = run[0]
     said = []
@@ -91,6 +93,7 @@ def test_the_state_has_what_it_lacked(old, run):
         assert leaf.shape == like.shape and leaf.dtype == like.dtype and leaf.sharding == at
 
 
+@pytest.mark.slow
 def test_the_next_steps_are_those_of_a_run_that_was_not_stopped(tmp_path, run):
     """To the last bit: a state of today, written as layout 1 wrote it, and read again."""
     made, source, _ = run
@@ -137,6 +140,7 @@ def test_a_damaged_one_is_one_line(old, run, damage):
     assert lines_of_old(old) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_one_ends_the_run_with_one_line(old, capsys):
     (old / "checkpoints" / "3" / "state" / "manifest.ocdbt").unlink()
     before = lines_of_old(old)

@@ -25,6 +25,7 @@ def test_the_mesh_of_the_last_example(tmp_path):
     assert made["mesh"].size == 8 and np.isfinite(made["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BLOCKS)
 def test_the_loss_falls(name, tmp_path):
     (tmp_path / "loop.py").write_text(BLOCKS[name])

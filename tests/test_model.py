@@ -63,6 +63,7 @@ def test_initial_numbers_do_not_depend_on_the_mesh():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_an_added_head_leaves_the_other_parts_as_they_are():
     plain, more = two_views(), two_views()
     more.towers.image.heads.rotation = {"name": "linear", "features": 4}
@@ -74,6 +75,7 @@ def test_an_added_head_leaves_the_other_parts_as_they_are():
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_target_follows_with_its_momentum_and_shares_nothing():
     c = moco()
     state, step, put = start(c, batch_of(c))
@@ -96,6 +98,7 @@ def test_cosine_momentum_reaches_one():
     assert float(towers.target_momentum(spec, jnp.int32(50), 100)) == pytest.approx(half)
 
 
+@pytest.mark.slow
 def test_the_queue_is_read_before_it_is_written():
     c = moco()
     state, step, put = start(c, batch_of(c))
@@ -106,6 +109,7 @@ def test_the_queue_is_read_before_it_is_written():
     assert int(after.memory["image"]["queue"]["next"]) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["joint", "per_view"])
 def test_absent_rows_enter_nothing(batching):
     c = two_views(towers__image={**two_views().towers.image.to_dict(), "batching": batching})
@@ -120,6 +124,7 @@ def test_absent_rows_enter_nothing(batching):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_mean_over_the_sub_batches():
     c = two_views(
         optimizer__name="sgd", optimizer__learning_rate=0.1, optimizer__momentum=0.0, optimizer__weight_decay=0.0
@@ -145,6 +150,7 @@ def test_accumulation_is_the_mean_over_the_sub_batches():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     c = moco()
     c.towers.image.bn_groups = 1
@@ -162,6 +168,7 @@ def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     np.testing.assert_allclose(queues[0], queues[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_learned_scale_moves_and_stays_below_its_maximum():
     c = two_views()
     scale = {"learn": "exp", "init": 9.99, "max": 10.0}
@@ -176,6 +183,7 @@ def test_a_learned_scale_moves_and_stays_below_its_maximum():
     assert float(state.params["objectives"]["contrast"]["scale"]) != before
 
 
+@pytest.mark.slow
 def test_weights_add_up_and_uncertainty_is_kendalls():
     c = two_views()
     c.towers.image.heads.c = {"name": "linear", "features": 10}
@@ -190,6 +198,7 @@ def test_weights_add_up_and_uncertainty_is_kendalls():
     assert float(m["loss"]) == pytest.approx(float(m["loss/contrast"]) + weighed, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_non_finite_batch_changes_only_the_counts(value):
     c = moco()
@@ -207,6 +216,7 @@ def test_a_non_finite_batch_changes_only_the_counts(value):
     assert int(metrics["skipped"]) == 0 and int(healed.step) == 3
 
 
+@pytest.mark.slow
 def test_one_trace_for_all_steps():
     c = two_views()
     state, step, put = start(c, batch_of(c))
@@ -215,6 +225,7 @@ def test_one_trace_for_all_steps():
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_views_of_two_sizes_go_through_one_tower():
     c = two_views()
     c.views.small = {"kind": "image", "field": "image", "ops": ()}

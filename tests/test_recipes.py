@@ -60,6 +60,7 @@ PARAMETERS = {  # millions, as published for the encoders, projector of the pape
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["simclr:imagenet", "clip:vit_b"])
 def test_full_size_has_the_published_shape(recipe):
     config = configs.complete(configs.load(recipe))

@@ -97,6 +97,7 @@ def by_hand(row_weights):
     return metrics, rows, made["qa"]["tokens"], made["qb"]["tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"gamma": {"schedule": "linear", "start": 3.0, "end": 0.0, "steps": 9}}, {"shift": 1, "groups": 2}],
@@ -110,6 +111,7 @@ def test_the_loss_is_the_weighted_mean_of_the_rows(arguments):
     assert weights.std() > 1e-3 and abs((weights * rows).mean() - rows.mean()) > 1e-6
 
 
+@pytest.mark.slow
 def test_rows_that_the_judge_cannot_see_enter_nothing():
     """As if the view of the method itself were missing there, whatever stands in its place."""
     config = judged("simsiam")
@@ -133,6 +135,7 @@ def test_rows_that_the_judge_cannot_see_enter_nothing():
     assert float(seen["row_weights_std/contrast"]) == 0
 
 
+@pytest.mark.slow
 def test_cached_gradients_keep_the_judges_tokens():
     config = judged("simclr")
     config.towers.image.heads = {"z": {"name": "linear", "features": 8}}

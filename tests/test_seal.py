@@ -31,6 +31,7 @@ def test_a_sealed_folder_has_no_fault(folder):
     assert seal.fault(folder) is None and seal.note(folder) == {"step": 6}
 
 
+@pytest.mark.slow
 def test_every_byte_counts(folder):
     """R17: each byte of each file, and each byte of the manifest, with one bit of it turned."""
     random = np.random.default_rng(0)

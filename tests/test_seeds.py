@@ -137,6 +137,7 @@ def saved(folder):
     return {k: np.asarray(jax.random.key_data(x) if k == "key" else x) for k, x in names(state).items()}
 
 
+@pytest.mark.slow
 def test_a_run_of_two_seeds_logs_both(finished):
     assert [x["step"] for x in lines(finished)] == [1, 2, 3, 4]
     for line in lines(finished):
@@ -160,6 +161,7 @@ def test_the_card_has_means_and_their_errors(finished):
     assert card["parameters"]["image"] == sum(x[0].size for k, x in saved(finished).items() if "params/image" in k)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_several_seeds_goes_on_bit_by_bit(finished, tmp_path):
     folder = tmp_path / "stopped"
     shutil.copytree(finished, folder)
@@ -177,12 +179,14 @@ def test_a_checkpoint_of_several_seeds_goes_on_bit_by_bit(finished, tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_offline_evaluation_of_several_seeds(finished, capsys):
     assert evaluation.main([f"--workdir={finished}", "--json"]) == 0
     offline = json.loads(capsys.readouterr().out)
     assert offline == json.loads((finished / "card.json").read_text())["results"]
 
 
+@pytest.mark.slow
 def test_every_seed_starts_from_the_same_weights(tmp_path):
     run, _ = digits(2, {"data": 1}, **{"train.param_dtype": "float32", "train.compute_dtype": "float32"})
     state = run.init()

@@ -43,6 +43,7 @@ def differ(a, b):
     return any((np.asarray(x) != np.asarray(y)).any() for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_is_in_evaluation_mode_and_its_heads_are_not():
     c = two_views(batch_size=6)
     c.towers.image = {**c.towers.image.to_dict(), "frozen": True, "encoder": {"name": "mlp", "widths": (8, 8)}}
@@ -84,6 +85,7 @@ def two_towers():
     return build(c, Parts(), source, meshes.make_mesh(c.mesh)), source
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_is_left_bit_equal():
     """Parameters, statistics and the optimizer, with weight decay and momentum; its head and the other tower move."""
     run, source = two_towers()
@@ -145,6 +147,7 @@ def test_views_whose_rows_refer_to_rows_go_apart(many):
             np.testing.assert_allclose(joint[view]["h"], alone[view]["h"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_frozen_tower_whose_encoder_has_no_parameters_trains_its_heads():
     c = configs.load("second_stage:linear")
     c.towers.head.frozen, c.data.batch_size, c.train.steps = True, 16, 2

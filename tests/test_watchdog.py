@@ -97,6 +97,7 @@ def test_before_the_first_step_only_an_allowed_phase_has_a_limit():
     assert status == -6 and "seconds without a step before the first step" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -111,6 +112,7 @@ def test_what_may_take_long_does(body):
     assert ended(body) == (0, "")
 
 
+@pytest.mark.slow
 def test_nothing_is_armed_after_the_end():
     status, said = ended("watch.beat(); watch.beat()\nwatch.beat()\ntime.sleep(1.5)")
     assert (status, said) == (0, "")

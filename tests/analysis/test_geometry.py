@@ -14,6 +14,7 @@ OTHER = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
 LABELS = np.array([3, 0, 3, -1, 0, 5, 3, 0, 8], np.int32)
 
 
+@pytest.mark.slow
 def test_tolerance_against_loops():
     u = Z / np.linalg.norm(Z, axis=1, keepdims=True)
     pairs = [
@@ -22,6 +23,7 @@ def test_tolerance_against_loops():
     assert float(tolerance(jnp.asarray(Z), jnp.asarray(LABELS))) == pytest.approx(np.mean(pairs), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ends_of_tolerance():
     assert float(tolerance(jnp.ones((5, 3)), jnp.zeros(5, jnp.int32))) == pytest.approx(1)
     assert float(tolerance(jnp.ones((5, 3)), jnp.arange(5))) == 0
@@ -37,6 +39,7 @@ def test_deviations_are_those_of_unit_rows():
     assert not deviations(jnp.ones((5, 3))).any()
 
 
+@pytest.mark.slow
 def test_parts_of_the_loss():
     a, b = jnp.asarray(Z), jnp.asarray(OTHER)
     both = alignment(a, b) + 0.5 * (uniformity(a) + uniformity(b))

@@ -35,6 +35,7 @@ def logits(right: float, n: int = 80) -> dict:
     return {"head": {"test": Split(np.eye(CLASSES, dtype=np.float32)[guess], labels, np.ones(n, bool))}}
 
 
+@pytest.mark.slow
 def test_fewer_labels():
     scratch = [Reading(n, logits(right)) for n, right in ((8, 0.25), (40, 0.5), (120, 0.95))]
     found = MEASURES["fewer_labels"](
@@ -50,6 +51,7 @@ def test_fewer_labels():
     assert found["needed_untrained"] == 120 and max(found["untrained"]["y"]) < 0.9
 
 
+@pytest.mark.slow
 def test_rows_without_a_label_count_nowhere():
     rows = made(120, 0.1)
     labels = np.where(np.arange(120) % 3 == 0, -1, rows.labels)
@@ -149,6 +151,7 @@ def test_difference():
     assert found["difference"] == pytest.approx(found["first"] - found["second"]) and found["difference"] > 0
 
 
+@pytest.mark.slow
 def test_fusion():
     splits = {name: {s: made(n, 2.5, i) for s, n in (("train", 160), ("test", 400))} for i, name in enumerate("abc")}
     arms = {"full": [Reading(None, splits)], "half": [Reading(None, splits)]}

@@ -135,6 +135,7 @@ def test_cached_noticed_reported(world, capsys):
     assert (world / "docs" / "claims" / "mine.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_bad_features_and_quantities(world):
     (world / "claims" / "mine.toml").write_text(CLAIM.replace('quantity = "lost"', 'quantity = "losst"'))
     with pytest.raises(ValueError, match=r"statements\[0\].quantity.*losst.*lost"):

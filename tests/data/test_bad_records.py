@@ -95,6 +95,7 @@ def order_with(plain, stands):
     return [np.array([stands.get(i, i) for i in b["index"].tolist()]) for b in plain]
 
 
+@pytest.mark.slow
 def test_substitutes_are_the_next_good_records_on_any_number_of_hosts_and_after_any_stop(pictures, views, caplog):
     """R26, R27: a truncated JPEG, an empty file, garbage, a file that has gone, two in a row, and the last record."""
     clean, _ = made(pictures({}), views)
@@ -139,6 +140,7 @@ def test_a_jpeg_that_fails_in_some_crops_only_is_bad_in_all(pictures, view):
     assert list(bad.faults) == [3] and not any((b["index"] == 3).any() for b in batches)
 
 
+@pytest.mark.slow
 def test_the_cap_and_no_cap(pictures, views):
     """R26: one more than data.max_bad_records ends the run in a line with ids; 0 is the line of the record alone."""
     broken = pictures({1: b"", 5: b"", 6: b""})
@@ -158,6 +160,7 @@ def test_nothing_good_is_left(pictures, views):
         made(broken, views, most=N + 1)
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_bad_records_out(pictures, view):
     """R26: an absent row, never a record twice; and a second pass knows them."""
     broken, bad = pictures({2: b"", 11: b"x"}), data.BadRecords(16, "test")
@@ -256,6 +259,7 @@ def test_a_read_that_fails_once_is_no_bad_record(view):
         made(source, {"a": view()}, stop=2)
 
 
+@pytest.mark.slow
 def test_samples_and_swaps(pictures, view):
     """R27: what stands for a record of a sample is of the sample, also where a view borrows it."""
     crop = {"op": "centre_crop", "size": 4}
@@ -280,6 +284,7 @@ def test_samples_and_swaps(pictures, view):
                 np.testing.assert_array_equal(batch["views"]["b"]["image"][row], by_record[lent])
 
 
+@pytest.mark.slow
 def test_array_record_with_a_flipped_byte(config, view, tmp_path):
     """R26, R27: the checksum of the record finds it; the others are read as before."""
     pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
@@ -305,6 +310,7 @@ def test_array_record_with_a_flipped_byte(config, view, tmp_path):
         np.testing.assert_array_equal(a["views"]["a"]["image"][good], plain["views"]["a"]["image"][good])
 
 
+@pytest.mark.slow
 def test_pictures_of_a_tfds_set(config, view, tmp_path):
     """R26: garbage and a truncated JPEG in the encoded bytes, and a picture of another size where one is stated."""
     tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
@@ -341,6 +347,7 @@ def test_pictures_of_a_tfds_set(config, view, tmp_path):
         assert not set(a["labels"]["label"].tolist()) & {2, 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [2, 1])
 def test_a_run_counts_them_against_its_config(pictures, views, cap):
     """R26: the batches of a run take data.max_bad_records; two seeds in one program share their bad records."""

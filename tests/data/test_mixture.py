@@ -80,6 +80,7 @@ def oracle(position, sizes, shares, order_of):
     raise AssertionError("the last part takes what is left")
 
 
+@pytest.mark.slow
 def test_the_stream_has_the_shares_and_each_part_its_epochs():
     """R14: every prefix has the shares to a few records, and the records of each part come in permutations."""
     sizes, shares = (10, 7, 13), (0.2, 0.5, 0.3)
@@ -122,6 +123,7 @@ def test_fields_and_labels_are_missing_by_name(mixed, views):
         assert (batch["views"]["image"]["image"][part == 2] == 0).all()
 
 
+@pytest.mark.slow
 def test_hosts_and_every_start(mixed, views):
     """R14, R15, R16: 1 to 4 hosts over three epochs, batches that divide nothing, a start at every step."""
     source = mixed()
@@ -160,6 +162,7 @@ def test_weights_are_the_sizes_where_none_is_given_and_a_part_may_lack_a_split(m
     assert mixed(split="test", images={"test_split": ""}).mix.names == ("pairs", "words")
 
 
+@pytest.mark.slow
 def test_a_bad_record_is_replaced_within_its_part(mixed, views):
     """R26, R27: the last record of a part is followed by its first."""
     source = mixed()
@@ -181,6 +184,7 @@ def _spoiled(record, index, numbers):
     return {**record, "label": tf.where(hit, tf.cast(99, record["label"].dtype), record["label"])}
 
 
+@pytest.mark.slow
 def test_pictures_of_several_sizes(config, view, tmp_path):
     """Encoded pictures beside a part without: the crop decodes a pixel in their place, and their row is absent."""
     for i in range(6):

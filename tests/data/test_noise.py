@@ -325,6 +325,7 @@ def built(folder):
     return build(config, Parts(), source, meshes.make_mesh(config.mesh)), source
 
 
+@pytest.mark.slow
 def test_the_file_says_what_both_seeds_trained_on(finished):
     run, source = built(finished)
     plain = source.fetch(np.arange(48))
@@ -393,6 +394,7 @@ def test_other_noise_is_another_run(finished, capsys):
     assert (finished / "noise.npz").read_bytes() == before and not list(finished.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_noise(finished, tmp_path, capsys):
     folder = tmp_path / "stopped"
     shutil.copytree(finished, folder)

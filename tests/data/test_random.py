@@ -10,6 +10,7 @@ from hcl_jax import data
 from hcl_jax.errors import InputError
 
 
+@pytest.mark.slow
 def test_importing_needs_no_tensorflow():
     code = "import sys, hcl_jax.data as d; d.SOURCES; assert not {'tensorflow', 'sklearn', 'aeon'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -47,6 +48,7 @@ def test_shape_of_the_named_data(config, view, fields, shape):
     assert data.random_like(config(**fields), {"a": view()}, sources=data.SOURCES).fields["image"][0] == shape
 
 
+@pytest.mark.slow
 def test_series_shape_of_a_packaged_set(config, view):
     pytest.importorskip("aeon", reason="aeon is not installed")
     asked = config(name="series", dir="BasicMotions")

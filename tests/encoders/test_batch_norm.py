@@ -94,6 +94,7 @@ def test_initialisation_leaves_zero_mean_and_unit_variance():
     np.testing.assert_array_equal(stats["var"], np.ones(C))
 
 
+@pytest.mark.slow
 def test_gradient_with_a_mask_equals_that_of_the_present_rows_alone():
     with jax.enable_x64(True):
         x, variables = numbers((N, C))
@@ -115,6 +116,7 @@ def test_gradient_with_a_mask_equals_that_of_the_present_rows_alone():
         np.testing.assert_allclose(rise / 2e-6, slope(x, weight, None).ravel()[7], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_same_numbers_on_1_2_4_8_devices():
     with jax.enable_x64(True):
         x, variables = numbers()
@@ -145,6 +147,7 @@ def test_groups_that_lie_on_one_device_send_nothing():
     assert "all-reduce" in text[1] and "all-reduce" not in text[4] and "all-gather" not in text[4]
 
 
+@pytest.mark.slow
 def test_bfloat16_statistics_are_float32_and_survive_a_large_mean():
     x = jnp.asarray(256 + 2 * np.random.default_rng(0).integers(-4, 5, (64, C)), "bfloat16")
     norm = BatchNorm(dtype="bfloat16")
@@ -168,6 +171,7 @@ def test_float32_keeps_its_digits_while_the_running_mean_is_near():
     np.testing.assert_allclose(y, (wide - wide.mean(0)) / wide.std(0), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_channel_of_one_value_is_normalised_to_its_bias():
     given = {"params": {"scale": np.ones(C, "f"), "bias": np.full(C, 0.25, "f")},
              "batch_stats": {"mean": np.full(C, -0.3, "f"), "var": np.ones(C, "f")}}  # fmt: skip

@@ -146,6 +146,7 @@ def test_h_is_finite_in_every_precision(name, dtype, weights):
             assert np.isfinite(np.asarray(x, np.float64)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["resnet18", "vit"])
 def test_remat_changes_neither_numbers_nor_names(name, weights):
@@ -172,6 +173,7 @@ def names(module, x, rows=None):
     return {"/".join(p.key for p in path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.slow
 def test_parameter_names_that_sharding_rules_match():
     v = view()
     found = names(ENCODERS["resnet50"](width=0.0625), v)
@@ -192,6 +194,7 @@ def test_parameter_names_that_sharding_rules_match():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["convnet", "mlp"])
 def test_absent_rows_change_no_other_row_and_no_statistic(name, weights):

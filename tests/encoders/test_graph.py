@@ -143,6 +143,7 @@ def test_gin_of_one_graph_and_learned_epsilon(weights):
         np.testing.assert_allclose(got["h"], dense_gin(x, variables, 2, False, epsilon)[0], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_epsilon_starts_at_0_and_the_slope_at_a_quarter():
     params = ENCODERS["gin"](hidden=3, depth=1, learn_epsilon=True).init(jax.random.key(0), many(), EVAL)["params"]
     assert params["epsilon1"] == 0
@@ -153,6 +154,7 @@ def test_epsilon_starts_at_0_and_the_slope_at_a_quarter():
 CASES = [("gcn", one, {"widths": (5, 3), "activation": "elu"}), ("gin", many, {"hidden": 5, "depth": 2})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "make", "params"), CASES)
 def test_gradients_equal_central_differences(name, make, params, weights):
     with jax.enable_x64(True):
@@ -215,6 +217,7 @@ def test_order_of_edges_and_names_of_nodes_do_not_matter(name, make, params, wei
         np.testing.assert_allclose(apply(module, variables, other)["h"], wanted, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "make", "params"), CASES)
 def test_equal_on_eight_devices(name, make, params, weights):
     with jax.enable_x64(True):
@@ -245,6 +248,7 @@ def test_another_graph_compiles_nothing(name, make, params, weights):
     assert run._cache_size() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(("name", "make", "params"), CASES)
 def test_precisions(name, make, params, dtype, weights):
@@ -257,6 +261,7 @@ def test_precisions(name, make, params, dtype, weights):
     np.testing.assert_allclose(got.astype(np.float32), exact, rtol=0.1, atol=0.1 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_an_edge_from_outside_of_the_batch_is_loud(weights):
     x = one()
     for name in ("gcn", "gin"):
@@ -279,6 +284,7 @@ def test_bad_input_is_refused():
             ENCODERS[name](**params).init(jax.random.key(0), x, EVAL)
 
 
+@pytest.mark.slow
 def test_nt_xent_is_the_loss_of_grace():
     """-log e^(u_i v_i / t) / (sum_k e^(u_i v_k / t) + sum_{k != i} e^(u_i u_k / t)), both ways, averaged."""
     with jax.enable_x64(True):

@@ -83,6 +83,7 @@ def test_linear_identity_and_prototypes():
         np.testing.assert_allclose(found, unit @ columns, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_residual_is_its_input_plus_a_scaled_mlp(weights):
     mlp = {"mlp/dense1/kernel": (10, 40), "mlp/norm1/scale": (40,), "mlp/norm1/bias": (40,)}
     mlp |= {"mlp/dense2/kernel": (40, 10), "mlp/dense2/bias": (10,)}

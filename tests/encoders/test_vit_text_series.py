@@ -49,6 +49,7 @@ def every_pool(variables, tokens, **kwargs):
     return jax.device_get(jax.jit(run)(jnp.asarray(tokens)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_padding_does_not_change_h(causal, weights):
     variables = weights(text(), {"tokens": jnp.asarray(TOKENS)})
@@ -102,6 +103,7 @@ def test_sincos2d_equals_loops():
             np.testing.assert_allclose(table[0, row * 3 + column], wanted)
 
 
+@pytest.mark.slow
 def test_vit_pools(weights):
     view = {"image": IMAGE}
     for pool in ("cls", "gap", "map"):
@@ -123,6 +125,7 @@ def test_vit_takes_another_image_size_with_resized_positions(weights):
     assert y["tokens"].shape == (2, 16, 16) and np.isfinite(y["h"]).all()
 
 
+@pytest.mark.slow
 def test_frozen_patch_layer_gets_no_gradient(weights):
     for freeze in (True, False):
         module = vit(freeze_patch=freeze)
@@ -157,6 +160,7 @@ def test_tcn_reach(causal, weights):
     np.testing.assert_array_equal(changed, wanted)
 
 
+@pytest.mark.slow
 def test_tcn_pools_and_missing_steps(weights):
     variables = weights(tcn(), {"series": SERIES})
     for pool, f in (("max", np.max), ("mean", np.mean)):
@@ -167,6 +171,7 @@ def test_tcn_pools_and_missing_steps(weights):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_tcn_mask_is_row_keyed_and_off_in_evaluation(weights):
     module, keys = tcn(mask=0.5), jax.random.split(jax.random.key(0), 3)
     variables = weights(module, {"series": SERIES})
@@ -177,6 +182,7 @@ def test_tcn_mask_is_row_keyed_and_off_in_evaluation(weights):
     assert np.abs(np.asarray(whole) - np.asarray(clear)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"causal": True}, {"pool": "mean"}, {"depth": 4}], ids=str)
 def test_tcn_encodes_a_crop_as_if_it_were_alone(settings, weights):
     """The steps inside give what the cut series gives, in values and gradients; what lies outside gives nothing."""
@@ -203,6 +209,7 @@ def test_tcn_encodes_a_crop_as_if_it_were_alone(settings, weights):
                 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, alone)
 
 
+@pytest.mark.slow
 def test_tcn_row_without_a_step_inside(weights):
     variables = weights(tcn(), {"series": SERIES})
     view = {"series": SERIES, "inside": jnp.zeros((3, 12), bool).at[1:].set(True)}

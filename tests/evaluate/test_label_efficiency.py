@@ -31,6 +31,7 @@ def test_draws_depend_on_labels_and_seed_alone_and_are_nested():
         assert set(few) < set(many)
 
 
+@pytest.mark.slow
 def test_accuracies_equal_scikit_learn(digits):
     """Each draw by hand: standardise by the whole pool, fit with C = 1, score."""
     x, y, test_x, test_y = digits
@@ -50,6 +51,7 @@ def test_accuracies_equal_scikit_learn(digits):
     assert found[10].mean > found[1].mean
 
 
+@pytest.mark.slow
 def test_more_dimensions_than_rows_equal_scikit_learn(digits):
     x, y, test_x, test_y = digits
     w = np.random.default_rng(0).normal(size=(64, 150)).astype(np.float32) / 20
@@ -61,6 +63,7 @@ def test_more_dimensions_than_rows_equal_scikit_learn(digits):
         assert accuracy == pytest.approx(model.score((b - mean) / scale, test_y), abs=0.006)
 
 
+@pytest.mark.slow
 def test_feature_sets_are_paired(digits):
     """The same features, scaled: the same rows are drawn, so every draw agrees, not only the mean."""
     x, y, test_x, test_y = digits
@@ -70,6 +73,7 @@ def test_feature_sets_are_paired(digits):
     assert len(set(one.accuracies)) > 1
 
 
+@pytest.mark.slow
 def test_same_twice_and_one_draw_has_no_error(digits):
     x, y, test_x, test_y = digits
     one = label_efficiency(x, y, test_x, test_y, per_class=(3,), draws=1)[3]
@@ -77,6 +81,7 @@ def test_same_twice_and_one_draw_has_no_error(digits):
     assert one.mean == label_efficiency(x, y, test_x, test_y, per_class=(3,), draws=1)[3].mean
 
 
+@pytest.mark.slow
 def test_unlabelled_rows_are_never_drawn(digits):
     x, y, test_x, test_y = digits
     hidden = np.where(np.arange(len(y)) % 2 == 0, y, -1)

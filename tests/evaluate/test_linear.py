@@ -38,6 +38,7 @@ def test_fit_equals_scikit_learn(digits, l2):
     assert ours == pytest.approx(model.score(scaler.transform(test_x.astype(np.float64)), test_y), abs=0.004)
 
 
+@pytest.mark.slow
 def test_default_strength_is_c_of_one(digits):
     x, y, test_x, test_y = digits
     probe = fit(x[:300], y[:300])
@@ -46,12 +47,14 @@ def test_default_strength_is_c_of_one(digits):
     np.testing.assert_allclose(probe.weights, model.coef_, atol=1e-2 * np.abs(model.coef_).max())
 
 
+@pytest.mark.slow
 def test_default_tolerance_is_near_the_optimum(digits):
     x, y, _, _ = digits
     for l2 in (1e-1, 1e-3, 1e-4):
         assert fit(x, y, l2).loss == pytest.approx(fit(x, y, l2, tolerance=1e-6, max_iterations=3000).loss, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_fewer_rows_than_dimensions():
     """The problem within the span of the rows has the optimum of the whole one; repeated rows are no trouble."""
     rng = np.random.default_rng(0)
@@ -71,6 +74,7 @@ def test_row_space_is_an_orthonormal_basis():
     np.testing.assert_allclose(z @ q.T, x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_correlated_and_badly_scaled_features():
     """Columns that differ by factors of 10^6 and are nearly multiples of each other still reach the optimum."""
     rng = np.random.default_rng(0)
@@ -86,6 +90,7 @@ def test_correlated_and_badly_scaled_features():
     assert probe.iterations < 120
 
 
+@pytest.mark.slow
 def test_constant_columns_get_no_weight(digits):
     x, y, _, _ = digits
     assert (x.std(axis=0) == 0).any()
@@ -102,6 +107,7 @@ def test_labels_need_not_be_contiguous(digits):
     assert set(predict(odd.probe, test_x)) <= set(7 + 3 * np.arange(10))
 
 
+@pytest.mark.slow
 def test_a_test_class_that_training_lacks_is_wrong(digits):
     x, y, test_x, test_y = digits
     keep = y != 9
@@ -138,6 +144,7 @@ def test_held_out_fifth_is_stratified():
     assert (held != held_out_fifth(y, seed=1)).any()
 
 
+@pytest.mark.slow
 def test_few_rows_take_the_default_strength(digits):
     x, y, test_x, test_y = digits
     few = np.concatenate([np.flatnonzero(y == c)[:9] for c in range(10)])
@@ -172,6 +179,7 @@ def test_compiles_once_for_a_shape(digits):
     assert softmax.solve._cache_size() == before
 
 
+@pytest.mark.slow
 def test_no_implicit_transfers(digits):
     x, y, test_x, test_y = digits
     with jax.transfer_guard("disallow"):
@@ -207,6 +215,7 @@ def test_bad_input_names_the_array(change, message):
         linear.linear_probe(**given)
 
 
+@pytest.mark.slow
 def test_rows_at_unit_length_do_not_see_their_length():
     random = np.random.default_rng(0)
     x, y = random.standard_normal((200, 6)), random.integers(0, 2, 200)

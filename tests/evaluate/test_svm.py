@@ -24,6 +24,7 @@ def rings(n, seed=0, classes=3):
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).astype(np.float32), labels
 
 
+@pytest.mark.slow
 def test_probe_is_the_published_grid_search():
     x, y = rings(150)
     found = svm_probe(x[:90], y[:90], x[90:], y[90:])
@@ -145,6 +146,7 @@ def test_small_classes_and_collapsed_features_do_not_fail():
     assert same.accuracy.value == pytest.approx(np.mean(y == 0), abs=0.02)
 
 
+@pytest.mark.slow
 def test_compare_cross_validates():
     x, y = rings(90)
     noisy = x + np.random.default_rng(1).normal(size=x.shape).astype(np.float32)

@@ -102,6 +102,7 @@ def test_the_dry_run_prints_all_and_runs_nothing(cloud, name, flags):
         assert shlex.split(command)[-3:] == RUN
 
 
+@pytest.mark.slow
 def test_the_whole_sequence(cloud):
     """Builds, pushes, creates, waits for the pods, follows, starts again after a failure, deletes."""
     cloud.play("kill", "cut")
@@ -126,6 +127,7 @@ def test_the_whole_sequence(cloud):
     assert not (cloud.root / "jobset").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends(cloud):
     cloud.play("fail")
     cloud.fault("delete", 1, "the server is busy")
@@ -156,6 +158,7 @@ def test_nohup_and_sigterm(cloud):
     assert child.returncode == 143 and not (cloud.root / "jobset").exists(), err
 
 
+@pytest.mark.slow
 def test_a_launcher_that_was_killed_is_followed_by_the_same_command(cloud):
     cloud.play("wait")
     child = cloud.start("gke", *QUICK, "--", *RUN)
@@ -182,6 +185,7 @@ def test_what_somebody_made_meanwhile_is_not_touched(cloud):
     assert done.returncode == 1 and "delete" not in [words[1] for words in cloud.calls()], done.stderr
 
 
+@pytest.mark.slow
 def test_through_xpk(cloud):
     done = launched(cloud, "--through=xpk", "--cluster=c", "--zone=z")
     assert done.returncode == 0, done.stderr
@@ -202,6 +206,7 @@ def test_a_cluster_without_jobsets_is_told(cloud):
     assert done.returncode == 1 and len(cloud.calls()) == 1 and "doesn't have a resource type" in done.stderr
 
 
+@pytest.mark.slow
 def test_detached(cloud):
     done = launched(cloud, "--detach")
     assert done.returncode == 0 and [words[1] for words in cloud.calls()] == ["get", "create", "get"]

@@ -107,6 +107,7 @@ def test_after_the_grace_mpirun_is_told_to_kill(tmp_path):
     assert launcher.returncode == 143
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills(tmp_path):
     launcher = start(tmp_path, False)
     launcher.send_signal(signal.SIGINT)

@@ -38,6 +38,7 @@ def test_the_dry_run_prints_all_and_runs_nothing(cloud, name, flags):
     assert shlex.split(remote)[-3:] == RUN  # through both shells, as it was
 
 
+@pytest.mark.slow
 def test_the_whole_sequence(cloud):
     """Creates, waits, copies, installs, runs on all, follows, deletes, with the very commands of the dry run."""
     dry = launched(cloud, "--dry-run").stdout
@@ -64,6 +65,7 @@ def test_the_whole_sequence(cloud):
     assert len(pip) == 2 and pip[0][-4:] == ["--constraint", "constraints.txt", "--editable", ".[gs,tpu]"]
 
 
+@pytest.mark.slow
 def test_what_fails_is_tried_again(cloud):
     cloud.fault("create", 1, "ERROR: There is no more capacity in the zone")
     cloud.fault("ssh", 255, "ERROR: connection refused", part="=true")
@@ -80,6 +82,7 @@ def test_what_fails_is_tried_again(cloud):
     assert done.stdout == "start 0 of worker 0\nend 0 of worker 0\n"
 
 
+@pytest.mark.slow
 def test_a_lost_connection_does_not_start_the_run_again(cloud):
     """What was printed is not printed twice, and the run that went on is found again."""
     cloud.play("slow")
@@ -95,6 +98,7 @@ def test_a_lost_connection_does_not_start_the_run_again(cloud):
     assert not (cloud.root / "saved_0").exists()
 
 
+@pytest.mark.slow
 def test_a_preempted_slice_is_created_again_and_the_run_goes_on(cloud):
     cloud.play("preempt", "done")
     done = launched(cloud, "--spot")
@@ -128,6 +132,7 @@ def test_a_run_that_cannot_go_on_ends(cloud, play, status, starts):
     assert cloud.verbs().count("start") == starts and cloud.verbs()[-1] == "delete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 def test_ctrl_c_saves_and_cleans_up(cloud, keep):
     cloud.play("wait")
@@ -156,6 +161,7 @@ def test_ctrl_c_while_the_slice_is_made(cloud):
     assert cloud.verbs()[-1] == "delete" and "start" not in cloud.verbs()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_deleted_is_told(cloud):
     cloud.fault("delete", 1, "ERROR: PERMISSION_DENIED")
     done = launched(cloud)
@@ -205,6 +211,7 @@ def test_what_somebody_made_meanwhile_is_not_touched(cloud):
     assert "that one is left alone" in done.stderr and not (cloud.clone / LEFT).exists()
 
 
+@pytest.mark.slow
 def test_a_launcher_that_was_killed_is_taken_up_by_the_same_command(cloud):
     """The run goes on without it, is not started twice, and what it said is printed from where it was."""
     cloud.play("slow")
@@ -231,6 +238,7 @@ def test_a_launcher_that_was_killed_is_taken_up_by_the_same_command(cloud):
     assert not (cloud.root / "state").exists() and not (cloud.clone / LEFT).exists()
 
 
+@pytest.mark.slow
 def test_nohup_and_sigterm(cloud):
     """A hangup leaves the launcher alone, which nohup asks for; SIGTERM cleans up."""
     cloud.play("wait")
@@ -246,6 +254,7 @@ def test_nohup_and_sigterm(cloud):
     assert child.returncode == 143 and (cloud.root / "saved_0").exists() and not (cloud.root / "state").exists(), err
 
 
+@pytest.mark.slow
 def test_a_terminal_that_goes_cleans_up(cloud):
     """SIGHUP comes when nothing can be printed any more."""
     cloud.play("wait")
@@ -260,6 +269,7 @@ def test_a_terminal_that_goes_cleans_up(cloud):
     assert (cloud.root / "saved_0").exists() and not (cloud.root / "state").exists()
 
 
+@pytest.mark.slow
 def test_a_slice_of_somebody_else_is_not_touched(cloud):
     (cloud.root / "state").write_text("READY")
     done = launched(cloud)
@@ -272,6 +282,7 @@ def test_a_slice_of_somebody_else_is_not_touched(cloud):
     assert not {"create", "delete"} & set(cloud.verbs()) and (cloud.root / "state").exists()
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_busy_is_left_alone(cloud):
     """--reuse on a slice where a run goes on: nothing is started, and nothing is ended."""
     cloud.play("wait")
@@ -339,6 +350,7 @@ def test_no_arguments_and_no_gcloud(cloud):
     assert cloud.run("tpu_vm", "--help").returncode == 0
 
 
+@pytest.mark.slow
 def test_what_is_not_committed_is_refused_or_left_behind(cloud):
     (cloud.clone / "mine.py").write_text("")
     (cloud.clone / "setup.py").write_text("")

@@ -78,6 +78,7 @@ def test_scheduled_temperature_does_not_retrace():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_ignored_rows_are_absent_rows():
     out = np.isin(np.arange(N), (1, 6))
     broken = DIVERSE.copy()

@@ -186,6 +186,7 @@ def test_weights_of_pairs_by_hand(settings, devices):
     assert np.std(weights) > 0.01
 
 
+@pytest.mark.slow
 def test_shifted_weights_are_the_same_ones():
     plain = run(pair_weights, ONE.copy(), TWO.copy(), ids=IDS)
     for shift in (1, 7, 50):
@@ -220,6 +221,7 @@ def test_tokens_that_say_nothing(kind, dtype):
         np.testing.assert_allclose(weights, 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_take_no_gradient_and_gamma_0_gives_ones():
     gradient = jax.jit(jax.grad(lambda x, y: jnp.sum(pair_weights(x, y) ** 2)), compiler_options=FAST)
     assert not gradient(ONE.copy(), TWO.copy()).any()

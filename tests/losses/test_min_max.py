@@ -36,6 +36,7 @@ def losses(*views):
     return np.asarray(each(*map(jnp.asarray, views)))
 
 
+@pytest.mark.slow
 def test_uniform_distribution_is_the_mean_of_the_pairs():
     views = (A, B, C, E)
     found = value(*views, distribution=np.full(6, 1 / 6), gamma=3.0)
@@ -61,6 +62,7 @@ def play(gamma: float, steps: int = 300, rate: float = 0.5) -> np.ndarray:
     return np.asarray(jax.nn.softmax(jax.jit(lambda x: jax.lax.fori_loop(0, steps, step, x))(jnp.zeros(3))))
 
 
+@pytest.mark.slow
 def test_ascent_goes_to_the_hardest_pair_as_far_as_gamma_lets_it():
     hardest = int(np.argmax(losses(*VIEWS)))
     free, held, bound = play(0.0, 2000), play(5.0), play(1000.0, rate=0.01)
@@ -73,6 +75,7 @@ def test_ascent_goes_to_the_hardest_pair_as_far_as_gamma_lets_it():
     assert (inside > 0).all()
 
 
+@pytest.mark.slow
 def test_descent_of_the_encoder_and_ascent_of_the_distribution():
     """One step of each, from the same gradient with two signs, moves the value down and up."""
     p = np.array([0.4, 0.3, 0.3])

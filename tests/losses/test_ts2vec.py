@@ -88,6 +88,7 @@ def test_equals_the_published_loop(length):
     assert float(value) == pytest.approx(published(za[:, start:][:, :length], zb[:, :length]), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"alpha": 0.2}, {"alpha": 1.0}, {"temporal_unit": 2}, {"temporal_unit": 9}], ids=str
 )
@@ -97,6 +98,7 @@ def test_settings(settings):
     assert float(value) == pytest.approx(published(za[:, 1:12], zb[:, 2:], **settings), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_is_the_central_difference():
     za, zb, a, b = crops(3, start_a=2, steps=6)
     za, zb, a, b = za[:3], zb[:3], a[:3], b[:3]
@@ -124,6 +126,7 @@ def test_what_lies_outside_the_overlap_does_not_matter():
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_ignored_rows_are_absent_rows():
     za, zb, a, b = crops(9)
     keep = IDS >= 0
@@ -181,6 +184,7 @@ def test_rows_of_one_id_are_positives():
     assert float(call(za, zb, a, b, ids=ids)[0]) == pytest.approx(0.5 * np.mean(values), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_limits():
     za, zb, a, b = crops(T)
     zero, _ = call(0 * za, 0 * zb, a, b)  # every logit is 0
@@ -194,6 +198,7 @@ def test_limits():
     assert float(call(zb, za, b, a)[0]) == pytest.approx(float(call(za, zb, a, b)[0]), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_finite_and_wide(dtype):
     for factor in (0.0, 1e-30, 1.0, 1e4):
@@ -207,6 +212,7 @@ def test_finite_and_wide(dtype):
             assert float(value) == pytest.approx(exact, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_equal_on_any_number_of_devices(devices):
     za, zb, a, b = crops(11, start_b=2)

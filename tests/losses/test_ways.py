@@ -40,6 +40,7 @@ def test_float64_equals_dense(run):
         assert_equal(found[name], reference[name], 1e-10, name)
 
 
+@pytest.mark.slow
 def test_float32_is_near():
     reference = evaluate(np.float64)
     for name, found in evaluate(np.float32, None, ONE_OF_EACH, "streamed in tiles").items():

@@ -89,6 +89,7 @@ def assert_near(found, wanted, share: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=share * np.abs(b).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_float64_equals_dense(name):
     wanted = value_and_gradients("dense", np.float64, 1.0, False)
@@ -108,6 +109,7 @@ def test_logits_beyond_exp_equal_dense(name):
     assert_near(value_and_gradients(name, np.float64, 300.0, False), wanted, 1e-12)
 
 
+@pytest.mark.slow
 def test_tiles_without_positives_equal_dense():
     wanted = value_and_gradients("dense", np.float64, 1.0, True)
     assert_near(value_and_gradients("streamed in tiles of 4", np.float64, 1.0, True), wanted, 1e-12)
@@ -122,6 +124,7 @@ def test_float32_is_near(name):
         assert_near(found, value_and_gradients("dense", np.float64, scale, False), 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_best_and_nearest_equal_dense(name):
     def found(engine: Engine, q, k):
@@ -150,6 +153,7 @@ def test_equal_logits_give_the_lower_row(name):
     np.testing.assert_array_equal(near.rows, dense().nearest(jnp.ones((R, D)), k=3, query_ids=ids).rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["streamed", "ring of 4 in tiles of 2"])
 def test_ignored_rows_may_hold_anything(name):
     """NaN in rows that are out reaches neither values nor gradients."""
@@ -164,6 +168,7 @@ def test_ignored_rows_may_hold_anything(name):
     assert np.isfinite(value) and np.isfinite(gradient).all() and not gradient[out[:, 0]].any()
 
 
+@pytest.mark.slow
 def test_bfloat16_factors_by_name():
     """Rounded factors, float32 sums: near, and not equal."""
     z = jnp.asarray(RANDOM.normal(size=(2, 64, 32)), jnp.float32)
@@ -219,6 +224,7 @@ def test_keys_need_ids():
                 engine.softmax_rows(jnp.ones((R, D)), jnp.ones((K, D)), query_ids=jnp.arange(R), key_ids=ids)
 
 
+@pytest.mark.slow
 def test_small_cotangents_and_narrow_rows():
     """Weights of 1e-16 are not lost below the smallest number, and float16 rows have wide sums."""
     q, k = jnp.array([[55.0, 0], [0, 1]]), jnp.array([[1.0, 0], [1, 0.01], [0, 0]])
@@ -236,6 +242,7 @@ def test_small_cotangents_and_narrow_rows():
     assert float(lse[0]) == pytest.approx(7 + np.log(1024), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_inside_a_shard_map():
     """A loss of each device's own rows."""
     z = jnp.asarray(RANDOM.normal(size=(2, 16, D)), jnp.float32)
@@ -259,6 +266,7 @@ def test_neighbours_beyond_the_keys_are_refused():
         streamed().nearest(jnp.ones((R, D)), k=17, query_ids=jnp.arange(R))
 
 
+@pytest.mark.slow
 def test_seeds_may_be_stacked():
     """vmap over a leading axis, as several seeds in one program do."""
     z = jnp.asarray(RANDOM.normal(size=(3, 2, 8, D)), jnp.float32)

@@ -69,6 +69,7 @@ def moved_bytes(text: str) -> int:
     return sent_by(entry[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "devices"), [("nt_xent", 2), ("nt_xent", 4), ("nt_xent", 8), ("clip", 2), ("clip", 4)]
 )
@@ -87,6 +88,7 @@ def test_bytes_moved(name, devices):
     assert moved <= most and expected - 3 * rows * 4 <= moved <= expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["info_nce", "siglip"])
 def test_bytes_moved_one_way(name):
     n = 4
@@ -101,6 +103,7 @@ def test_memory_does_not_grow_with_the_ring(name):
     assert eight < 1.2 * four
 
 
+@pytest.mark.slow
 def test_streamed_memory_is_tiles():
     """Beyond inputs and outputs: the unit rows, their gradient, and a few tiles; far below the matrix."""
     n = 16384

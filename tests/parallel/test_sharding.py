@@ -124,6 +124,7 @@ def test_default_rules_fit_any_mesh_and_shape():
         infer(shapes(kernel=(3, 3, 16, 30), bias=(30,), t=()) | odd, make_mesh(config))
 
 
+@pytest.mark.slow
 def test_default_rules_split_a_transformer():
     """Columns, then rows: each pair of products needs one sum over the tensor axis, and gives the same numbers."""
     from hcl_jax.encoders.rows import Rows
@@ -334,6 +335,7 @@ def run_processes(count: int, devices_each: int, configs: list[dict]) -> list:
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count, devices_each", [(2, 4), (4, 2)])
 def test_processes_feed_the_same_global_batch(count, devices_each):
     """With a tensor axis wider than a process, the same rows are made by several processes."""

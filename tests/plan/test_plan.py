@@ -44,6 +44,7 @@ def test_what_is_missing_is_read_from_the_compilers_message(message):
     assert program._needs("another error") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "said"), [
     (["--topology=v9:2x2"], "v9"),
     (["--topology=cpu:4", "--config.data.batch_size=30"], "batch_size"),

@@ -83,6 +83,7 @@ def test_views_with_one_salt_share_the_numbers_of_common_ops():
     assert np.any(two.record["flip/coin"] != two.record["flip#2/coin"])
 
 
+@pytest.mark.slow
 def test_a_view_in_a_data_set_has_static_shapes_and_no_surprises():
     x = tf.constant(np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3)).astype(np.uint8))
 
@@ -99,6 +100,7 @@ def test_a_view_in_a_data_set_has_static_shapes_and_no_surprises():
         np.testing.assert_array_equal(batch["rotation"], eager["rotation"])
 
 
+@pytest.mark.slow
 def test_batch_sizes_may_be_unknown():
     x = tf.constant(np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3)).astype(np.uint8))
     data = tf.data.Dataset.from_tensor_slices(x).batch(5)

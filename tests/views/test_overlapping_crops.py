@@ -40,6 +40,7 @@ def published(x, drawn, least=2):
     return a, b, length
 
 
+@pytest.mark.slow
 def test_equals_the_published_slices(waves):
     x = waves(N, T, C)
     lengths = set()
