@@ -19,6 +19,8 @@ from hcl_jax.errors import InputError
 from hcl_jax.init_from import init_from
 from hcl_jax.main import main
 
+pytestmark = pytest.mark.slow  # all share a run
+
 STEPS = "--config.train.steps=6"
 
 
@@ -44,7 +46,6 @@ def flip(path, away=None, seed=0):
     path.write_bytes(bad)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_goes_on_from_the_step_before(finished, work, capsys, seed):
     """R17, through the command line: the flipped byte is named, and the run ends with the bits that it had."""
@@ -59,7 +60,6 @@ def test_a_run_goes_on_from_the_step_before(finished, work, capsys, seed):
     assert [x["loss"] for x in lines(work)] == [x["loss"] for x in lines(finished)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, truncate, empty, delete, link])
 def test_every_checkpoint_damaged(work, capsys, tmp_path, damage):
     """R19: status 2, one line, and the folder as it was."""
@@ -101,7 +101,6 @@ def edit(work, field, value):
     return old
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [("seed", 3), ("data.num_examples", 64), ("towers.image.heads.z.features", 32), ("train.steps", 4)],
@@ -222,7 +221,6 @@ def test_cut_weights(tmp_path):
         init_from(spec, None)
 
 
-@pytest.mark.slow
 def test_readers_take_the_step_before(finished, work, tmp_path, capsys):
     """init_from, embed and evaluation: a line, and nothing moved; a damaged step asked for by its number is refused."""
     flip(work / "checkpoints" / "6" / "state" / "manifest.ocdbt")
@@ -254,7 +252,6 @@ def test_readers_take_the_step_before(finished, work, tmp_path, capsys):
     assert tree(work) == before
 
 
-@pytest.mark.slow
 def test_a_relative_workdir(tmp_path, monkeypatch, capsys):
     """R22."""
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,8 @@ from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.views import Draws, make_view
 
+pytestmark = pytest.mark.slow  # all share a run
+
 SMALL = [
     "data.batch_size=16",
     "mesh.data=2",
@@ -50,7 +52,6 @@ def load(path):
         return dict(file)
 
 
-@pytest.mark.slow
 def test_the_files_hold_what_evaluation_sees(finished, embedded):
     made = {s: load(embedded / f"{s}.npz") for s in ("train", "test")}
     assert {k: (v.shape, v.dtype.name) for k, v in made["train"].items()} == {
@@ -72,7 +73,6 @@ def test_the_files_hold_what_evaluation_sees(finished, embedded):
     assert settings["splits"]["test"]["fingerprint"] == sources[1].fingerprint
 
 
-@pytest.mark.slow
 def test_another_output_step_and_split(finished, tmp_path):
     flags = ["--output-name=z", "--step=2", "--split=test", "--view=image"]
     assert embed.main([f"--workdir={finished}", f"--output={tmp_path / 'z'}", *flags]) == 0
@@ -115,7 +115,6 @@ def test_nothing_is_overwritten(finished, embedded, tmp_path, capsys):
     assert "no config.json" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_stop_in_the_middle_leaves_nothing(finished, tmp_path, monkeypatch):
     def stopped(*args, **columns):
         raise KeyboardInterrupt
@@ -194,7 +193,6 @@ def test_a_view_of_other_numbers_is_refused():
             make_view({"kind": "features", "ops": ()}, x, Draws(0, 0, 4, np.arange(4), "a"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("argument", ["linear", "mlp", "contrast"])
 def test_the_second_stage_learns_from_the_files(tmp_path, argument):
     write_features(tmp_path / "h")
@@ -205,7 +203,6 @@ def test_the_second_stage_learns_from_the_files(tmp_path, argument):
     assert state["skipped"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("argument", ["linear", "mlp", "paper", "code"])
 def test_nmtune_learns_from_the_files(tmp_path, argument):
     """The classifier learns, the loss is the weighted sum that the recipe names, and z can be read beside h."""
@@ -228,14 +225,12 @@ def test_nmtune_learns_from_the_files(tmp_path, argument):
         assert -1 / (1 if argument == "paper" else 5) <= terms[2] < 0 <= min(terms[:2])
 
 
-@pytest.mark.slow
 def test_the_first_stage_feeds_the_second(embedded, tmp_path):
     folder = train("second_stage:linear", tmp_path / "w", "train.steps=2", f"data.dir={embedded}")
     results = json.loads((folder / "card.json").read_text())["results"]
     assert {"eval/h/knn_accuracy", "eval/y/knn_accuracy"} <= set(results)
 
 
-@pytest.mark.slow
 def test_a_frozen_tower_keeps_the_encoder(finished, tmp_path):
     fields = [
         "train.steps=4",

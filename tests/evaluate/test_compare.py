@@ -13,6 +13,8 @@ from hcl_jax.evaluate.linear import linear_probe
 from hcl_jax.evaluate.one_nn import one_nn_accuracy
 from hcl_jax.evaluate.raw import raw_features
 
+pytestmark = pytest.mark.slow  # all share a run
+
 SMALL = {"knn": {"k": 5, "temperature": 0.1}, "per_class": (1, 4, 1000), "draws": 3, "nearest_neighbour": True}
 
 
@@ -36,7 +38,6 @@ def results(sets):
     return evaluate_features(*sets, SMALL)
 
 
-@pytest.mark.slow
 def test_keys(results):
     one = {"knn_accuracy", "linear_accuracy", "labels_1/accuracy", "labels_4/accuracy"}
     gains = {"linear_accuracy", "labels_1/accuracy", "labels_4/accuracy"}
@@ -117,7 +118,6 @@ def test_evaluators_can_be_switched_off(sets):
     }
 
 
-@pytest.mark.slow
 def test_unlabelled_rows_are_left_out(sets):
     features, train_labels, test_labels = sets
     half = {"": tuple(x[::2] for x in features[""])}
@@ -159,7 +159,6 @@ def test_paired_error_by_simulation():
     assert np.std(gains) == pytest.approx(np.mean(errors), rel=0.08)
 
 
-@pytest.mark.slow
 def test_spread():
     rng = np.random.default_rng(0)
     assert spread(rng.normal(size=(4000, 32))) == pytest.approx(1.0, abs=0.02)

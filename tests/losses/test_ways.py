@@ -27,10 +27,8 @@ def assert_equal(found, wanted, share: float, name: str) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=share * scale, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "run",
-    [run if run in ("streamed in tiles", "ring of 1") else pytest.param(run, marks=pytest.mark.slow) for run in RUNS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS)
 def test_float64_equals_dense(run):
     way, devices, names = RUNS[run]
     reference = evaluate(np.float64)  # dense, on one device, equal to the oracles in test_values.py

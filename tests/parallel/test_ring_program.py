@@ -96,6 +96,7 @@ def test_bytes_moved_one_way(name):
     assert expected - EACH * 4 * (n - 1) * (D + 1) <= moved_bytes(program(name, n).as_text()) <= expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nt_xent", "clip"])
 def test_memory_does_not_grow_with_the_ring(name):
     """From 4 devices to 8 a loop takes the place of one hop; from then on nothing changes (8 and 256 chips below)."""
