@@ -201,6 +201,6 @@ def test_every_collective_of_a_sharded_state_is_read(tmp_path):
 @tpu_here.needed
 @pytest.mark.slow
 def test_a_step_that_does_not_fit_says_how_much_there_is(tmp_path):
-    (row,) = planned(f"--cache={tmp_path}", "--topology=v5e:1x1", "--batch-size=4194304", "--no-advice",
-                     "--config.train.engine=streamed")  # fmt: skip
+    (row,) = planned(f"--cache={tmp_path}", "--topology=v5e:1x1", "--batch-size=262144", "--no-advice",
+                     "--config.train.engine=dense")  # fmt: skip
     assert not row["fits"] and row["needs"]["used"] > row["needs"]["there"] > 15 * 2**30
