@@ -51,7 +51,7 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
     params: dict[str, Any] = {"objectives": {}}
     target: dict[str, Any] = {}
     stats: dict[str, Any] = {}
-    memory: dict[str, Any] = {}
+    memory: dict[str, Any] = {name: {} for name in model.towers}
     for name, tower in model.towers.items():
         params[name], stats[name] = towers.init(tower, named_key(key, f"towers/{name}"), batch["views"])
         if tower.target is not None:
@@ -73,7 +73,6 @@ def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any
         skipped_total=jnp.zeros((), jnp.int32),
         skipped_steps=jnp.full((REMEMBERED,), -1, jnp.int32),
     )
-    memory |= {name: {} for name in model.towers}
     if not any(tower.memory for tower in model.towers.values()):
         return state._replace(memory=memory)
     _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
@@ -204,7 +203,7 @@ def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
 
 @jax.named_scope("memory")
 def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
-    memory: dict[str, Any] = {}
+    memory: dict[str, Any] = {name: {} for name in model.towers}
     for name, tower in model.towers.items():
         memory[name] = {}
         for slot, spec in tower.memory.items():

@@ -107,13 +107,13 @@ def _between_gpus(collective: Mapping[str, Any], gpu: Gpu) -> Wire:
     devices, times = collective["devices"], collective["times"]
     size = len(devices)
     stride = abs(devices[1] - devices[0]) if size > 1 else 1
-    sent = Sent(collective["kind"].removeprefix("collective-"), sent_bytes(collective), size, stride)
+    sent = Sent(collective["kind"].removeprefix("collective-"), _sent_bytes(collective), size, stride)
     seconds = sent.bytes / rate(sent, gpu)
     crosses = "links" if size * stride <= gpu.host else "network"
     return Wire(collective["kind"], collective["part"], crosses, sent.bytes * times, seconds * times, seconds * times)
 
 
-def sent_bytes(collective: Mapping[str, Any]) -> float:
+def _sent_bytes(collective: Mapping[str, Any]) -> float:
     """Bytes that one device sends, with b those of its result and m devices.
 
     gather, all-to-all, broadcast: b (m - 1)/m;   all-reduce: twice that;   reduce-scatter: b (m - 1);   permute: b
@@ -129,7 +129,7 @@ def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: 
         gather, scatter, all-to-all: sent / r + hops l;   all-reduce: sent / r + 2 hops l
         permute: sent / link + hops l;   send to the other slices: b (s - 1) / n + l_n
 
-    sent as in sent_bytes, b bytes, r the links of the torus dimensions that the group spans (see _span), n a device's
+    sent as in _sent_bytes, b bytes, r the links of the torus dimensions that the group spans (see _span), n a device's
     share of its host's network, s the number of slices.
 
     Args:
@@ -146,7 +146,7 @@ def wire(collective: Mapping[str, Any], chip: Chip, topology: Topology, places: 
         exposed = max(0.0, seconds - beside) * times
         return Wire(kind, collective["part"], "network", sent * times, seconds * times, exposed)
     here = [tuple(places[d]) for d in collective["devices"]]
-    sent, rounds = sent_bytes(collective), 2 if kind == "all-reduce" else 1
+    sent, rounds = _sent_bytes(collective), 2 if kind == "all-reduce" else 1
     sides = [(side, side > 2 and side % WRAPS.get(topology.kind, side) == 0) for side in (*topology.shape, 1, 1)[:3]]
     if kind == "collective-permute":
         first, last = here[0], here[-1]

@@ -270,24 +270,36 @@ def read(text: str) -> Reading:
             elif op.kind == "conditional" and op.calls:
                 walk(max(op.calls, key=total), times)  # one branch runs: the costliest is counted
             elif op.kind == "fusion":
-                for inner in _fused(op, computations):
-                    sent = _collective(inner, [], times, devices)
-                    if sent is not None and sent.kind == "all-reduce" and any(SCATTER in called for called in op.calls):
-                        # Each device keeps its slice of the sum alone; all of these have one channel.
-                        kept = sum(shape_bytes(op.shape))
-                        collectives[f"{name}/{op.name}"] = sent._replace(kind="reduce-scatter", bytes=kept)
-                    elif sent is not None:
-                        # One that is split over a chain of fusions keeps its channel, and runs beside all of them.
-                        channel = re.search(r"channel_id=(\d+)", inner.text)
-                        chain = re.search(r'chain_id="(\d+)"', inner.text)
-                        key = f"{name}/{channel and channel[1]}/{chain and chain[1]}/{inner.kind}"
-                        before = collectives.get(key, sent)
-                        collectives[key] = before._replace(cycles=before.cycles + (op.cycles or 0))
+                for key, sent in _of_fusion(op, computations, times, devices):
+                    before = collectives.get(f"{name}/{key}", sent._replace(cycles=0))
+                    collectives[f"{name}/{key}"] = before._replace(cycles=before.cycles + sent.cycles)
 
     walk(entry, 1)
     unread = sum(not c.devices for c in collectives.values())
     sent = tuple(c if c.devices else c._replace(devices=tuple(range(devices))) for c in collectives.values())
     return Reading(cycles, traffic, sent, len(unknown), unread, *count)
+
+
+def _of_fusion(
+    op: Op, computations: Mapping[str, list[Op]], times: int, devices: int
+) -> Iterator[tuple[str, Collective]]:
+    """(key, what is sent) of each collective in a fusion.
+
+    One that is split over a chain of fusions keeps its channel, thus its key, and runs beside each of them. Where each
+    device keeps its slice of a sum alone, it is a reduce-scatter; all of these have one channel.
+    """
+    scatters = any(SCATTER in called for called in op.calls)
+    for inner in _fused(op, computations):
+        sent = _collective(inner, [], times, devices)
+        if sent is None:
+            continue
+        if scatters and sent.kind == "all-reduce":
+            yield op.name, sent._replace(kind="reduce-scatter", bytes=sum(shape_bytes(op.shape)))
+        else:
+            channel = re.search(r"channel_id=(\d+)", inner.text)
+            chain = re.search(r'chain_id="(\d+)"', inner.text)
+            key = f"{channel and channel[1]}/{chain and chain[1]}/{inner.kind}"
+            yield key, sent._replace(cycles=max(op.cycles or 0, 0))
 
 
 def _fused(op: Op, computations: Mapping[str, list[Op]]) -> Iterator[Op]:
