@@ -2,7 +2,7 @@
 # make test    every test but the long runs with kills            make test-fast   without the slow ones
 # make test-faults    the long runs with kills, one after the other, beside nothing else
 # make lint    style and types       make clean       remove what make made (runs/demo too)
-# make golden  write the flattened recipes again that tests/test_config.py compares with
+# make golden  write the flattened recipes again that tests/config/test_load.py compares with
 #
 # make smoke   a short run of the tests with the newest releases that Python 3.13 takes
 #
@@ -37,8 +37,8 @@ test-faults: $(STAMP)
 	$(BIN)/python -m pytest -m faults -v
 
 smoke: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults" tests/losses tests/parallel tests/test_model.py \
-	  tests/test_optim.py tests/test_objectives.py tests/test_seeds.py tests/test_config.py tests/test_end_to_end.py
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults" tests/losses tests/parallel tests/core/test_model.py \
+	  tests/core/test_optim.py tests/core/test_objectives.py tests/parallel/test_seeds.py tests/config/test_load.py tests/test_end_to_end.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import time
 
-from hcl_jax import backend
 from hcl_jax import config as configs
+from hcl_jax.runtime import distributed
 
 
 class NoCheckpoints:
@@ -37,17 +37,17 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
     known = parser.parse_args()
-    backend.prepare()
-    backend.join()  # with it comes the question of each step: told to end?
+    distributed.prepare()
+    distributed.join()  # with it comes the question of each step: told to end?
     import jax
 
     from hcl_jax import data, train
-    from hcl_jax.guards import Guards
-    from hcl_jax.interruption import Interruption
-    from hcl_jax.log import Log
     from hcl_jax.parallel import mesh as meshes
     from hcl_jax.run import Parts, build, global_batches
-    from hcl_jax.watchdog import Watchdog
+    from hcl_jax.runtime.guards import Guards
+    from hcl_jax.runtime.preemption import Interruption
+    from hcl_jax.runtime.watchdog import Watchdog
+    from hcl_jax.workdir.metrics import Log
 
     recipe = configs.load(known.config)
     recipe.train.steps = known.steps

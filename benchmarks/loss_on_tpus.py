@@ -21,9 +21,9 @@ def compiled(topology: chips.Topology, batch: int, engine: str, precision: str) 
     import jax
     import jax.numpy as jnp
 
+    from hcl_jax import similarity
     from hcl_jax.losses import nt_xent
     from hcl_jax.parallel import mesh as meshes
-    from hcl_jax.parallel import similarity
 
     mesh = meshes.make_mesh({}, program.devices_of(topology))
     makers = {"ring": similarity.ring, "gathered": similarity.gathered}

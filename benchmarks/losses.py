@@ -115,8 +115,8 @@ def ours(name: str, engine: str, **options: Any) -> Callable[[Spec, Any], Callab
     """A loss of hcl_jax with an engine."""
 
     def make(spec: Spec, mesh: Any) -> Callable[..., Any]:
+        from hcl_jax import similarity
         from hcl_jax.losses import clip, nt_xent
-        from hcl_jax.parallel import similarity
 
         of_mesh = {"mesh": mesh} if engine == "ring" else {}
         chosen = getattr(similarity, engine)(**of_mesh, **options)
@@ -158,7 +158,7 @@ def ours_nearest(engine: str) -> Callable[[Spec], Built]:
         import jax
         import jax.numpy as jnp
 
-        from hcl_jax.parallel import similarity
+        from hcl_jax import similarity
 
         q, k = map(jnp.asarray, two_sets(spec))
         ids = jnp.arange(spec.rows)
@@ -302,9 +302,9 @@ def build(table: str, at: int, spec: Spec) -> Built:
 
 def prepare(devices: int) -> None:
     """The flags of hcl_jax, and so many virtual devices; before jax starts."""
-    from hcl_jax import backend
+    from hcl_jax.runtime import distributed
 
-    backend.prepare()
+    distributed.prepare()
     if devices > 1:
         flag = f"--xla_force_host_platform_device_count={devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
@@ -467,7 +467,7 @@ def heading(spec: Spec, markdown: bool) -> None:
         machine = f"{model}, {cores()} cores, {memory:.0f} GiB"
     except (OSError, StopIteration, ValueError):
         machine = f"{platform.processor() or platform.machine()}, {cores()} cores"
-    flags = os.environ.get("XLA_FLAGS") or "those of hcl_jax.backend"
+    flags = os.environ.get("XLA_FLAGS") or "those of hcl_jax.runtime.distributed"
     lines = [
         f"python benchmarks/losses.py {' '.join(sys.argv[1:])}".rstrip(),
         f"{machine}; CPU only, {cores()} threads in jax, torch and NumPy",

@@ -12,8 +12,8 @@ inputs, and take two steps with the state donated. MALLOC_ARENA_MAX=1. Medians o
   scratch      the most that one convolution of the step, alone at its shape, takes beyond its own prediction (once)
   unexplained  measured - predicted - scratch
 
-Flags: "run", as hcl_jax.backend.prepare sets it; "jax", as jax has it by itself; "off", without the library, whose own
-buffers no prediction counts. Linux only: the figures are those of /proc/self.
+Flags: "run", as hcl_jax.runtime.distributed.prepare sets it; "jax", as jax has it by itself; "off", without the
+library, whose own buffers no prediction counts. Linux only: the figures are those of /proc/self.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from typing import Any
 
 from turns import MIB, resident
 
-from hcl_jax.backend import CPU_FLAG
+from hcl_jax.runtime.distributed import CPU_FLAG
 
 F32 = "--config.train.compute_dtype=float32"  # as everything on a CPU
 PROGRAMS = {
@@ -127,7 +127,7 @@ def write(flags: tuple[str, ...], folder: pathlib.Path) -> None:
 
     from hcl_jax import config as configs
     from hcl_jax import data
-    from hcl_jax.command import read_config, with_overrides
+    from hcl_jax.cli import read_config, with_overrides
     from hcl_jax.parallel import mesh as meshes
     from hcl_jax.run import Parts, build
 

@@ -129,9 +129,9 @@ def saves(run: Any, source: Any, rounds: int, step: float) -> None:
     """What a save, its seal, its check and a restore take."""
     import jax
 
-    from hcl_jax import seal
-    from hcl_jax.checkpoint import Checkpoints
     from hcl_jax.parallel import replicas
+    from hcl_jax.workdir import manifest
+    from hcl_jax.workdir.checkpoint import Checkpoints
 
     state = jax.block_until_ready(trained(run))
     seen: dict[str, list[float]] = {k: [] for k in ("block", "write", "seal", "verify", "restore", "check")}
@@ -145,8 +145,8 @@ def saves(run: Any, source: Any, rounds: int, step: float) -> None:
             seen["block"].append(timed(lambda i=i: checkpoints.save(i, state))[0])
             seen["write"].append(timed(checkpoints.wait)[0])
             place = pathlib.Path(folder) / "checkpoints" / str(i)
-            seen["seal"].append(timed(lambda place=place, i=i: seal.seal(place, {"step": i}))[0])
-            seconds, fault = timed(lambda place=place: seal.fault(place))
+            seen["seal"].append(timed(lambda place=place, i=i: manifest.seal(place, {"step": i}))[0])
+            seconds, fault = timed(lambda place=place: manifest.fault(place))
             assert fault is None, fault
             seen["verify"].append(seconds)
             reader = Checkpoints(folder, keep=2, meta=run.meta(source), read_only=True)
@@ -160,7 +160,7 @@ def saves(run: Any, source: Any, rounds: int, step: float) -> None:
             x.nbytes for x in jax.tree.leaves(state) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
         )
         meta = sum(p.stat().st_size for p in files if "meta" in p.relative_to(place).parts)
-        manifest = (place / seal.MANIFEST).stat().st_size
+        manifest = (place / manifest.MANIFEST).stat().st_size
         checkpoints.close()
     print(f"  state {state_bytes / 1e6:.1f} MB in {len(jax.tree.leaves(state))} arrays; on disk {size / 1e6:.1f} MB "
           f"in {len(files)} files")  # fmt: skip
@@ -199,8 +199,8 @@ def part_large(known: argparse.Namespace) -> None:
 
 def part_guards(known: argparse.Namespace) -> None:
     """What each step pays."""
-    from hcl_jax.interruption import Interruption
-    from hcl_jax.watchdog import Watchdog
+    from hcl_jax.runtime.preemption import Interruption
+    from hcl_jax.runtime.watchdog import Watchdog
 
     run, _, batch = small(1)
     step, calls = step_seconds(run, batch), 10_000
@@ -299,8 +299,8 @@ def part_resumed(known: argparse.Namespace) -> None:
     import jax
 
     from hcl_jax import main, prepare, train
-    from hcl_jax.checkpoint import Checkpoints
-    from hcl_jax.log import Log
+    from hcl_jax.workdir.checkpoint import Checkpoints
+    from hcl_jax.workdir.metrics import Log
 
     seconds = {"Python and imports": time.time() - began}
 
@@ -371,14 +371,14 @@ def main() -> int:
     if known.part in ("memory", "restart"):  # their runs are processes of their own
         PARTS[known.part](known)
         return 0
-    from hcl_jax import backend
+    from hcl_jax.runtime import distributed
 
     if known.part == "resumed":
         part_resumed(known)
     if known.part in ("save", "large"):
         os.environ["JAX_NUM_CPU_DEVICES"] = str(known.devices)
-    backend.prepare()
-    backend.join()
+    distributed.prepare()
+    distributed.join()
     PARTS[known.part](known)
     return 0
 

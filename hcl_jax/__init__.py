@@ -3,6 +3,10 @@
 import importlib
 from typing import Any
 
+from hcl_jax.compat import modules
+
+modules.install()
+
 # A config error must not wait for JAX and Flax, so the public names are looked up when they are asked for.
 _WHERE = {
     "ENCODERS": "hcl_jax.encoders",

@@ -21,11 +21,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcl_jax import backend, card, workdir
 from hcl_jax import config as configs
+from hcl_jax import workdir
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, Features, restored
 from hcl_jax.run import Parts, evaluated_params
+from hcl_jax.runtime import distributed
+from hcl_jax.workdir import card
 
 SPLITS = ("train", "test")
 KEYS = ("features", "index")  # of the files; a label may not have these names
@@ -192,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, metavar="S", help="whose model, where the run trained several")
     parser.add_argument("--split", default=",".join(SPLITS), help="train, test or train,test")
     known = parser.parse_args(arguments)
-    backend.prepare()
+    distributed.prepare()
     try:
         made = embed(
             known.workdir,

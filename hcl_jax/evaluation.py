@@ -15,18 +15,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hcl_jax import backend, card, data, model, validate, workdir
 from hcl_jax import config as configs
-from hcl_jax.checkpoint import Checkpoints
+from hcl_jax import data, workdir
+from hcl_jax.config import validate
+from hcl_jax.core import model
+from hcl_jax.core.state import TrainState
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.compare import evaluate_features
-from hcl_jax.evaluate.raw import raw_features
-from hcl_jax.evaluate.retrieval import recall_at_k
+from hcl_jax.evaluators.compare import evaluate_features
+from hcl_jax.evaluators.raw import raw_features
+from hcl_jax.evaluators.retrieval import recall_at_k
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, evaluated_params
-from hcl_jax.seeds import summary
-from hcl_jax.state import TrainState
+from hcl_jax.runtime import distributed
+from hcl_jax.workdir import card
+from hcl_jax.workdir.checkpoint import Checkpoints
+from hcl_jax.workdir.seed_stats import summary
 
 
 class Features(NamedTuple):
@@ -356,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     known = parser.parse_args(arguments)
-    backend.prepare()
+    distributed.prepare()
     try:
         results = evaluate_workdir(known.workdir, step=known.step, say=lambda text: print(text, file=sys.stderr))
     except InputError as error:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
-from hcl_jax.command import read_config, with_overrides
+from hcl_jax.cli import read_config, with_overrides
 from hcl_jax.data.generated import ARRAYS, DTYPES, SETTINGS, hashes_of, read_settings
 from hcl_jax.data.pipeline import ordered
 from hcl_jax.data.source import Source
@@ -109,7 +109,7 @@ def generate(
 
 def _settings(source: Source, view: Mapping[str, Any], seed: int, count: int) -> dict[str, Any]:
     """All that the bytes follow from, as it reads back from JSON."""
-    from hcl_jax.card import versions  # here, for it imports JAX: --help need not wait
+    from hcl_jax.workdir.card import versions  # here, for it imports JAX: --help need not wait
 
     made = {
         "layout": LAYOUT,
@@ -283,7 +283,8 @@ def main(arguments: list[str] | None = None) -> int:
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         config = configs.complete(read_config(known, overrides))
-        from hcl_jax import data, validate
+        from hcl_jax import data
+        from hcl_jax.config import validate
         from hcl_jax.encoders import ENCODERS, HEADS
         from hcl_jax.losses import LOSSES
 

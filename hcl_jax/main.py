@@ -14,10 +14,10 @@ import sys
 import tempfile
 import traceback
 
-from hcl_jax import backend
 from hcl_jax import config as configs
-from hcl_jax.command import read_config, with_overrides
+from hcl_jax.cli import read_config, with_overrides
 from hcl_jax.errors import NO_ROOM, CorruptState, InputError
+from hcl_jax.runtime import distributed
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
 
 def _show_choices() -> None:
     """Prints what the package logs (an engine `auto` that left dense) once, not once a process."""
-    from hcl_jax.parallel import processes
+    from hcl_jax.runtime import processes
 
     logger = logging.getLogger("hcl_jax")
     if processes.index() == 0 and not logger.handlers:
@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(known, overrides)
         if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
-        from hcl_jax import validate
+        from hcl_jax.config import validate
 
         validate.limits(config)
-        backend.prepare()
-        backend.join(config.limits.heartbeat, config.limits.barrier)
-        from hcl_jax.interruption import ctrl_c_saves, status_of_end
-        from hcl_jax.quiet import hush
+        distributed.prepare()
+        distributed.join(config.limits.heartbeat, config.limits.barrier)
+        from hcl_jax.runtime.preemption import ctrl_c_saves, status_of_end
         from hcl_jax.train import train_and_evaluate
+        from hcl_jax.workdir.quiet import hush
 
         _show_choices()
         hush()
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _leave(status: int, text: str) -> None:
     """Ends one of several processes at once: an ordinary end waits for the others, and they wait for this one."""
     if "jax" in sys.modules:
-        from hcl_jax.parallel import processes
+        from hcl_jax.runtime import processes
 
         if processes.count() > 1:
             print(text, file=sys.stderr, flush=True)
@@ -106,7 +106,7 @@ def _speaks() -> bool:
     jax = sys.modules.get("jax")
     if jax is None or not jax.distributed.is_initialized():
         return True
-    from hcl_jax.parallel import processes
+    from hcl_jax.runtime import processes
 
     return processes.index() == 0
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hcl_jax import config as configs
-from hcl_jax import data, validate, workdir
+from hcl_jax import data, workdir
+from hcl_jax.config import validate
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import check as evaluation_check
 from hcl_jax.parallel import mesh as meshes

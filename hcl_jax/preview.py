@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
-from hcl_jax.command import read_config, with_overrides
+from hcl_jax.cli import read_config, with_overrides
 from hcl_jax.errors import InputError
 
 
@@ -101,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         config = configs.complete(read_config(known, overrides))
-        from hcl_jax import data, validate
+        from hcl_jax import data
+        from hcl_jax.config import validate
         from hcl_jax.encoders import ENCODERS, HEADS
         from hcl_jax.losses import LOSSES
         from hcl_jax.views import VIEWS

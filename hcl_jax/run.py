@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hcl_jax import data, model
+from hcl_jax import data
+from hcl_jax.core import model
+from hcl_jax.core.optim import average_of, make_optimizer
+from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES, MEASURES
-from hcl_jax.optim import average_of, make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.parallel.seeds import over_seeds, seeds_sharding
-from hcl_jax.parallel.similarity import ENGINES, Engine
-from hcl_jax.state import TrainState
+from hcl_jax.parallel.vmapped_seeds import over_seeds, seeds_sharding
+from hcl_jax.similarity import ENGINES, Engine
 from hcl_jax.views import VIEWS
 
 

@@ -11,27 +11,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcl_jax import card, data, files, workdir
 from hcl_jax import config as configs
-from hcl_jax.checkpoint import Checkpoints
+from hcl_jax import data, workdir
+from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
-from hcl_jax.guards import Guards
-from hcl_jax.init_from import init_from
-from hcl_jax.interruption import Interruption, Stop, peers_needed
-from hcl_jax.lease import Lease
-from hcl_jax.lock import Lock
-from hcl_jax.log import Log
 from hcl_jax.losses import LOSSES, MEASURES
-from hcl_jax.meter import Meter
-from hcl_jax.parallel import processes, sharding
+from hcl_jax.parallel import sharding
 from hcl_jax.prepare import check_length, prepare
 from hcl_jax.run import Parts, Run, epoch_examples, global_batches, noise_of
-from hcl_jax.seeds import note
-from hcl_jax.state import TrainState
+from hcl_jax.runtime import processes
+from hcl_jax.runtime.guards import Guards
+from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
+from hcl_jax.runtime.watchdog import Watchdog
 from hcl_jax.views import VIEWS
-from hcl_jax.watchdog import Watchdog
+from hcl_jax.workdir import card, files
+from hcl_jax.workdir.checkpoint import Checkpoints
+from hcl_jax.workdir.init_from import init_from
+from hcl_jax.workdir.lease import Lease
+from hcl_jax.workdir.lock import Lock
+from hcl_jax.workdir.meter import Meter
+from hcl_jax.workdir.metrics import Log
+from hcl_jax.workdir.seed_stats import note
 
 
 def train_and_evaluate(

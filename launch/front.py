@@ -13,7 +13,7 @@ from typing import IO, NoReturn
 from hcl_jax.errors import InputError, nearest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# The status of a run that was told to end before its last step, instead of 0 (hcl_jax/interruption.py): preemption
+# The status of a run that was told to end before its last step, instead of 0 (runtime/preemption.py): preemption
 # comes as SIGTERM, and a run that saved and ended must not be taken for one that is done. 75 is EX_TEMPFAIL.
 STOPPED = 75
 VALUED = ("--config", "--workdir", "--steps")  # of hcl_jax.main, beside --config.FIELD and --profile

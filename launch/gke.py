@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError
-from hcl_jax.slices import GENERATIONS, Slice, find
+from hcl_jax.plan.slices import GENERATIONS, Slice, find
 from launch import calls, front, left
 from launch.logs import Logs, stream
 from launch.restart import AGAIN

@@ -4,8 +4,8 @@
       --config=simclr:imagenet --workdir=/shared/runs/simclr
   python -m launch.slurm --dry-run --tasks=2 -- --config=simclr:digits --workdir=DIR        prints it, and does nothing
 
-srun starts --tasks processes on each node; jax finds SLURM in them (hcl_jax/backend.py). The folder is one that all
-nodes share, as are this Python and its packages.
+srun starts --tasks processes on each node; jax finds SLURM in them (hcl_jax/runtime/distributed.py). The folder
+is one that all nodes share, as are this Python and its packages.
 
 --grace seconds before the time limit, up to a minute sooner, SLURM sends SIGTERM to the processes. The run saves, ends
 with a status of its own, and the job puts itself back in the queue, where it goes on from what it saved; so it does

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.slices import GENERATIONS, Slice, find
+from hcl_jax.plan.slices import GENERATIONS, Slice, find
 from launch import calls, front, left
 from launch.local import group_status
 from launch.logs import Logs, stream

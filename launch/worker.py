@@ -84,7 +84,7 @@ def watch(run: str, arguments: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Without a platform JAX goes on with the CPU when it cannot have the TPU. 75: hcl_jax/interruption.py.
+    # Without a platform JAX goes on with the CPU when it cannot have the TPU. 75: hcl_jax/runtime/preemption.py.
     environment = dict(os.environ, HCL_JAX_COMMIT=TREE.name, HCL_JAX_STOPPED="75", JAX_PLATFORMS="tpu,cpu")
     environment["PYTHONUNBUFFERED"] = "1"
     command = [str(TREE / "venv/bin/python"), "-m", "hcl_jax.main"] + arguments

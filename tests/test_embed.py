@@ -7,12 +7,12 @@ import pytest
 
 from hcl_jax import config as configs
 from hcl_jax import data, embed, evaluation, run
-from hcl_jax.checkpoint import Checkpoints
 from hcl_jax.config import defaults
 from hcl_jax.errors import InputError
 from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.views import Draws, make_view
+from hcl_jax.workdir.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow  # all share a run
 

@@ -7,11 +7,11 @@ from worlds import two_views
 
 from hcl_jax import config as configs
 from hcl_jax import evaluation
+from hcl_jax.core.optim import average_of
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate import collapse
 from hcl_jax.evaluation import Evaluation
-from hcl_jax.optim import average_of
+from hcl_jax.evaluators import collapse
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build, global_batches
 from hcl_jax.views.lazy import tf

@@ -17,6 +17,7 @@ CALLS = {
 IMPORTS = {
     "hcl_jax/__init__.py": "_WHERE[name]",
     "hcl_jax/views/lazy.py": "self._name",
+    "hcl_jax/compat/modules.py": "new",
 }  # literal names, of the package
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import optax
 
 from hcl_jax import config as configs
-from hcl_jax import model, validate
+from hcl_jax.config import validate
+from hcl_jax.core import model
+from hcl_jax.core.optim import make_optimizer
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.losses import LOSSES, MEASURES
-from hcl_jax.optim import make_optimizer
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.parallel.similarity import dense
+from hcl_jax.similarity import dense
 
 
 def nothing(x, draws):

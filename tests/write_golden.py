@@ -2,9 +2,8 @@
 
 import pathlib
 
-from test_config import GOLDEN, RECIPES
-
 from hcl_jax import config as configs
+from tests.config.test_load import GOLDEN, RECIPES
 
 
 def main() -> None:

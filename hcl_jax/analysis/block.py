@@ -7,8 +7,8 @@ import numpy as np
 
 from hcl_jax.analysis.latent_class import LOSSES
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.accuracy import draws_error
-from hcl_jax.evaluate.rows import labelled
+from hcl_jax.evaluators.accuracy import draws_error
+from hcl_jax.evaluators.rows import labelled
 
 
 class BlockLoss(NamedTuple):

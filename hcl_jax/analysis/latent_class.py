@@ -21,8 +21,8 @@ import jax
 import numpy as np
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.rows import Labelled, labelled
-from hcl_jax.evaluate.svm import part_of
+from hcl_jax.evaluators.rows import Labelled, labelled
+from hcl_jax.evaluators.svm import part_of
 
 LOSSES = {
     "hinge": lambda v: np.maximum(0, 1 - v),

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.accuracy import Accuracy, accuracy
-from hcl_jax.evaluate.rows import train_and_test
+from hcl_jax.evaluators.accuracy import Accuracy, accuracy
+from hcl_jax.evaluators.rows import train_and_test
 
 CONVENTIONS = ("product", "nearest")
 

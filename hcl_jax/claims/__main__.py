@@ -14,9 +14,9 @@ import argparse
 import pathlib
 import sys
 
-from hcl_jax import backend
 from hcl_jax.claims import claim as claims
 from hcl_jax.errors import InputError
+from hcl_jax.runtime import distributed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("--claims", "no claim file", "a folder with .toml files")
         if flags.command == "list":
             return _list(known, flags)
-        backend.prepare()
+        distributed.prepare()
         from hcl_jax.claims import report, study
 
         options = {"cache": flags.cache, "dirs": dirs, "small": flags.small}

@@ -14,11 +14,11 @@ from hcl_jax.claims.keys import Prints, sha, views_key
 from hcl_jax.claims.measures.reading import Split
 from hcl_jax.claims.programs import Program, run_folder
 from hcl_jax.claims.training import with_dir
+from hcl_jax.core.state import TrainState
 from hcl_jax.data.npz import read_npz
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
 from hcl_jax.run import Run, evaluated_params
-from hcl_jax.state import TrainState
 from hcl_jax.workdir import write_arrays
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from hcl_jax import config as configs
 from hcl_jax import data
-from hcl_jax.claims import code
+from hcl_jax.claims import code_version
 from hcl_jax.errors import InputError
 from hcl_jax.losses import WEIGHTS
 from hcl_jax.run import Parts
 
-STEP_CODE = ("hcl_jax.run", "hcl_jax.init_from", "hcl_jax.data.pipeline")
+STEP_CODE = ("hcl_jax.run", "hcl_jax.workdir.init_from", "hcl_jax.data.pipeline")
 FEATURES_CODE = "hcl_jax.claims.features"
 PATHS = ("data.dir", "init_from.path")  # known by what lies there
 
@@ -76,8 +76,8 @@ def views_key(views: Mapping[str, Any], prints: Prints, where: str) -> str:
     others = [(n, prints.of(prints.other(v["data"]), f"{where}: views.{n}")) for n, v in views.items() if v.get("data")]
     used = [prints.parts.views[op["op"]] for view in views.values() for op in view.get("ops", ())]
     used += [prints.parts.sources.get(v["data"].get("name")) for v in views.values() if v.get("data")]
-    modules = sorted({code.module_of(u) for u in used if u is not None})
-    return sha(views, others, code.version([FEATURES_CODE, *modules]))
+    modules = sorted({code_version.module_of(u) for u in used if u is not None})
+    return sha(views, others, code_version.version([FEATURES_CODE, *modules]))
 
 
 def step_code(config: Any, parts: Parts) -> str:
@@ -91,5 +91,5 @@ def step_code(config: Any, parts: Parts) -> str:
         used.append(parts.losses[spec["loss"]])
         if isinstance(spec["row_weights"], Mapping):
             used.append(WEIGHTS[spec["row_weights"]["weights"]])
-    modules = sorted({code.module_of(u) for u in used if u is not None})
-    return code.version((*STEP_CODE, *modules))
+    modules = sorted({code_version.module_of(u) for u in used if u is not None})
+    return code_version.version((*STEP_CODE, *modules))

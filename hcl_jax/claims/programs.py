@@ -17,9 +17,9 @@ from typing import Any
 import jax
 
 from hcl_jax import config as configs
-from hcl_jax import validate
 from hcl_jax.claims import keys
 from hcl_jax.claims.claim import Arm, Claim
+from hcl_jax.config import validate
 from hcl_jax.errors import InputError, nearest
 
 POINTER = re.compile(r"^(run|features):([^@/]+)(?:@([^/]+))?(?:/(.+))?$")

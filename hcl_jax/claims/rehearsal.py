@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
-from hcl_jax import data, validate
+from hcl_jax import data
 from hcl_jax.claims.claim import Claim, evaluation_view
 from hcl_jax.claims.keys import Prints
 from hcl_jax.claims.measures import MEASURES
 from hcl_jax.claims.measures.reading import Reading, Split
 from hcl_jax.claims.programs import Program, views_of
+from hcl_jax.config import validate
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import check as evaluation_check
 from hcl_jax.parallel import mesh as meshes

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from hcl_jax import files
 from hcl_jax.claims import study
 from hcl_jax.claims.verdict import LEVEL
 from hcl_jax.errors import InputError
 from hcl_jax.run import Parts
+from hcl_jax.workdir import files
 
 HEAD = """# Claims
 

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hcl_jax import card, files
 from hcl_jax.claims import claim as claims
-from hcl_jax.claims import code, features
+from hcl_jax.claims import code_version, features
 from hcl_jax.claims.cache import alone, forget
 from hcl_jax.claims.claim import Claim
 from hcl_jax.claims.keys import FEATURES_CODE, Prints, sha, views_key
@@ -22,6 +21,7 @@ from hcl_jax.claims.training import is_trained, minutes_of, train
 from hcl_jax.claims.verdict import judge
 from hcl_jax.errors import InputError
 from hcl_jax.run import Parts
+from hcl_jax.workdir import card, files
 
 
 def run(
@@ -154,7 +154,9 @@ def _key(claim: Claim, plan: list[Program], prints: Prints, where: str) -> tuple
     why = {part: sha([p.why[part] for p in plan]) for part in ("config", "data", "code")}
     read = {name: views_key(views_of(arm, claim.views), prints, where) for name, arm in claim.arms.items()}
     why["data"] = sha(why["data"], read)
-    why["code"] = sha(why["code"], code.version([code.module_of(MEASURES[claim.measure]), FEATURES_CODE]))
+    why["code"] = sha(
+        why["code"], code_version.version([code_version.module_of(MEASURES[claim.measure]), FEATURES_CODE])
+    )
     why["claim file"] = claim.sha256
     return sha(why)[:24], why
 

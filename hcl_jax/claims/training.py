@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from hcl_jax import config as configs
-from hcl_jax import files
 from hcl_jax.claims.cache import forget
 from hcl_jax.claims.programs import Program, run_folder
 from hcl_jax.run import Parts
 from hcl_jax.train import train_and_evaluate
+from hcl_jax.workdir import files
 
 
 def is_trained(cache: pathlib.Path, program: Program) -> bool:

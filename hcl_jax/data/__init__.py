@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hcl_jax.data import arrays, emoji, folder, graphs, mixture, preferences, random, series, tfds
+from hcl_jax.data import arrays, emoji, folder, graphs, mixture, preferences, series, synthetic, tfds
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.generated import with_generated
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
-from hcl_jax.data.random import random_like
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
+from hcl_jax.data.synthetic import random_like
 from hcl_jax.errors import InputError
 
 
@@ -53,7 +53,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "blocks": partial(in_memory, graphs.stochastic_blocks),
     "motifs": partial(in_memory, graphs.motifs),
     "preferences": partial(in_memory, preferences.preferences),
-    "random": random.random,
+    "random": synthetic.random,
     "mixture": _mixture,
 }
 

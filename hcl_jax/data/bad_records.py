@@ -15,7 +15,7 @@ import numpy as np
 from hcl_jax.data import images
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError
-from hcl_jax.parallel import processes
+from hcl_jax.runtime import processes
 from hcl_jax.views.lazy import tf
 
 LOOSE = ("arrays", "string")  # fields that state no one shape

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax import files
 from hcl_jax.data.folder import MEMORY_LIMIT
 from hcl_jax.data.source import Arrays, Source, chosen_labels, class_count, from_arrays, taken, unknown_split
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
+from hcl_jax.workdir import files
 
 CHUNK = 1024  # records that are parsed together
 

@@ -3,7 +3,7 @@
 from jax import Array
 
 from hcl_jax.losses import sphere
-from hcl_jax.parallel.similarity import DENSE, Engine
+from hcl_jax.similarity import DENSE, Engine
 
 
 def align_uniform(

@@ -6,7 +6,7 @@ from jax import Array
 
 from hcl_jax.losses import rows
 from hcl_jax.losses.nt_xent import nt_xent
-from hcl_jax.parallel.similarity import DENSE, Engine
+from hcl_jax.similarity import DENSE, Engine
 
 
 def decoupled(

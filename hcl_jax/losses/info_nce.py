@@ -5,7 +5,7 @@ from jax import Array
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
-from hcl_jax.parallel.similarity import DENSE, IGNORED, Engine, Over
+from hcl_jax.similarity import DENSE, IGNORED, Engine, Over
 
 
 def info_nce(

@@ -9,7 +9,7 @@ from jax import Array
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
 from hcl_jax.losses.nt_xent import nt_xent
-from hcl_jax.parallel.similarity import DENSE, Engine, Over
+from hcl_jax.similarity import DENSE, Engine, Over
 
 
 def min_max(

@@ -5,7 +5,7 @@ from jax import Array
 
 from hcl_jax.losses import rows
 from hcl_jax.losses.info_nce import info_nce, info_nce_top1
-from hcl_jax.parallel.similarity import DENSE, Engine
+from hcl_jax.similarity import DENSE, Engine
 
 
 def moco_v3(

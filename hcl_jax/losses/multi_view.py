@@ -9,7 +9,7 @@ from jax import Array
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
 from hcl_jax.losses.clip import clip, clip_top1
-from hcl_jax.parallel.similarity import DENSE, IGNORED, Engine
+from hcl_jax.similarity import DENSE, IGNORED, Engine
 
 
 def multi_view(

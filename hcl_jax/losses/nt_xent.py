@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.losses import rows
-from hcl_jax.parallel.similarity import DENSE, Engine, Over
+from hcl_jax.similarity import DENSE, Engine, Over
 
 
 def nt_xent(

@@ -7,7 +7,7 @@ from jax import Array
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
 from hcl_jax.losses.foreground import Sign, pair_direction, pair_quality
-from hcl_jax.parallel.similarity import IGNORED
+from hcl_jax.similarity import IGNORED
 
 
 def quality_weights(quality: Array, *, gamma: float | Array = 1.0, ids: Array | None = None) -> Array:

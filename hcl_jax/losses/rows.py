@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 
 from hcl_jax.errors import InputError
-from hcl_jax.parallel.similarity import IGNORED, Nearest, SoftmaxRows
-from hcl_jax.parallel.tiles import lowest
+from hcl_jax.similarity import IGNORED, Nearest, SoftmaxRows
+from hcl_jax.similarity.tiles import lowest
 
 # Below a squared length of 1e-12 a vector is shrunk, not scaled up: a zero vector stays zero and its gradient finite.
 SMALLEST_SQUARE = 1e-12

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hcl_jax.losses import rows
-from hcl_jax.parallel.similarity import DENSE, Engine
+from hcl_jax.similarity import DENSE, Engine
 
 
 def alignment(

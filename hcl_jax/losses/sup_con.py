@@ -5,7 +5,7 @@ from jax import Array
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import rows
-from hcl_jax.parallel.similarity import DENSE, Engine
+from hcl_jax.similarity import DENSE, Engine
 
 
 def sup_con(

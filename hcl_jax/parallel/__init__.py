@@ -1,1 +1,1 @@
-"""Devices: the mesh, shardings, and the similarity engines. The only package that knows them."""
+"""Devices: the mesh, the shardings of a state and a batch, replicas, and many seeds in one program."""

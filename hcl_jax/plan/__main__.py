@@ -23,11 +23,11 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from hcl_jax import card, files
 from hcl_jax import config as configs
-from hcl_jax.command import read_config, with_overrides
+from hcl_jax.cli import read_config, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost, program, table
+from hcl_jax.workdir import card, files
 
 CACHE = pathlib.Path("runs/plan")
 

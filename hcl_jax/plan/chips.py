@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hcl_jax import slices
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.plan import slices
 
 
 class Chip(NamedTuple):

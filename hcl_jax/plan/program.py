@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from hcl_jax import files, slices
 from hcl_jax.errors import InputError
-from hcl_jax.plan import chips, cuda, hlo, shapes
+from hcl_jax.plan import chips, cuda, hlo, shapes, slices
+from hcl_jax.workdir import files
 
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # of the compiler, in the environment
 PARTS = ("encoder", "objective", "optimizer", "target", "memory")  # the named scopes of a step
@@ -223,14 +223,14 @@ def environment(topology: chips.Topology) -> dict[str, str]:
 
 def main() -> int:
     """Reads the request from standard input, leaves the program in its cache, writes what is known to stdout."""
-    from hcl_jax import backend
     from hcl_jax import config as configs
+    from hcl_jax.runtime import distributed
 
     text = sys.stdin.read()
     asked = json.loads(text)
     topology = chips.parse(asked["topology"])
     if topology.kind == "cpu":
-        backend.prepare()  # the compiler's flag that a run has, which costs memory
+        distributed.prepare()  # the compiler's flag that a run has, which costs memory
     config = configs.complete(configs.with_younger(asked["config"]))
     try:
         step, facts = lowered(config, topology, _specs(text))
@@ -254,7 +254,7 @@ def _specs(request: str) -> Any:
 
 def kept(step: Any, topology: chips.Topology, cache: pathlib.Path) -> str:
     """Compiles a lowered step unless the cache has it; returns its name there, NAME.json and NAME.hlo.gz."""
-    from hcl_jax import card
+    from hcl_jax.workdir import card
 
     releases = {k: v for k, v in card.versions().items() if k in ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt")}
     asked = [step.as_text(), topology.text if topology.kind != "cpu" else "cpu", json.dumps(releases)]

@@ -17,7 +17,7 @@ EXAMPLES = {"imagenet2012": 1_281_167, "cifar10": 50_000, "fashion_mnist": 60_00
 def source_of(config: Any) -> tuple[Any, bool]:
     """A source with the shapes of the recipe's and no data, and whether an epoch is as long as the recipe's."""
     from hcl_jax import data
-    from hcl_jax.data.random import MADE
+    from hcl_jax.data.synthetic import MADE
 
     asked = config.data
     examples = EXAMPLES.get(asked.name, 0) if asked.train_split == "train" else 0
@@ -29,7 +29,8 @@ def source_of(config: Any) -> tuple[Any, bool]:
 
 def specs(config: Any) -> Any:
     """{...: [dtype, *shape]} of a completed config's batch."""
-    from hcl_jax import data, validate
+    from hcl_jax import data
+    from hcl_jax.config import validate
     from hcl_jax.encoders import ENCODERS, HEADS
     from hcl_jax.losses import LOSSES
     from hcl_jax.views import VIEWS

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from hcl_jax import slices
+from hcl_jax.plan import slices
 
 GIB, HOUR = 2**30, 3600.0
 COLUMNS = (

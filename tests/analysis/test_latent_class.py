@@ -8,7 +8,7 @@ import pytest
 
 from hcl_jax.analysis.latent_class import latent_class_report
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.svm import part_of
+from hcl_jax.evaluators.svm import part_of
 
 PLAIN = {"hinge": lambda v: max(0.0, 1 - v), "logistic": lambda v: np.log2(1 + np.exp(-v))}
 

@@ -6,7 +6,7 @@ from sklearn.neighbors import NearestCentroid
 
 from hcl_jax.analysis.mean_classifier import mean_classifier
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.accuracy import paired_gain
+from hcl_jax.evaluators.accuracy import paired_gain
 
 
 def world(seed: int = 0):

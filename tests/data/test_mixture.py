@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from hcl_jax import config as configs
-from hcl_jax import data, validate
+from hcl_jax import data
+from hcl_jax.config import validate
 from hcl_jax.data import mixture
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.encoders import ENCODERS, HEADS

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from hcl_jax import card, interruption
 from hcl_jax.errors import InputError
-from hcl_jax.slices import SLICES, find
+from hcl_jax.plan.slices import SLICES, find
+from hcl_jax.runtime import preemption
+from hcl_jax.workdir import card
 from launch import worker
 from launch.logs import Logs
 
@@ -24,15 +25,15 @@ def test_the_commit_is_part_of_what_hosts_must_have_in_common(monkeypatch):
 
 def test_a_run_that_was_told_to_end_can_say_so(monkeypatch):
     """0 for a person who sends SIGTERM; another status for a launcher, which starts the run again."""
-    monkeypatch.setattr(interruption.Interruption, "stopped", False)
-    monkeypatch.setattr(interruption.multihost_utils, "reached_preemption_sync_point", lambda tick: tick == 2)
+    monkeypatch.setattr(preemption.Interruption, "stopped", False)
+    monkeypatch.setattr(preemption.multihost_utils, "reached_preemption_sync_point", lambda tick: tick == 2)
     monkeypatch.setenv("HCL_JAX_STOPPED", "75")
-    asked = interruption.Interruption()
+    asked = preemption.Interruption()
     asked._there = True
-    assert not asked.due() and interruption.status_of_end() == 0
-    assert asked.due() and interruption.status_of_end() == 75
+    assert not asked.due() and preemption.status_of_end() == 0
+    assert asked.due() and preemption.status_of_end() == 75
     monkeypatch.delenv("HCL_JAX_STOPPED")
-    assert interruption.status_of_end() == 0
+    assert preemption.status_of_end() == 0
 
 
 @pytest.mark.parametrize(

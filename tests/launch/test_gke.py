@@ -13,7 +13,7 @@ import yaml
 from cloud import same_as_golden
 from heard import DEAF
 
-from hcl_jax.slices import SLICES, find
+from hcl_jax.plan.slices import SLICES, find
 from launch.gke import Job, jobset, text_of
 
 SCHEMA = json.loads((pathlib.Path(__file__).parent / "jobset.schema.json").read_text())

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses import LOSSES, instance_graph
-from hcl_jax.parallel.similarity import Engine, dense, gathered, ring, streamed
+from hcl_jax.similarity import Engine, dense, gathered, ring, streamed
 from tests.losses import oracles
 
 N, D = 8, 4

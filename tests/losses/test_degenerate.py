@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.losses import LOSSES, instance_graph
-from hcl_jax.parallel.similarity import Engine, dense, streamed
+from hcl_jax.similarity import Engine, dense, streamed
 from tests.losses.cases import ORACLES, PAIRED, TEMPERED, A, B, D, N, paired
 
 PARAMETERS = {**dict.fromkeys(TEMPERED, "temperature"), "clip": "scale", "siglip": "scale"}

@@ -38,7 +38,7 @@ from hcl_jax.losses import (
     vicreg,
     w_mse,
 )
-from hcl_jax.parallel.similarity import Dense, dense
+from hcl_jax.similarity import Dense, dense
 from tests.losses import cases
 from tests.losses.cases import CASES, PAIRED, TEMPERED, N, normal, paired
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from hcl_jax.core.objectives import known_to
 from hcl_jax.losses import LOSSES, MEASURES, nt_xent
-from hcl_jax.objectives import known_to
-from hcl_jax.parallel.similarity import dense, gathered, ring, streamed
+from hcl_jax.similarity import dense, gathered, ring, streamed
 from tests.losses.cases import CASES, ELSEWHERE, ONE_EACH, Case, normal
 
 HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)

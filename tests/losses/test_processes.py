@@ -72,7 +72,7 @@ def work(output: str) -> None:
 
     from hcl_jax.parallel.mesh import make_mesh
     from hcl_jax.parallel.sharding import batch_sharding, local_rows, to_global
-    from hcl_jax.parallel.similarity import dense, gathered, ring
+    from hcl_jax.similarity import dense, gathered, ring
 
     assert jax.process_count() == PROCESSES and jax.local_device_count() == DEVICES_EACH
     mesh = make_mesh({})

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from hcl_jax.core.objectives import known_to
 from hcl_jax.losses import LOSSES, MEASURES
-from hcl_jax.objectives import known_to
 from tests.losses.cases import CASES, IDS, PRESENT, QUEUE, A, C, N, normal, paired
 from tests.losses.oracles import nearest_is_positive
 

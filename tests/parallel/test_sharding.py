@@ -14,8 +14,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from hcl_jax.core.optim import make_optimizer
 from hcl_jax.errors import InputError
-from hcl_jax.optim import make_optimizer
 from hcl_jax.parallel.mesh import make_mesh
 from hcl_jax.parallel.sharding import (
     DEFAULT_RULES,

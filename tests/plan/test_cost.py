@@ -2,9 +2,8 @@
 
 import pytest
 
-from hcl_jax import slices
 from hcl_jax.errors import InputError
-from hcl_jax.plan import chips, cost
+from hcl_jax.plan import chips, cost, slices
 
 CHIP = chips.CHIPS["v5e"]
 LATENCY = chips.LATENCY

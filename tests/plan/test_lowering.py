@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import export
-from test_config import RECIPES
 
 from hcl_jax import config as configs
 from hcl_jax import data
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build
+from tests.config.test_load import RECIPES
 
 PLATFORMS = ("cuda", "tpu")  # lowered in one pass: an operation without a rule for one of them raises
 QUICK = ("second_stage:", "nmtune:", "generated_views:", "dpo:", "grace:", "multi_task:", "supervised:")

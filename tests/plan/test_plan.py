@@ -10,10 +10,10 @@ import pytest
 import tpu_here
 
 from hcl_jax import config as configs
-from hcl_jax import files
 from hcl_jax.errors import InputError
 from hcl_jax.plan import __main__ as plan
 from hcl_jax.plan import chips, program, shapes
+from hcl_jax.workdir import files
 
 SMALL = ["--config=simclr:digits", "--config.data.batch_size=32", "--config.towers.image.encoder.widths=(8,)",
          "--config.towers.image.heads.z.hidden=16"]  # fmt: skip

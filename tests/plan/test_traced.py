@@ -9,10 +9,9 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from hcl_jax import config as configs
-from hcl_jax import data
+from hcl_jax import data, similarity
 from hcl_jax.losses import nt_xent
 from hcl_jax.parallel import mesh as meshes
-from hcl_jax.parallel import similarity
 from hcl_jax.plan import chips, roofline, traced
 from hcl_jax.plan.traced import Sent, Work
 from hcl_jax.run import Parts, build

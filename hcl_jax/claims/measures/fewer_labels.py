@@ -8,9 +8,9 @@ import numpy as np
 from hcl_jax.claims.measures.reading import Arms, Reading, Split, every, one, split, top1
 from hcl_jax.data.noise import sampled_rows
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.label_efficiency import labels_needed
-from hcl_jax.evaluate.linear import linear_probe
-from hcl_jax.evaluate.softmax import standardiser
+from hcl_jax.evaluators.label_efficiency import labels_needed
+from hcl_jax.evaluators.linear import linear_probe
+from hcl_jax.evaluators.softmax import standardiser
 
 
 def fewer_labels(

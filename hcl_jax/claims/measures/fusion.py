@@ -6,7 +6,7 @@ import numpy as np
 
 from hcl_jax.claims.measures.reading import Arms, one, split
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.linear import held_out_fifth, linear_probe
+from hcl_jax.evaluators.linear import held_out_fifth, linear_probe
 
 
 def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]) -> dict[str, object]:

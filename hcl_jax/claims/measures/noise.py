@@ -7,7 +7,7 @@ from scipy import stats
 from hcl_jax.analysis.spectrum import largest_singular_value_ratio, singular_value_entropy
 from hcl_jax.claims.measures.reading import Arms, every, probe, split
 from hcl_jax.errors import InputError
-from hcl_jax.evaluate.linear import predict
+from hcl_jax.evaluators.linear import predict
 
 MEASURED = {
     "sve": jax.jit(singular_value_entropy, static_argnames="centring"),

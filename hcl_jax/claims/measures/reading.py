@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.evaluate.linear import LinearProbe, linear_probe
+from hcl_jax.evaluators.linear import LinearProbe, linear_probe
 
 
 class Split(NamedTuple):

@@ -1,0 +1,1 @@
+"""The step of a run as pure functions: towers, objectives, memory, gradients, optimizer. Arrays in, arrays out."""

@@ -1,0 +1,236 @@
+"""The model of a run: towers and objectives bound into pure functions of the state and a batch.
+
+step : (state, batch) -> (state, metrics)
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hcl_jax.core import grad_cache, memory_bank, objectives, towers
+from hcl_jax.core.forward import Aux, Model, forward
+from hcl_jax.core.state import REMEMBERED, TrainState, named_key
+from hcl_jax.errors import InputError
+
+
+def build(
+    config: Any,
+    *,
+    encoders: Mapping,
+    heads: Mapping,
+    losses: Mapping,
+    measures: Mapping,
+    engines: Mapping[str, Any],
+    steps: int,
+    ways: int = 1,
+) -> Model:
+    """Binds a frozen config to the tables of parts; `ways` is how many parts the mesh splits a batch into."""
+    return Model(
+        towers=towers.build(config, encoders, heads),
+        objectives=config.objectives.to_dict(),
+        losses=losses,
+        measures=measures,
+        engines=engines,
+        accumulate=config.train.accumulate,
+        cache=config.train.cache,
+        ways=ways,
+        steps=steps,
+        param_dtype=jnp.dtype(config.train.param_dtype),
+    )
+
+
+def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any], seed: int | jax.Array) -> TrainState:
+    """The state before the first step. Of `batch` only shapes are used: the numbers depend on no data and no mesh."""
+    key = jax.random.key(seed)
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+    params: dict[str, Any] = {"objectives": {}}
+    target: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
+    memory: dict[str, Any] = {name: {} for name in model.towers}
+    for name, tower in model.towers.items():
+        params[name], stats[name] = towers.init(tower, named_key(key, f"towers/{name}"), batch["views"])
+        if tower.target is not None:
+            target[name] = {
+                "params": towers.copy_for_target(tower, params[name]),
+                "batch_stats": towers.copy_for_target(tower, stats[name]),
+            }
+    for name, spec in model.objectives.items():
+        params["objectives"][name] = objectives.init(spec, model.param_dtype)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        target=target,
+        model_state=stats,
+        memory={},
+        opt_state=tx.init(params),
+        key=key,
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_total=jnp.zeros((), jnp.int32),
+        skipped_steps=jnp.full((REMEMBERED,), -1, jnp.int32),
+    )
+    if not any(tower.memory for tower in model.towers.values()):
+        return state._replace(memory=memory)
+    _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
+    for name, tower in model.towers.items():
+        for slot, spec in tower.memory.items():
+            every = aux.written[name][slot][0]
+            if any(x.ndim != 2 or x.shape != every[0].shape for x in every):
+                found = f"shapes {', '.join(str(x.shape) for x in every)}"
+                raise InputError(f"config.towers.{name}.memory.{slot}.reads", found, "[rows, features], of one width")
+            rows = every[0]
+            slot_key = named_key(key, f"memory/{name}/{slot}")
+            if spec["kind"] == "fifo":
+                memory[name][slot] = memory_bank.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype)
+            else:
+                memory[name][slot] = memory_bank.init_mean(rows.shape[-1], rows.dtype)
+    return state._replace(memory=memory)
+
+
+def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """{view: keys [B]}: from the step's key, the view and the row, and nothing else."""
+    rows = jnp.arange(batch["index"].shape[0])
+    names = [v for t in model.towers.values() for v in t.views]
+    return {v: jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, v), rows) for v in names}
+
+
+def train_step(
+    model: Model, tx: optax.GradientTransformation, state: TrainState, batch: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count,
+    nor do running statistics or rows for the memory that are no numbers: a view may reach these and no loss.
+
+    With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
+    With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (cached.py).
+    """
+    k = model.accumulate
+    keys = _keys(jax.random.fold_in(state.key, state.step), model, batch)
+    gradient: Callable[..., Any] = functools.partial(grad_cache.gradient, model)
+    if model.cache == 1:
+        gradient = jax.value_and_grad(lambda p, s, b, key: forward(model, s, p, b, key, state.memory), has_aux=True)
+
+    if k == 1:
+        (loss, aux), grads = gradient(state.params, state, batch, keys)
+    else:
+        split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, k, *x.shape[1:]), 1, 0), (batch, keys))
+
+        def body(carry: Any, part: Any) -> tuple[Any, Any]:
+            model_state, target_stats, total = carry
+            target = {n: {**t, "batch_stats": target_stats[n]} for n, t in state.target.items()}
+            (loss, aux), grads = gradient(
+                state.params, state._replace(model_state=model_state, target=target), part[0], part[1]
+            )
+            return (aux.model_state, aux.target_stats, jax.tree.map(jnp.add, total, grads)), (
+                loss,
+                aux.metrics,
+                aux.written,
+            )
+
+        start = (
+            state.model_state,
+            {n: t["batch_stats"] for n, t in state.target.items()},
+            jax.tree.map(jnp.zeros_like, state.params),
+        )
+        (model_state, target_stats, grads), (loss, metrics, written) = jax.lax.scan(body, start, split)
+        grads = jax.tree.map(lambda g: g / k, grads)
+        loss, metrics = jax.tree.map(lambda x: jnp.mean(x, 0), (loss, metrics))
+        # Row r lies at [r mod k, r // k]: back to the order of the global batch before the memory takes it.
+        written = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), written)
+        aux = Aux(metrics, model_state, target_stats, written)
+
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite(aux)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    new = state._replace(
+        params=params,
+        target=_target(model, state, params, aux),
+        model_state=aux.model_state,
+        memory=_memory(model, state, aux),
+        opt_state=opt_state,
+    )
+    # Selected, never scaled by zero: 0 * nan is nan.
+    new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
+    new = _counted(new, state, finite)
+    skipped = {"skipped": new.skipped, "skipped_total": new.skipped_total}
+    return new, {"loss": loss, **aux.metrics, "gradient_norm": norm, **skipped}
+
+
+def _finite(aux: Aux) -> jax.Array:
+    """Whether the statistics and the rows for the memory, which a state keeps as they are, are numbers."""
+    good = [jnp.isfinite(x) for x in jax.tree.leaves((aux.model_state, aux.target_stats))]
+    for rows, present in (slot for slots in aux.written.values() for slot in slots.values()):
+        masks = [True] * len(rows) if present is None else [there[:, None] for there in present]
+        good += [jnp.isfinite(x) | ~jnp.asarray(there) for x, there in zip(rows, masks, strict=True)]
+    return functools.reduce(jnp.logical_and, map(jnp.all, good), jnp.asarray(True))
+
+
+def _counted(new: TrainState, old: TrainState, finite: jax.Array) -> TrainState:
+    """The step's number, and those of the steps that were skipped."""
+    steps = jnp.concatenate([old.step[None], old.skipped_steps[:-1]])
+    return new._replace(
+        step=old.step + 1,
+        skipped=jnp.where(finite, 0, old.skipped + 1),
+        skipped_total=jnp.where(finite, old.skipped_total, old.skipped_total + 1),
+        skipped_steps=jnp.where(finite, old.skipped_steps, steps),
+    )
+
+
+@jax.named_scope("target")
+def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
+    target = {}
+    for name, old in state.target.items():
+        tower = model.towers[name]
+        spec = tower.target
+        assert spec is not None
+        momentum = towers.target_momentum(spec, state.step, model.steps)
+        online = towers.copy_for_target(tower, aux.model_state[name])
+        if spec["stats"] == "own":
+            stats = aux.target_stats[name]
+        elif spec["stats"] == "ema":
+            stats = towers.moved(old["batch_stats"], online, momentum)
+        else:
+            stats = online
+        moved = towers.moved(old["params"], towers.copy_for_target(tower, params[name]), momentum)
+        target[name] = {"params": moved, "batch_stats": stats}
+    return target
+
+
+@jax.named_scope("memory")
+def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
+    memory: dict[str, Any] = {name: {} for name in model.towers}
+    for name, tower in model.towers.items():
+        memory[name] = {}
+        for slot, spec in tower.memory.items():
+            old, (rows, present) = (
+                state.memory[name][slot],
+                jax.tree.map(memory_bank.side_by_side, aux.written[name][slot], is_leaf=lambda x: isinstance(x, list)),
+            )
+            if spec["kind"] == "fifo":
+                memory[name][slot] = memory_bank.write_fifo(old, rows, present)
+            else:
+                memory[name][slot] = memory_bank.write_mean(old, rows, present, spec["momentum"])
+    return memory
+
+
+def evaluate(
+    model: Model, state: TrainState, params: Any, batch: Mapping[str, Any]
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and the rows that each counts."""
+    _, aux = forward(model, state, params, batch, None, state.memory, train=False)
+    rows = {name: objectives.counted(spec, batch) for name, spec in model.objectives.items()}
+    every = jnp.sum(batch["index"] >= 0)
+    return aux.metrics, {name: rows.get(name.rpartition("/")[2], every) for name in aux.metrics}
+
+
+def encode(
+    model: Model, tower: str, outputs: tuple[str, ...], params: Any, model_state: Any, view: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """Outputs of one view in evaluation mode (running statistics, no dropout): {output: [B, ...]}."""
+    part = model.towers[tower]._replace(views=("view",))
+    made, _ = towers.apply(part, params[tower], model_state[tower], {"view": view}, present={}, keys=None, train=False)
+    return {name: made["view"][name] for name in outputs}

@@ -1,0 +1,250 @@
+"""Towers: views -> outputs. An encoder, the heads on it, and optionally a moving-average target."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hcl_jax.core.state import named_key
+from hcl_jax.encoders.rows import Rows
+from hcl_jax.errors import InputError, nearest
+
+Outputs = dict[str, dict[str, jax.Array]]
+
+
+class Tower(NamedTuple):
+    """The static parts of a tower; its numbers live in the state."""
+
+    name: str
+    views: tuple[str, ...]
+    encoder: Any
+    heads: dict[str, Any]
+    reads: dict[str, str]  # head -> the output that it reads, in the order of evaluation
+    target: Mapping[str, Any] | None
+    memory: Mapping[str, Mapping[str, Any]]
+    joint: bool
+    bn_groups: int
+    frozen: bool
+
+
+def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Callable]) -> dict[str, Tower]:
+    """The towers of a config. `train.compute_dtype`, `param_dtype` and `remat` reach every module that has them."""
+    towers = {}
+    for name, spec in config.towers.items():
+        order = head_order(spec.heads)
+        towers[name] = Tower(
+            name=name,
+            views=tuple(spec.views),
+            encoder=_module(encoders, spec.encoder, config.train),
+            heads={h: _module(heads, spec.heads[h], config.train) for h in order},
+            reads={h: spec.heads[h]["reads"] for h in order},
+            target=spec.target,
+            memory=spec.memory,
+            joint=spec.batching == "joint",
+            bn_groups=spec.bn_groups,
+            frozen=spec.frozen,
+        )
+    return towers
+
+
+def _module(table: Mapping[str, Callable], spec: Mapping[str, Any], train: Any) -> Any:
+    arguments = {k: v for k, v in spec.items() if k not in ("name", "reads")}
+    make: Any = table[spec["name"]]
+    fields = getattr(make, "__dataclass_fields__", None) or getattr(make.func, "__dataclass_fields__", {})
+    common = {
+        "dtype": jnp.dtype(train.compute_dtype),
+        "param_dtype": jnp.dtype(train.param_dtype),
+        "remat": train.remat,
+    }
+    return make(**{k: v for k, v in common.items() if k in fields and k not in arguments}, **arguments)
+
+
+def head_order(heads: Mapping[str, Any]) -> list[str]:
+    """Heads so that each comes after the one it reads; those that read nothing known stay at the end for validation."""
+    order: list[str] = []
+    while len(order) < len(heads):
+        ready = [h for h in heads if h not in order and heads[h]["reads"] not in set(heads) - set(order)]
+        if not ready:
+            return order + [h for h in heads if h not in order]
+        order += ready
+    return order
+
+
+def with_read(wanted: Any, heads: Mapping[str, Any]) -> tuple[str, ...]:
+    """The wanted heads and those that they read, in the order of evaluation."""
+    left, found = list(wanted), set()
+    while left:
+        head = left.pop()
+        if head in heads and head not in found:
+            found.add(head)
+            left.append(heads[head]["reads"])
+    return tuple(h for h in head_order(heads) if h in found)
+
+
+def target_heads(tower: Tower) -> tuple[str, ...]:
+    """The heads that the target copies."""
+    if tower.target is None:
+        return ()
+    return with_read(tower.target["heads"], {h: {"reads": r} for h, r in tower.reads.items()})
+
+
+def _inputs(tower: Tower, views: Mapping[str, Any]) -> dict[str, Any]:
+    """What the encoder reads of each view of the tower."""
+    reads = getattr(tower.encoder, "reads", None)
+    return {v: {k: x for k, x in views[v].items() if reads is None or k in reads} for v in tower.views if v in views}
+
+
+def _groups(tower: Tower, inputs: Mapping[str, Any]) -> list[list[str]]:
+    """Views that go through the encoder together: with joint batching those of one shape, else each alone.
+
+    An encoder may say of a view that it goes `apart`: where rows refer to rows (the nodes of one graph), side by side
+    they would be renumbered.
+    """
+    apart = getattr(tower.encoder, "apart", lambda view: False)
+    groups: dict[Any, list[str]] = {}
+    for name, view in inputs.items():
+        kind = str(jax.tree.map(lambda x: (x.shape, x.dtype), view)) if tower.joint and not apart(view) else name
+        groups.setdefault(kind, []).append(name)
+    return list(groups.values())
+
+
+def together(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
+    """The views of a tower by the pass that they share; running statistics move from pass to pass.
+
+    Raises:
+      InputError: rows of a view refer to each other (the nodes of one graph), so that no part of them can go alone.
+    """
+    inputs = _inputs(tower, views)
+    apart = getattr(tower.encoder, "apart", lambda view: False)
+    for name, view in inputs.items():
+        if apart(view):
+            raise InputError("config.train.cache", "more than 1", f"1: rows of view {name} refer to each other")
+    return _groups(tower, inputs)
+
+
+def _stack(trees: list[Any]) -> Any:
+    """[B, ...] per view -> [B V, ...], the views of a row side by side: no row leaves its device."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *xs: jnp.stack(xs, axis=1).reshape(-1, *xs[0].shape[1:]), *trees)
+
+
+def _unstack(x: jax.Array, count: int) -> list[jax.Array]:
+    if count == 1:
+        return [x]
+    split = x.reshape(-1, count, *x.shape[1:])
+    return [split[:, i] for i in range(count)]
+
+
+# The names of these scopes are those by which hcl_jax.plan tells the parts of a step apart.
+@jax.named_scope("encoder")
+def apply(
+    tower: Tower,
+    params: Any,
+    stats: Any,
+    views: Mapping[str, Any],
+    *,
+    present: Mapping[str, jax.Array],
+    keys: Mapping[str, jax.Array] | None,
+    train: bool,
+    heads: tuple[str, ...] | None = None,
+) -> tuple[Outputs, Any]:
+    """Runs a tower over its views.
+
+    Args:
+      tower: the static parts.
+      params, stats: its parameters and running statistics, {"encoder": ..., "heads": {...}}.
+      views: {view: pytree}, leading axis B; views of other towers are passed over.
+      present: {view: bool [B]} for the views that may be absent.
+      keys: {view: PRNG keys [B]} for dropout; None when nothing is dropped.
+      train: batch statistics and dropout, or running statistics; the encoder of a frozen tower has the latter always.
+      heads: which heads to run; None runs all.
+
+    Returns:
+      ({view: {output: [B, ...]}}, running statistics after the pass).
+    """
+    outputs: Outputs = {}
+    stats = {"encoder": stats["encoder"], "heads": dict(stats["heads"])}
+    inputs = _inputs(tower, views)
+    for group in _groups(tower, inputs):
+        x = _stack([inputs[v] for v in group])
+        some = next(iter(jax.tree.leaves(inputs[group[0]])))
+        masks = None
+        if any(v in present for v in group):
+            masks = _stack([present.get(v, jnp.ones(some.shape[0], bool)) for v in group])
+        rows = Rows(
+            present=masks,
+            keys=None if keys is None else _stack([keys[v] for v in group]),
+            train=train,
+            bn_groups=tower.bn_groups,
+        )
+        if tower.frozen:
+            y, _ = _apply(
+                tower.encoder,
+                jax.lax.stop_gradient(params["encoder"]),
+                stats["encoder"],
+                x,
+                dataclasses.replace(rows, train=False, keys=None),
+            )
+        else:
+            y, stats["encoder"] = _apply(tower.encoder, params["encoder"], stats["encoder"], x, rows)
+        made = dict(y) if isinstance(y, Mapping) else {"h": y}
+        for head, module in tower.heads.items():
+            if heads is None or head in heads:
+                made[head], stats["heads"][head] = _apply(
+                    module, params["heads"][head], stats["heads"][head], made[tower.reads[head]], rows
+                )
+        for name, y in made.items():
+            for view, part in zip(group, _unstack(y, len(group)), strict=True):
+                outputs.setdefault(view, {})[name] = part
+    return outputs, stats
+
+
+def _apply(module: Any, params: Any, stats: Any, x: Any, rows: Rows) -> tuple[Any, Any]:
+    if not rows.train:
+        return module.apply({"params": params, "batch_stats": stats}, x, rows), stats
+    y, updated = module.apply({"params": params, "batch_stats": stats}, x, rows, mutable=["batch_stats"])
+    return y, updated.get("batch_stats", stats)
+
+
+def init(tower: Tower, key: jax.Array, views: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Parameters and running statistics of a tower, from a batch's shapes; each part from a key of its own name."""
+    inputs = _inputs(tower, views)
+    x = next(iter(inputs.values()))
+    rows = Rows(present=None, keys=None, train=False, bn_groups=1)
+    y, variables = tower.encoder.init_with_output(named_key(key, "encoder"), x, rows)
+    made = dict(y) if isinstance(y, Mapping) else {"h": y}
+    params: dict[str, Any] = {"encoder": variables.get("params", {}), "heads": {}}
+    stats: dict[str, Any] = {"encoder": variables.get("batch_stats", {}), "heads": {}}
+    for head, module in tower.heads.items():
+        if tower.reads[head] not in made:
+            where = f"config.towers.{tower.name}.heads.{head}.reads"
+            raise InputError(where, repr(tower.reads[head]), f"what the encoder makes: {nearest('', made)}")
+        made[head], variables = module.init_with_output(named_key(key, f"heads/{head}"), made[tower.reads[head]], rows)
+        params["heads"][head] = variables.get("params", {})
+        stats["heads"][head] = variables.get("batch_stats", {})
+    return params, stats
+
+
+def copy_for_target(tower: Tower, tree: Any) -> Any:
+    """The part of a tower's parameters or statistics that its target holds, as new arrays (nothing shared)."""
+    part = {"encoder": tree["encoder"], "heads": {h: tree["heads"][h] for h in target_heads(tower)}}
+    return jax.tree.map(jnp.array, part)
+
+
+def target_momentum(spec: Mapping[str, Any], step: jax.Array, steps: int) -> jax.Array:
+    """The target's momentum at `step`: constant, or m = 1 - (1 - m0) (cos(pi k / K) + 1) / 2.
+
+    Reference: Grill et al. 2020, "Bootstrap your own latent", section 3.3.
+    """
+    base = jnp.asarray(spec["momentum"], jnp.result_type(float))
+    if spec["schedule"] == "constant":
+        return base
+    return 1 - (1 - base) * (jnp.cos(jnp.pi * jnp.minimum(step / max(steps, 1), 1.0)) + 1) / 2
+
+
+def moved(old: Any, new: Any, momentum: jax.Array) -> Any:
+    """m old + (1 - m) new, leaf by leaf, in the leaf's own dtype."""
+    return jax.tree.map(lambda o, n: (momentum * o + (1 - momentum) * n).astype(o.dtype), old, new)

@@ -1,0 +1,160 @@
+"""Recall@k from one view's embeddings to another's, next to its chance level."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from hcl_jax.errors import InputError
+from hcl_jax.evaluators.accuracy import proportion_error
+from hcl_jax.evaluators.neighbours import unit_rows
+from hcl_jax.evaluators.rows import features_of, labels_of
+from hcl_jax.similarity import streamed
+
+
+class Recall(NamedTuple):
+    """Recall in one direction.
+
+    Attributes:
+      recall: {k: share of queries with a right key among the first k}.
+      standard_error: {k: sqrt(p (1 - p) / n)}.
+      chance: {k: what a random ranking is expected to reach on the same ids}.
+      median_rank: of the first right key; 1 is best.
+      n: queries counted, those that have a right key.
+      keys: keys ranked.
+    """
+
+    recall: dict[int, float]
+    standard_error: dict[int, float]
+    chance: dict[int, float]
+    median_rank: float
+    n: int
+    keys: int
+
+
+@jax.jit
+def _ranks(queries: jax.Array, query_ids: jax.Array, keys: jax.Array, key_ids: jax.Array) -> jax.Array:
+    """Rank of the first right key of each query [n]: 1 + the wrong keys that are at least as near."""
+    engine, ids = streamed(), {"query_ids": query_ids, "key_ids": key_ids}
+    return 1 + engine.negatives_from(queries, keys, least=engine.best_rows(queries, keys, **ids).positive, **ids)
+
+
+def chance_recall(right: np.ndarray, keys: int, k: int) -> float:
+    """Expected recall@k of a random order of the keys.
+
+    mean_i 1 - C(K - m_i, k) / C(K, k) = mean_i 1 - prod_{j < k} (K - m_i - j) / (K - j).
+
+    Args:
+      right: [n] m_i, the number of right keys of each query.
+      keys: K, the number of keys.
+      k: how many are looked at.
+
+    Returns:
+      A float from 0 to 1.
+
+    Reference: the hypergeometric probability of no right key among k drawn without replacement.
+    """
+    miss = np.ones(len(right))
+    for j in range(min(k, keys)):
+        miss *= np.maximum(keys - right - j, 0) / (keys - j)
+    return float(np.mean(1.0 - miss))
+
+
+def recall_at(
+    queries: jax.typing.ArrayLike,
+    keys: jax.typing.ArrayLike,
+    query_ids: jax.typing.ArrayLike,
+    key_ids: jax.typing.ArrayLike,
+    k: Sequence[int] = (1, 5, 10),
+) -> Recall:
+    """Recall@k of queries among keys by cosine; a key with the query's id is right.
+
+    rank_i = 1 + #{wrong keys whose similarity >= that of the best right key}; recall@k = mean_i [rank_i <= k].
+
+    Ties count against the result: a wrong key as near as the best right one stands before it, so that collapsed
+    embeddings cannot score. Rows with id -1 are neither queries nor keys (a missing view); a query whose id no key has
+    is not counted.
+
+    Args:
+      queries: [n, d].
+      keys: [m, d].
+      query_ids: [n] int, -1 = absent.
+      key_ids: [m] int, -1 = absent.
+      k: the cut-offs, each >= 1.
+
+    Returns:
+      `Recall`.
+
+    Raises:
+      InputError: shapes that do not fit, values that are not finite, a k < 1, or no query with a right key.
+
+    Reference: Radford et al. 2021, arXiv 2103.00020, table 13 (text and image retrieval, R@1, R@5, R@10).
+    """
+    if not k or min(k) < 1:
+        raise InputError("recall k", tuple(k), "integers >= 1")
+    queries, keys = features_of(queries, "queries"), features_of(keys, "keys")
+    if queries.shape[1] != keys.shape[1]:
+        raise InputError("keys", f"{keys.shape[1]} dimensions", f"{queries.shape[1]}, as the queries")
+    query_ids, key_ids = labels_of(query_ids, len(queries), "query ids"), labels_of(key_ids, len(keys), "key ids")
+    keep = key_ids >= 0
+    keys, key_ids = keys[keep], key_ids[keep]
+    keep = np.isin(query_ids, key_ids)
+    queries, query_ids = queries[keep], query_ids[keep]
+    if not len(queries):
+        raise InputError("query ids", "no query with a right key", "at least one id that both views have")
+    known, compact, counts = np.unique(key_ids, return_inverse=True, return_counts=True)
+    query_compact = np.searchsorted(known, query_ids)
+    arrays = unit_rows(queries), query_compact.astype(np.int32), unit_rows(keys), compact.astype(np.int32)
+    rank = jax.device_get(_ranks(*jax.device_put(arrays)))
+    recall = {int(at): float(np.mean(rank <= at)) for at in k}
+    return Recall(
+        recall=recall,
+        standard_error={at: proportion_error(p, len(rank)) for at, p in recall.items()},
+        chance={at: chance_recall(counts[query_compact], len(keys), at) for at in recall},
+        median_rank=float(np.median(rank)),
+        n=len(rank),
+        keys=len(keys),
+    )
+
+
+def recall_at_k(
+    a: jax.typing.ArrayLike,
+    b: jax.typing.ArrayLike,
+    ids: jax.typing.ArrayLike | None = None,
+    b_ids: jax.typing.ArrayLike | None = None,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    names: tuple[str, str] = ("a", "b"),
+) -> dict[str, float]:
+    """Recall@k both ways between two views, as metrics.
+
+    Args:
+      a: [n, d] embeddings of one view.
+      b: [m, d] embeddings of the other.
+      ids: [n] int, the same id = right, -1 = absent; None = row i of `a` belongs to row i of `b`.
+      b_ids: [m]; None = `ids`.
+      ks: the cut-offs.
+      names: the views' names, for the keys.
+
+    Returns:
+      {"a_to_b/recall_1": share, "a_to_b/recall_1_se": its standard error, "chance/a_to_b/recall_1": a random ranking's
+      expected share, "a_to_b/median_rank": of the first right key, "a_to_b/n": queries counted}, for each k, and the
+      same from b to a.
+
+    Raises:
+      InputError: as `recall_at`.
+    """
+    ids = np.arange(np.shape(a)[0]) if ids is None else ids
+    b_ids = ids if b_ids is None else b_ids
+    out: dict[str, float] = {}
+    for way, found in (
+        (f"{names[0]}_to_{names[1]}", recall_at(a, b, ids, b_ids, ks)),
+        (f"{names[1]}_to_{names[0]}", recall_at(b, a, b_ids, ids, ks)),
+    ):
+        for k, value in found.recall.items():
+            out[f"{way}/recall_{k}"] = value
+            out[f"{way}/recall_{k}_se"] = found.standard_error[k]
+            out[f"chance/{way}/recall_{k}"] = found.chance[k]
+        out |= {f"{way}/median_rank": found.median_rank, f"{way}/n": found.n}
+    return out

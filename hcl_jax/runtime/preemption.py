@@ -1,0 +1,106 @@
+"""SIGTERM and the first Ctrl-C ask a run to save and end; all processes of it end after the same step."""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+
+import jax
+from jax._src import distributed  # whether there is a preemption service has no public name in jax 0.10
+from jax.experimental import multihost_utils
+
+from hcl_jax.runtime import processes
+
+
+class Stop(Exception):
+    """The run has been asked to end."""
+
+
+class Interruption:
+    """Asks the coordination service whether a process has been told to end.
+
+    The service's own thread takes the signal, so it is heard during a compilation or a save, and every process is told
+    to end at the same tick. It is there when jax.distributed has been initialized, which main.py does for one process
+    too; without it SIGTERM ends a process at once.
+    """
+
+    stopped = False  # whether a run of this process has ended before its last step
+
+    def __init__(self) -> None:
+        self._tick, self._there = 0, distributed.global_state.preemption_sync_manager is not None
+        self.reached = False
+
+    def due(self) -> bool:
+        """Whether to end now. Every process asks the same number of times, at the same places."""
+        if self._there and not self.reached:
+            self._tick += 1
+            self.reached = multihost_utils.reached_preemption_sync_point(self._tick)
+            Interruption.stopped = Interruption.stopped or self.reached
+        return self.reached
+
+    def check(self) -> None:
+        """Raises Stop when it is time to end."""
+        if self.due():
+            raise Stop
+
+
+def status_of_end() -> int:
+    """The exit status of a run that has ended and saved: 0, or what HCL_JAX_STOPPED says where it was told to end.
+
+    A scheduler that sends SIGTERM and starts the run elsewhere must not take it for done.
+    """
+    said = os.environ.get("HCL_JAX_STOPPED", "")
+    return int(said) if Interruption.stopped and said.isdecimal() else 0
+
+
+@contextlib.contextmanager
+def peers_needed(trained: bool) -> Iterator[None]:
+    """A step that fails in a run of several processes ends this one as a crash does (status 134).
+
+    The usual cause is that another process is gone. A Python error would wait for it at the exit, and launch.restart
+    would not start this process again. Before the first step has ended an error is raised as it is.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if not trained or processes.count() == 1:
+            raise
+        traceback.print_exc()
+        print("hcl_jax: a step failed, as when another process is gone; ending to be started again", file=sys.stderr)
+        sys.stderr.flush()
+        os.abort()
+
+
+class CtrlC:
+    """Whether the user has pressed Ctrl-C."""
+
+    pressed = False
+
+
+@contextlib.contextmanager
+def ctrl_c_saves() -> Iterator[CtrlC]:
+    """The first Ctrl-C in this block is told to all processes as SIGTERM is; the second ends this one at once.
+
+    SIGUSR1 is SIGTERM: mpirun passes it on to its processes, and follows a SIGTERM with SIGKILL after a second.
+    """
+    said = CtrlC()
+
+    def ask(*_: object) -> None:
+        if said.pressed:
+            raise KeyboardInterrupt
+        said.pressed = True
+        print("hcl_jax: saving and stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if distributed.global_state.preemption_sync_manager is None:
+        yield said
+        return
+    handlers = {signal.SIGINT: ask, signal.SIGUSR1: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield said
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,23 @@
+"""Sums over all pairs of rows, and the engines that make them: at once, tile by tile, or around a ring of devices."""
+
+from hcl_jax.similarity.engines import (
+    DENSE,
+    ENGINES,
+    IGNORED,
+    Auto,
+    Dense,
+    Engine,
+    Nearest,
+    Over,
+    SoftmaxRows,
+    auto,
+    dense,
+    gathered,
+    ring,
+    streamed,
+)  # fmt: skip
+
+__all__ = [
+    "DENSE", "ENGINES", "IGNORED", "Auto", "Dense", "Engine", "Nearest", "Over", "SoftmaxRows", "auto", "dense",
+    "gathered", "ring", "streamed",
+]  # fmt: skip

@@ -1,0 +1,195 @@
+"""The engine that makes the whole similarity matrix: plain jax, and the statement that the other engines equal."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hcl_jax.errors import InputError
+from hcl_jax.similarity.tiles import (
+    BestRows,
+    Nearest,
+    Over,
+    SoftmaxRows,
+    entering,
+    lowest,
+    masks,
+    not_the_diagonal,
+    product,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """The engine that makes the whole R x K matrix: fastest while it is small.
+
+    Memory: about 4 R K numbers with the gradient. With rows sharded over a data axis, R is the local number of rows:
+    the compiler gathers the keys and keeps the rows where they are.
+    """
+
+    precision: str = "highest"
+
+    def softmax_rows(
+        self,
+        query: Array,
+        key: Array | None = None,
+        *,
+        query_ids: Array,
+        key_ids: Array | None = None,
+        over: Over = "all",
+    ) -> SoftmaxRows:
+        """Log-sum-exp over the keys of each query row, with the sum and the number of its positive logits.
+
+        s_ij = q_i . k_j,   lse_i = log sum_{j in over(i)} exp s_ij,   positive_sum_i = sum_{j: id_i = id_j} s_ij
+
+        Args:
+          query: [R, D], with the temperature in it.
+          key: [K, D], same dtype. None: the query rows are compared with each other, none with itself; the square root
+            of the scale is then in the rows, and the matrix is symmetric.
+          query_ids: int [R]; -1 = ignored.
+          key_ids: int [K]; -1 = ignored. None with `key` None.
+          over: which keys enter `lse`: "all", "negatives" (other ids) or "positives" (same id).
+
+        Returns:
+          SoftmaxRows(lse, positive_sum, positive_count, key_count), [R] each; key_count is the number of keys in lse.
+          A row without such keys has lse = finfo.min (finite, gradient zero) and key_count 0.
+        """
+        logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
+        return _softmax(logits, counted, positive, over)
+
+    def softmax_both(
+        self, a: Array, b: Array, *, a_ids: Array, b_ids: Array, over: Over = "all"
+    ) -> tuple[SoftmaxRows, SoftmaxRows]:
+        """`softmax_rows(a, b)` and `softmax_rows(b, a)`: the rows and the columns of one matrix, which is made once.
+
+        Args:
+          a: [R, D], with the temperature in it.
+          b: [K, D], same dtype.
+          a_ids, b_ids: int [R], [K]; -1 = ignored.
+          over: as in `softmax_rows`.
+
+        Returns:
+          SoftmaxRows of a [R] and of b [K].
+        """
+        logits, counted, positive = self._matrix(a, b, a_ids, b_ids)
+        return _softmax(logits, counted, positive, over), _softmax(logits.T, counted.T, positive.T, over)
+
+    def sigmoid_rows(self, query: Array, key: Array, *, bias: Array, query_ids: Array, key_ids: Array) -> Array:
+        """Sum over keys of the logistic loss of each pair: is it a positive?
+
+        r_i = sum_j -log sigmoid(y_ij (q_i . k_j + b)),   y_ij = +1 where id_i = id_j, else -1
+
+        Args:
+          query: [R, D], already multiplied by the scale.
+          key: [K, D], same dtype.
+          bias: scalar b.
+          query_ids: int [R]; -1 = ignored.
+          key_ids: int [K]; -1 = ignored.
+
+        Returns:
+          [R]; 0 for an ignored row.
+        """
+        logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
+        logits = logits + bias
+        return jnp.sum(jnp.where(counted, jax.nn.softplus(jnp.where(positive, -logits, logits)), 0), axis=1)
+
+    def best_rows(
+        self, query: Array, key: Array | None = None, *, query_ids: Array, key_ids: Array | None = None
+    ) -> BestRows:
+        """Largest positive and largest negative logit of each query row, for accuracies; no gradient.
+
+        Args:
+          query, key, query_ids, key_ids: as in `softmax_rows`.
+
+        Returns:
+          BestRows(positive, negative), [R] each; finfo.min where a row has none.
+        """
+        logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
+        logits, floor = jax.lax.stop_gradient(logits), lowest(logits.dtype)
+        return BestRows(
+            positive=jnp.max(jnp.where(positive, logits, floor), axis=1, initial=floor),
+            negative=jnp.max(jnp.where(counted & ~positive, logits, floor), axis=1, initial=floor),
+        )
+
+    def negatives_from(self, query: Array, key: Array, *, least: Array, query_ids: Array, key_ids: Array) -> Array:
+        """How many negatives of each query row have a logit of at least its `least`, for ranks; no gradient.
+
+        Args:
+          query: [R, D].
+          key: [K, D], same dtype.
+          least: [R].
+          query_ids, key_ids: int [R], [K]; -1 = ignored.
+
+        Returns:
+          int32 [R].
+        """
+        logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
+        return jnp.sum(counted & ~positive & (logits >= least[:, None]), axis=1, dtype=jnp.int32)
+
+    def nearest(
+        self,
+        query: Array,
+        key: Array | None = None,
+        *,
+        k: int,
+        query_ids: Array,
+        key_ids: Array | None = None,
+        over: Over = "all",
+    ) -> Nearest:
+        """The k keys with the largest logits of each query row; no gradient. Of equal logits the lower row is first.
+
+        Args:
+          query, key, query_ids, key_ids: as in `softmax_rows`.
+          k: how many, 1 to K.
+          over: which keys are looked at.
+
+        Returns:
+          Nearest(logits, rows), [R, k] each; where a row has fewer keys, finfo.min and a row that means nothing.
+
+        Raises:
+          InputError: k is not in 1..K.
+        """
+        logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
+        check_k(k, logits.shape[1])
+        logits = jnp.where(entering(counted, positive, over), logits, lowest(logits.dtype))
+        return Nearest(*jax.lax.top_k(jax.lax.stop_gradient(logits), k))
+
+    def _matrix(
+        self, query: Array, key: Array | None, query_ids: Array, key_ids: Array | None
+    ) -> tuple[Array, Array, Array]:
+        check_keys(key, key_ids)
+        if key is None or key_ids is None:
+            key, key_ids, apart = query, query_ids, not_the_diagonal(query.shape[0])
+            return (product(query, key.T, self.precision), *masks(query_ids, key_ids, apart))
+        return (product(query, key.T, self.precision), *masks(query_ids, key_ids, True))
+
+
+def check_keys(key: Array | None, key_ids: Array | None) -> None:
+    """Refuses keys without ids, or ids of another length."""
+    if (key is None) != (key_ids is None) or (
+        key is not None and key_ids is not None and jnp.shape(key_ids) != jnp.shape(key)[:1]
+    ):
+        found = "none" if key_ids is None else f"shape {jnp.shape(key_ids)}"
+        rows = "none, as there are no keys" if key is None else f"shape {jnp.shape(key)[:1]}, one id a key"
+        raise InputError("key_ids", found, rows)
+
+
+def check_k(k: int, keys: int) -> None:
+    """Refuses a number of neighbours that is not in 1..keys."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= keys:
+        raise InputError("k", repr(k), f"a whole number in 1..{keys}, the number of keys")
+
+
+def _softmax(logits: Array, counted: Array, positive: Array, over: Over) -> SoftmaxRows:
+    enters, floor = entering(counted, positive, over), lowest(logits.dtype)
+    highest = jax.lax.stop_gradient(jnp.max(jnp.where(enters, logits, floor), axis=1, initial=floor))
+    # The mask comes before exp: a logit that does not count may be large enough to overflow.
+    total = jnp.sum(jnp.exp(jnp.where(enters, logits - highest[:, None], floor)), axis=1)
+    some = jnp.any(enters, axis=1)
+    return SoftmaxRows(
+        lse=jnp.where(some, jnp.log(jnp.where(some, total, 1)) + highest, floor),
+        positive_sum=jnp.sum(jnp.where(positive, logits, 0), axis=1),
+        positive_count=jnp.sum(positive, axis=1, dtype=logits.dtype),
+        key_count=jnp.sum(enters, axis=1, dtype=logits.dtype),
+    )

@@ -1,0 +1,130 @@
+"""The run card: what was run, on what, with what, and what came out."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hcl_jax import config as configs
+from hcl_jax.workdir import files
+
+PACKAGES = ("hcl_jax", "jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "flax", "optax", "orbax-checkpoint", "numpy",
+            "tensorflow", "tensorflow-cpu", "tensorflow-datasets", "scikit-learn")  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a run stands on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code() -> dict[str, str]:
+    """What processes of one run must have in common beside the config: releases, and the package's own source."""
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).resolve().parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    releases = {f"the release of {k}": v for k, v in versions().items()}
+    # The launchers of clouds say which commit they installed.
+    commit = {"the commit": os.environ["HCL_JAX_COMMIT"]} if os.environ.get("HCL_JAX_COMMIT") else {}
+    return releases | commit | {"the source of hcl_jax": digest.hexdigest()[:16]}
+
+
+def write(
+    folder: files.Path,
+    config: Any,
+    *,
+    sources: Mapping[str, Any],
+    mesh: jax.sharding.Mesh,
+    steps: int,
+    params: Any,
+    minutes: float,
+    results: Mapping[str, float],
+) -> None:
+    """Writes card.json, whole or not at all."""
+    text = configs.to_json(config)
+    card = {
+        "recipe": config.name,
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "config": config.to_dict(),
+        "data": {
+            split: {
+                "name": s.name,
+                "examples": int(s.num_examples),
+                "fingerprint": s.fingerprint,
+                "licence": s.licence,
+                "citation": s.citation,
+            }
+            for split, s in sources.items()
+        },
+        "versions": versions(),
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "platform": jax.default_backend(),
+            "count": int(mesh.size),
+            "mesh": {k: int(v) for k, v in mesh.shape.items()},
+            "processes": jax.process_count(),
+            "host_cores": os.cpu_count(),
+        },
+        "seed": config.seed,
+        "seeds": config.train.seeds,
+        "steps": steps,
+        "parameters": {k: int(sum(np.prod(x.shape) for x in jax.tree.leaves(v))) for k, v in params.items()},
+        "minutes": round(minutes, 2),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "results": dict(results),
+    }
+    files.write(folder / "card.json", json.dumps(card, indent=1) + "\n")
+
+
+COLUMNS = {
+    "trained": "trained",
+    "untrained": "untrained",
+    "raw": "raw input",
+    "chance": "chance",
+    "gain_over_untrained": "over untrained",
+    "gain_over_raw": "over raw",
+}
+SETTINGS = ("n", "draws", "linear_l2")  # numbers of the evaluators themselves: on the card, not in the table
+
+
+def table(results: Mapping[str, float]) -> str:
+    """The results as text: a row a metric, a column a set of features, paired differences, all with standard errors.
+
+    `eval/image/linear_accuracy` 0.93 and `eval/image/raw/linear_accuracy` 0.90 stand in one row.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for name, value in results.items():
+        if re.match(r"seed\d+/", name):  # each run's own numbers are on the card; here stand means over seeds
+            continue
+        parts = name.removeprefix("eval/").split("/")
+        if name.endswith("_se") or parts[-1] in SETTINGS:
+            continue
+        column = next((c for c in COLUMNS if c in parts), "trained")
+        row = " ".join(p for p in parts if p != column)
+        error = results.get(f"{name}_se")
+        sign = "+" if column.startswith("gain") else ""
+        shown = f"{value:{sign}.4f}" if error is None else f"{value:{sign}.4f} ± {error:.4f}"
+        cells.setdefault(row, {})[column] = shown
+    if not cells:
+        return ""
+    used = [c for c in COLUMNS if any(c in row for row in cells.values())]
+    width = max(map(len, cells))
+    lines = ["  ".join([" " * width, *(f"{COLUMNS[c]:>16}" for c in used)])]
+    for row, values in cells.items():
+        lines.append("  ".join([row.ljust(width), *(f"{values.get(c, ''):>16}" for c in used)]))
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""A run is its folder: which config it holds, and whether it may go on."""
+
+import io
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hcl_jax import config as configs
+from hcl_jax.errors import InputError
+from hcl_jax.workdir import files
+
+OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
+
+
+def resume_config(workdir: str | os.PathLike) -> Any:
+    """The frozen config of a workdir. Raises InputError when there is none."""
+    path = files.path(workdir) / "config.json"
+    if not path.is_file():
+        raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(str(path), f"no text ({error})", "the config.json that a run wrote") from None
+    config = configs.from_json(text, str(path))
+    plain = {"limits": {}, **config.to_dict()}  # a section that is younger than some runs
+    for section, fields in configs.defaults().to_dict().items():
+        if section not in plain:
+            raise InputError(str(path), f"no field {section!r}", "the config.json that a run wrote")
+        if isinstance(fields, dict) and isinstance(plain[section], dict):
+            # A field that is younger than the run has its default, which is how the run was begun.
+            plain[section] = {**fields, **plain[section]}
+    return configs.complete(configs.ConfigDict(plain))
+
+
+def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]:
+    """Whether `config` may run in `workdir`; writes nothing.
+
+    Returns:
+      The open fields that differ from the frozen ones: {field: (frozen, given)}.
+
+    Raises:
+      InputError: the workdir is a file, cannot be written, holds other things, or holds a different run.
+    """
+    path = files.path(workdir)
+    where = f"--workdir={workdir}"
+    if isinstance(path, pathlib.Path):
+        _check_disk(path, where)
+    else:
+        _check_store(path, where)
+    frozen = path / "config.json"
+    if not frozen.exists():
+        if (path / "checkpoints").exists():
+            raise InputError(where, "checkpoints without a config.json", "an empty folder, or that of a whole run")
+        return {}
+    return allowed(resume_config(path), config, str(frozen))
+
+
+def has_run(workdir: str | os.PathLike) -> bool:
+    """Whether a run has been begun there."""
+    return (files.path(workdir) / "config.json").exists()
+
+
+def allowed(old: Any, new: Any, where: str) -> dict[str, tuple[Any, Any]]:
+    """The open fields that a run's config has otherwise than `where`, a file or a checkpoint: {field: (old, new)}.
+
+    Raises:
+      InputError: another field differs.
+    """
+    changed = configs.differences(old, new)
+    for field, (was, now) in changed.items():
+        grows = field in OPEN_ENDS and was is not None and now is not None and now >= was
+        engine = field.startswith("objectives.") and field.endswith(".engine")
+        if not (grows or engine or field.startswith(configs.OPEN_FIELDS)):
+            raise InputError(f"config.{field}", f"{now!r}", f"{was!r}, as {where} has it; or another --workdir")
+    return changed
+
+
+def _check_disk(path: pathlib.Path, where: str) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(where, "a file", "a folder, or a name for a new one")
+    parent = next(p for p in [path, *path.absolute().parents] if p.exists())
+    if not parent.is_dir():
+        raise InputError(where, f"{parent}, a file, above it", "a folder, or a name for a new one")
+    if not _writable(parent):
+        raise InputError(where, f"{parent}, which cannot be written", "a folder that this user may write")
+    full = os.fspath(path.absolute())
+    try:
+        full.encode()
+    except UnicodeEncodeError:
+        raise InputError(where, "a name that is no UTF-8", "one that is") from None
+    if "[" in full:
+        # Orbax looks for its parts with a pattern made of the folder's own name, finds none, and saves half a step.
+        raise InputError(where, f"{full}, with a [", "a path without [")
+    if (path / "checkpoints").exists() and not (path / "checkpoints").is_dir():
+        raise InputError(f"{path}/checkpoints", "a file", "a folder, or nothing")
+
+
+def _check_store(path: files.Path, where: str) -> None:
+    probe = path / f".write-test-{os.getpid()}"
+    try:
+        is_object = path.is_file()
+        if not is_object:
+            probe.write_bytes(b"-")
+            probe.unlink()
+    except Exception as error:  # of gcsfs, aiohttp and google.auth: no bucket, no permission, no network
+        found = f"no place to write ({type(error).__name__}: {error})"
+        raise InputError(where, found, "a folder in a bucket that these credentials may write") from error
+    if is_object:
+        raise InputError(where, "an object", "a folder, or a name for a new one")
+
+
+def _writable(folder: pathlib.Path) -> bool:
+    # os.access says yes to root whatever the mount says; only a file tells.
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def freeze(workdir: str | os.PathLike, config: Any) -> files.Path:
+    """Makes the folder and writes config.json, whole or not at all."""
+    path = files.path(workdir)
+    path.mkdir(parents=True, exist_ok=True)
+    files.write(path / "config.json", configs.to_json(config))
+    return path
+
+
+def write_arrays(path: files.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    files.write(path, packed.getvalue())

@@ -1,0 +1,99 @@
+"""Every packaged recipe: shapes at full size, two real steps at a shrunken one, mock TFDS data."""
+
+import json
+
+import jax
+import pytest
+
+from hcl_jax import config as configs
+from hcl_jax import data
+from hcl_jax.main import main
+from hcl_jax.parallel import mesh as meshes
+from hcl_jax.run import Parts, build
+from tests.config.test_load import RECIPES
+
+SMALL = ("byol:digits", "byol:fashion", "moco:digits", "moco:fashion", "swav:digits", "swav:fashion", "dino:digits",
+         "multi_task", "generated_views", "supervised:digits", "supervised:fashion", "supervised:emoji",
+         "simsiam:digits", "simsiam:fashion", "quality:judge")  # fmt: skip
+# The 50 layers of all of these compile in simclr:imagenet.
+RESNET = ["towers.image.encoder={'name': 'resnet18', 'width': 0.125}", "data.shape=(48,48,3)"]
+SHRINK = {
+    "simclr:digits": ["towers.image.encoder.widths=(8,)"],
+    "simclr:fashion_mnist": ["towers.image.encoder.widths=(8,)"],
+    "simclr:cifar10": ["towers.image.encoder.widths=(8,)"],
+    "simclr:cifar10_paper": ["towers.image.encoder={'name': 'resnet18', 'stem': 'small', 'width': 0.125}"],
+    "simclr:imagenet": ["towers.image.encoder.width=0.125", "towers.image.heads.z.hidden=16", "data.shape=(48,48,3)"],
+    "clip:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
+    "clip:pairs": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
+    "clip:vit_b": [
+        "towers.image.encoder={'name': 'vit', 'variant': 'ti/32', 'depth': 1}",
+        "towers.text.encoder.width=32",
+        "towers.text.encoder.depth=1",
+        "towers.text.encoder.vocab_size=260",
+    ],
+    "three_views:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
+    "simclr_series:BasicMotions": ["towers.series.encoder.depth=1"],
+    "supervised:BasicMotions": ["towers.series.encoder.depth=1"],
+    "byol:imagenet": [*RESNET, "towers.image.heads.z.hidden=16", "towers.image.heads.p.hidden=16"],
+    "moco:imagenet_v2": [*RESNET, "towers.image.heads.z.hidden=16"],
+    "swav:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
+    "simsiam:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
+    "dino:imagenet": [
+        "towers.image.encoder={'name': 'vit', 'variant': 'ti/16', 'depth': 1}",
+        "towers.image.heads.z.hidden=16",
+        "towers.image.heads.prototypes.features=64",
+        "data.shape=(48,48,3)",
+    ],
+    "ts2vec:BasicMotions": ["towers.series.encoder.depth=2"],
+    "grace:cora": ["data.batch_size=64"],
+    "grace:blocks": ["data.batch_size=304"],
+    "second_stage:frozen_tower": ["init_from.path="],
+    "dpo:preferences": ["init_from.path="],
+    **{
+        f"quality:{name}": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="]
+        for name in ("moco", "byol", "simsiam", "swav", "moco_digits")
+    },
+    **{name: ["towers.image.encoder.widths=(8,)"] for name in RECIPES if name.startswith(SMALL)},
+}
+PARAMETERS = {  # millions, as published for the encoders, projector of the paper added
+    "simclr:imagenet": 23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["simclr:imagenet", "clip:vit_b"])
+def test_full_size_has_the_published_shape(recipe):
+    config = configs.complete(configs.load(recipe))
+    source = data.random_like(config.data, config.views)
+    plain = config.to_dict()
+    plain["mesh"]["data"] = 8
+    run = build(configs.complete(configs.ConfigDict(plain)), Parts(), source, meshes.make_mesh(plain["mesh"]))
+    count = sum(x.size for x in jax.tree.leaves(run.abstract.params)) / 1e6
+    if recipe in PARAMETERS:
+        assert count == pytest.approx(PARAMETERS[recipe], rel=1e-3)
+    loss = jax.eval_shape(run.step(), run.abstract, run.abstract_batch)[1]["loss"]
+    assert loss.shape == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_steps_of_every_recipe(recipe, tmp_path):
+    flags = [f"--config.{f}" for f in ["data.batch_size=8", "mesh.data=2", *SHRINK.get(recipe, [])]]
+    assert main([f"--config={recipe}", "--steps=2", f"--workdir={tmp_path / 'w'}", *flags]) == 0
+    lines = [json.loads(x) for x in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == [1, 2]
+    assert all(x["loss"] == x["loss"] and x["skipped"] == 0 for x in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["simclr:cifar10", "simclr:imagenet"])
+def test_a_tfds_name_through_mock_data(recipe, tmp_path):
+    import tensorflow_datasets as tfds
+
+    small = ["towers.image.encoder={'name': 'convnet', 'widths': (8,)}", "data.batch_size=8", "mesh.data=2"]
+    quick = ["train.steps=2", "evaluate.linear=false", "evaluate.per_class=()", "evaluate.baselines=false"]
+    flags = [*small, *quick, "data.in_memory=false"]
+    with tfds.testing.mock_data(num_examples=16):
+        assert main([f"--config={recipe}", f"--workdir={tmp_path / 'w'}", *(f"--config.{f}" for f in flags)]) == 0
+    card = json.loads((tmp_path / "w" / "card.json").read_text())
+    assert "eval/image/knn_accuracy" in card["results"]

@@ -1,0 +1,64 @@
+"""metrics.jsonl holds each step once, in order, whatever was killed in between."""
+
+import json
+import math
+
+from hcl_jax.workdir.metrics import Log
+
+
+def lines(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def open_log(path, start=0):
+    return Log(path, start=start, steps=10, config={}, tensorboard=False, bar=False)
+
+
+def test_numbers_of_one_step_share_a_line(tmp_path):
+    log = open_log(tmp_path)
+    log.write(1, {"loss": 2.0})
+    log.write(2, {"loss": 1.0})
+    log.write(2, {"eval": 0.5})
+    log.write(3, {"loss": 0.5})
+    log.close()
+    assert lines(tmp_path) == [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.0, "eval": 0.5},
+        {"step": 3, "loss": 0.5},
+    ]
+
+
+def test_a_resume_drops_what_lies_past_its_checkpoint_and_half_lines(tmp_path):
+    log = open_log(tmp_path)
+    for step in range(1, 6):
+        log.write(step, {"loss": float(step)})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    log = open_log(tmp_path, start=3)
+    log.write(3, {"eval": 1.0})
+    log.write(4, {"loss": 40.0})
+    log.close()
+    assert [(x["step"], x.get("loss")) for x in lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+    assert lines(tmp_path)[2]["eval"] == 1.0
+
+
+def test_a_number_that_is_not_finite_stays_json(tmp_path):
+    log = open_log(tmp_path)
+    log.write(1, {"loss": math.nan, "norm": math.inf})
+    log.close()
+    assert lines(tmp_path) == [{"step": 1, "loss": "nan", "norm": "inf"}]
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    log = Log(tmp_path, start=0, steps=2, config={}, tensorboard=True, bar=False)
+    log.write(1, {"loss": 1.0})
+    log.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_plain_lines_say_how_long(tmp_path, capsys):
+    log = open_log(tmp_path)
+    log.progress(5, 1.25, 321.0)
+    log.close()
+    assert "step 5/10  loss 1.2500  321 examples/s" in capsys.readouterr().out
