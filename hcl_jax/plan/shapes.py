@@ -1,5 +1,6 @@
-"""Shapes of a recipe's batch, made in a process of its own: TensorFlow's memory is given back before the compiler's is
-taken.
+"""Shapes of a recipe's batch, found in a separate process.
+
+TensorFlow's memory is then free before the compiler takes its own.
 
 python -m hcl_jax.plan.shapes reads {"config": ...} and writes {"specs": ...} or {"error": [where, found, allowed]}.
 """

@@ -1,5 +1,7 @@
-"""Words between the processes of a run, through the coordinator's key-value store: no device and no collective takes
-part, and every wait ends. Alone, a process talks to itself."""
+"""Agreement between the processes of a run, through the coordinator's key-value store.
+
+No device and no collective takes part, and every wait has a limit. A lone process agrees with itself.
+"""
 
 import collections
 import json
