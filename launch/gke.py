@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError
 from hcl_jax.plan.slices import GENERATIONS, Slice, find
-from launch import calls, front, left
+from launch import cleanup, cli, subprocesses
 from launch.logs import Logs, stream
 from launch.restart import AGAIN
 
@@ -78,7 +78,7 @@ class Job(NamedTuple):
         """Of each pod; GKE adds who is who (TPU_WORKER_ID and its kin), which jax.distributed reads."""
         # Without a platform JAX goes on with the CPU when it cannot have the TPU.
         known = {"HCL_JAX_COMMIT": self.commit} if self.commit else {}
-        return {**known, "HCL_JAX_STOPPED": str(front.STOPPED), "JAX_PLATFORMS": "tpu,cpu", "PYTHONUNBUFFERED": "1"}
+        return {**known, "HCL_JAX_STOPPED": str(cli.STOPPED), "JAX_PLATFORMS": "tpu,cpu", "PYTHONUNBUFFERED": "1"}
 
     def command(self) -> list[str]:
         """What each pod runs."""
@@ -175,7 +175,7 @@ class Cluster(NamedTuple):
         if not self.xpk:
             return self.kubectl("create", f"--filename={file}")  # not apply: a run of that name is another one
         environment = [f"--env={name}={value}" for name, value in job.environment().items()]
-        again = ",".join(map(str, sorted({front.STOPPED, *AGAIN})))
+        again = ",".join(map(str, sorted({cli.STOPPED, *AGAIN})))
         kind = ["--spot"] if job.spot else []
         line = f"cd {FOLDER} && exec {shlex.join(job.command())}"
         return ["xpk", "workload", "create", *self.xpk, f"--workload={job.name}", f"--tpu-type={job.tpu.accelerator}",
@@ -222,7 +222,7 @@ class Image(NamedTuple):
 
 def image_of(job: Job, logs: pathlib.Path, commit: str) -> Image:
     """The commands for the image of a commit."""
-    pack, file = front.archive(commit, logs)
+    pack, file = cli.archive(commit, logs)
     words = ["docker", "build", "--platform=linux/amd64", f"--tag={job.image}", f"--build-arg=COMMIT={commit}"]
     return Image(pack, file, [*words, "--file=launch/Dockerfile", "-"], ["docker", "push", job.image])
 
@@ -232,34 +232,34 @@ def steps(job: Job, cluster: Cluster, image: Image | None, known: argparse.Names
     file = known.logs / "jobset.yaml"
     hosts = f"{job.slices * job.nodes} pods of {job.chips_a_node} chips"
     yield f"# {job.slices} x {job.tpu.accelerator} = {job.tpu.topology}: {job.slices * job.tpu.chips} chips, {hosts}"
-    yield front.shown(cluster.state(job)) + "  # must not exist"
+    yield cli.shown(cluster.state(job)) + "  # must not exist"
     if image:
-        yield front.shown(image.pack)
-        yield front.shown(image.build, image.file)
-        yield front.shown(image.push)
+        yield cli.shown(image.pack)
+        yield cli.shown(image.build, image.file)
+        yield cli.shown(image.push)
     if not cluster.xpk:
         yield f"# {file}:"
         yield text_of(job).rstrip()
-    yield front.shown(cluster.create(job, file))
+    yield cli.shown(cluster.create(job, file))
     yield f"# {known.logs}/left.json says what is there until it is deleted; with it the same command follows"
     if known.detach:
         yield "# --detach: follow with"
-    yield front.shown(cluster.state(job)) + f"  # every {known.poll:g} seconds"
-    yield front.shown(cluster.pods(job)) + "  # until all of them run"
-    yield front.shown(cluster.logs(job)) + f"  # {known.logs}/POD.log; that of process 0 is printed"
+    yield cli.shown(cluster.state(job)) + f"  # every {known.poll:g} seconds"
+    yield cli.shown(cluster.pods(job)) + "  # until all of them run"
+    yield cli.shown(cluster.logs(job)) + f"  # {known.logs}/POD.log; that of process 0 is printed"
     if known.keep:
         yield "# on Ctrl-C, for --keep:"
-        yield front.shown(cluster.suspend(job))
+        yield cli.shown(cluster.suspend(job))
         yield "# later:"
     else:
         yield "# at the end, and on Ctrl-C:"
-    yield front.shown(cluster.delete(job))
+    yield cli.shown(cluster.delete(job))
 
 
 class Launch:
     """A JobSet from its creation to its end."""
 
-    def __init__(self, job: Job, cluster: Cluster, logs: pathlib.Path, poll: float, c: calls.Calls):
+    def __init__(self, job: Job, cluster: Cluster, logs: pathlib.Path, poll: float, c: subprocesses.Commands):
         self.job, self.cluster, self.poll, self.c = job, cluster, poll, c
         first = re.compile(rf"{re.escape(job.name)}-[a-z-]+-0-0-[a-z0-9]+$")
         self.said_by_kubectl = logs / "kubectl.txt"
@@ -269,14 +269,14 @@ class Launch:
     def tell(self, text: str) -> None:
         """A line, when it is another one than the last."""
         if text != self.said:
-            front.say(text)
+            cli.say(text)
         self.said = text
 
     def there(self) -> str | None:
         """The uid of the cluster's JobSet of that name, None where there is none."""
         try:
             done = self.c.retried(self.cluster.state(self.job), tries=3, between=self.absent)
-        except calls.Failed as error:
+        except subprocesses.Failed as error:
             if any(text in str(error) for text in ABSENT):
                 return None
             raise
@@ -331,21 +331,21 @@ class Launch:
             self.c.sleep(self.poll)
 
 
-def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Namespace, c: calls.Calls) -> int:
+def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Namespace, c: subprocesses.Commands) -> int:
     """Runs, and leaves nothing behind; returns the status."""
     file = known.logs / "jobset.yaml"
     note: dict[str, Any] = {"delete": shlex.join(cluster.delete(job)), "jobset": jobset(job)}
     ours, noted, detached, status, gone = False, False, False, 1, True
-    with left.alone(known.logs, job.name), c, contextlib.ExitStack() as stack:
+    with cleanup.exclusive(known.logs, job.name), c, contextlib.ExitStack() as stack:
         it = Launch(job, cluster, known.logs, known.poll, c)
         stack.callback(it.logs.close)
         try:
             if (uid := it.there()) is not None:  # asked before anything is made
-                if left.read(known.logs) != note | {"uid": uid}:
+                if cleanup.read_note(known.logs) != note | {"uid": uid}:
                     allowed = f"another name, or {note['delete']}"
                     raise InputError("--name", f"{job.name}, which is there already", allowed)
                 ours = noted = True
-                front.say(f"{job.name} is there, made by this very command, whose launcher left it; following it")
+                cli.say(f"{job.name} is there, made by this very command, whose launcher left it; following it")
             else:
                 if image:
                     c.retried(image.pack, tries=1)
@@ -353,20 +353,20 @@ def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Name
                     c.retried(image.push)
                 if not cluster.xpk:
                     file.write_text(text_of(job), encoding="utf-8")
-                left.write(known.logs, note)
-                front.say(f"if this launcher dies, the same command goes on; {note['delete']} deletes")
+                cleanup.write_note(known.logs, note)
+                cli.say(f"if this launcher dies, the same command goes on; {note['delete']} deletes")
                 ours = noted = True
                 c.retried(cluster.create(job, file), tries=1)
-                with contextlib.suppress(calls.Failed):
-                    left.write(known.logs, note | {"uid": it.there()})
+                with contextlib.suppress(subprocesses.Failed):
+                    cleanup.write_note(known.logs, note | {"uid": it.there()})
             if known.detach:
-                front.say(f"follow: {shlex.join(cluster.logs(job))}; delete: {shlex.join(cluster.delete(job))}")
+                cli.say(f"follow: {shlex.join(cluster.logs(job))}; delete: {shlex.join(cluster.delete(job))}")
             detached = known.detach
             status = 0 if detached else it.keep_going()
-        except calls.Interrupted as error:
+        except subprocesses.Interrupted as error:
             status = 128 + error.number
-        except calls.Failed as error:
-            front.say(str(error))
+        except subprocesses.Failed as error:
+            cli.say(str(error))
             if re.search("AlreadyExists|already exists", c.last):  # made by somebody since it was looked for
                 ours = False
         finally:
@@ -374,30 +374,30 @@ def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Name
             if ours and not detached:
                 gone = leave(job, cluster, known.keep, c)
             if noted and gone and not detached:
-                left.clear(known.logs)
+                cleanup.clear_note(known.logs)
     return status if gone else status or 1
 
 
-def leave(job: Job, cluster: Cluster, keep: bool, c: calls.Calls) -> bool:
+def leave(job: Job, cluster: Cluster, keep: bool, c: subprocesses.Commands) -> bool:
     """Deletes the JobSet, or keeps it, suspended when the user has ended it; whether that is done."""
     delete = shlex.join(cluster.delete(job))
     try:
         if not keep:
             c.retried(cluster.delete(job), tries=2 * c.tries)
-            front.say(f"{job.name} is deleted")
+            cli.say(f"{job.name} is deleted")
             return True
-        if c.heard:
+        if c.received:
             c.retried(cluster.suspend(job))
-        front.say(f"{job.name} is kept{', suspended' if c.heard else ''}; {delete}")
+        cli.say(f"{job.name} is kept{', suspended' if c.received else ''}; {delete}")
         return True
-    except (calls.Failed, calls.Interrupted) as error:
-        front.say(f"NOT DELETED, and may cost: {error}; {delete}")
+    except (subprocesses.Failed, subprocesses.Interrupted) as error:
+        cli.say(f"NOT DELETED, and may cost: {error}; {delete}")
         return False
 
 
 def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Job, Cluster, Image | None]:
     """The command line, checked."""
-    made = front.parser("gke", __doc__)
+    made = cli.parser("gke", __doc__)
     add = made.add_argument
     add("--image", required=True, metavar="NAME[:TAG]", help="holds the package; without a tag the commit is its tag")
     add("--build", action="store_true", help="build and push it first, from the commit")
@@ -413,7 +413,7 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Job, Cluster
     add("--cluster", metavar="NAME", help="for xpk")
     add("--zone", metavar="ZONE", help="of the cluster, for xpk")
     add("--project", metavar="ID", help="for xpk, in place of gcloud's own")
-    known, run = front.parse(made, arguments)
+    known, run = cli.parse(made, arguments)
     tpu = find(known.type)
     if known.slices < 1:
         raise InputError("--slices", known.slices, "a number from 1")
@@ -428,8 +428,8 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Job, Cluster
         raise InputError("--through", known.through, "xpk with --cluster and --zone, kubectl without them")
     if known.through == "xpk" and (known.queue or known.service_account or known.namespace):
         raise InputError("--through", "xpk", "kubectl for --queue, --service-account and --namespace")
-    commit = front.commit_of(known.allow_dirty)
-    front.check_run(run, commit)
+    commit = cli.commit_of(known.allow_dirty)
+    cli.check_run(run, commit)
     job = Job(known.name, tpu, known.slices, a_node, known.image if tagged else f"{known.image}:{commit[:12]}",
               None if tagged else commit, run, known.most, known.grace, known.spot, known.queue,
               known.service_account)  # fmt: skip
@@ -446,7 +446,7 @@ def main(arguments: list[str] | None = None) -> int:
         if known.dry_run:
             print("\n".join(steps(job, cluster, image, known)))
             return 0
-        return launch(job, cluster, image, known, calls.Calls(wait=min(5.0, known.poll)))
+        return launch(job, cluster, image, known, subprocesses.Commands(wait=min(5.0, known.poll)))
     except InputError as error:
         print(f"launch.gke: {error}", file=sys.stderr)
         return 2

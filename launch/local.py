@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterable
 from typing import IO
 
-from launch.hearing import hearing
+from launch.cleanup import record_signals
 
 GRACE = 120.0  # seconds to save after SIGTERM or Ctrl-C
 SETTLE = 3.0  # seconds in which the peers of a failed process may fail too
@@ -83,7 +83,7 @@ def run(
 ) -> int:
     """Starts `command` once a process and waits; returns the status of the group."""
     asked: list[int] = []  # the signals that told the group to end
-    with hearing(asked):
+    with record_signals(asked):
         return _run(command, environments(processes, free_port(), devices), logs, grace, asked)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from launch import calls, front
+from launch import cli, subprocesses
 
 
 class Logs:
@@ -61,7 +61,7 @@ class Logs:
         self._lines[name] = self._now[name]
         print(text, file=self._files[name], flush=True)
         if self._first.search(name):
-            front.put(text, sys.stdout)
+            cli.put(text, sys.stdout)
 
     def close(self) -> None:
         """Closes the files."""
@@ -70,7 +70,7 @@ class Logs:
 
 
 def stream(
-    c: calls.Calls, command: list[str], logs: Logs, said: pathlib.Path, poll: float, over: Callable[[], bool]
+    c: subprocesses.Commands, command: list[str], logs: Logs, said: pathlib.Path, poll: float, over: Callable[[], bool]
 ) -> int | None:
     """Runs a command whose output is logs.
 
@@ -97,7 +97,7 @@ def stream(
                     if over():
                         return None
         finally:
-            calls.end(child)
+            subprocesses.end(child)
             _take(out, read, logs)
         return child.returncode
 

@@ -23,8 +23,8 @@ import time
 from collections.abc import Mapping
 
 from hcl_jax.errors import InputError
-from launch import front, local
-from launch.hearing import hearing
+from launch import cli, local
+from launch.cleanup import record_signals
 
 # What goes with the processes to other hosts, where it is set here; the values are not shown.
 CARRIED = re.compile(r"PATH|LD_LIBRARY_PATH|PYTHONPATH|(JAX|XLA|NCCL|HCL_JAX)_\w+")
@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
       InputError: a number or a list of hosts that is none.
     """
-    parser = front.Parser(
+    parser = cli.Parser(
         "python -m launch.mpi", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="python -m launch.mpi [flags] [--dry-run] -- ARGUMENTS OF hcl_jax.main", allow_abbrev=False,
     )  # fmt: skip
@@ -72,12 +72,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--grace", type=int, default=120, metavar="SECONDS", help="to save after SIGTERM (120)")
     add("--python", default=sys.executable, metavar="PATH", help="on all hosts (default: this one)")
     add("--dry-run", action="store_true", help="print the command, exactly, and run nothing")
-    known, rest = front.split(parser, arguments)
+    known, rest = cli.split(parser, arguments)
     form = r"[\w.-]+:[1-9]\d*"
     if known.hosts is not None and not re.fullmatch(rf"{form}(,{form})*", known.hosts, re.ASCII):
         raise InputError("--hosts", repr(known.hosts), "HOST:PROCESSES, with commas between, as a:4,b:4")
     slots = sum(int(host.rpartition(":")[2]) for host in known.hosts.split(",")) if known.hosts else None
-    front.needs_workdir(rest, known.hosts.count(",") + 1 if known.hosts else 1)
+    cli.needs_workdir(rest, known.hosts.count(",") + 1 if known.hosts else 1)
     known.processes = (slots or 2) if known.processes is None else known.processes
     if known.processes < 1 or (slots and known.processes != slots):
         raise InputError("--processes", known.processes, f"{slots}, as --hosts has them" if slots else "1 or more")
@@ -93,7 +93,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def run(line: list[str], grace: float) -> int:
     """Runs mpirun and passes signals on; returns its status, that of the process which failed first."""
     asked: list[int] = []
-    with hearing(asked):
+    with record_signals(asked):
         # In a group of its own: a Ctrl-C of the terminal would have mpirun kill the processes.
         return _wait(subprocess.Popen(line, process_group=0), asked, grace)
 
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         known, rest = parse(sys.argv[1:] if arguments is None else arguments)
         line = command(known, rest, os.environ)
         if known.dry_run:
-            print(front.shown(line))
+            print(cli.shown(line))
             return 0
         return run(line, known.grace)
     except FileNotFoundError:

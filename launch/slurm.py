@@ -25,7 +25,7 @@ import subprocess
 import sys
 
 from hcl_jax.errors import InputError
-from launch import front
+from launch import cli
 
 # "Acceptable time formats" of sbatch(1), but for its 0 and UNLIMITED: no limit.
 TIMES = (r"(?P<m>\d+)(:(?P<s>\d+))?", r"(?P<h>\d+):(?P<m>\d+):(?P<s>\d+)",
@@ -91,13 +91,13 @@ def script(known: argparse.Namespace, run: list[str]) -> str:
         restart=shlex.join([known.python, "-m", "launch.restart", f"--most={known.most}", "--"]),
         cpus=known.cpus,
         run=shlex.join([known.python, "-m", "hcl_jax.main", *run]),
-        stopped=front.STOPPED,
+        stopped=cli.STOPPED,
         requeues=known.requeues,
     )
 
 
 def _variables(devices: int | None, gpus: int | None) -> dict[str, str]:
-    found = {"PYTHONUNBUFFERED": "1", "HCL_JAX_STOPPED": str(front.STOPPED)}
+    found = {"PYTHONUNBUFFERED": "1", "HCL_JAX_STOPPED": str(cli.STOPPED)}
     if gpus:
         found["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(gpus)))
     if devices:
@@ -107,7 +107,7 @@ def _variables(devices: int | None, gpus: int | None) -> dict[str, str]:
 
 def _folder(run: list[str]) -> str:
     """Where script and log go: the run's folder, when it is on a disk."""
-    workdir = front.value_of("--workdir", run)
+    workdir = cli.value_of("--workdir", run)
     return "." if workdir is None or "://" in workdir else os.path.expanduser(workdir)
 
 
@@ -117,7 +117,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
       InputError: a flag that SLURM would refuse, or wait with.
     """
-    parser = front.Parser(
+    parser = cli.Parser(
         "python -m launch.slurm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="python -m launch.slurm [flags] [--dry-run] [--submit] -- ARGUMENTS OF hcl_jax.main", allow_abbrev=False,
     )  # fmt: skip
@@ -142,8 +142,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--script", type=pathlib.Path, metavar="FILE", help="(default: NAME.sbatch in the run's folder)")
     add("--submit", action="store_true", help="hand the script to sbatch")
     add("--dry-run", action="store_true", help="print every command and file, exactly, and run nothing")
-    known, run = front.split(parser, arguments)
-    front.needs_workdir(run, known.nodes)
+    known, run = cli.split(parser, arguments)
+    cli.needs_workdir(run, known.nodes)
     for flag, least in {"nodes": 1, "tasks": 1, "cpus": 1, "gpus": 1, "devices": 1, "grace": 1, "requeues": 0,
                         "most": 0}.items():  # fmt: skip
         value = getattr(known, flag)
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
         path = known.script or pathlib.Path(_folder(run), f"{known.name}.sbatch")
         command = ["sbatch", str(path)]
         if known.dry_run:
-            print(f"{path}:\n{text}\n{front.shown(command)}")
+            print(f"{path}:\n{text}\n{cli.shown(command)}")
             return 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

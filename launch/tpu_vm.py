@@ -23,110 +23,25 @@ import argparse
 import datetime
 import pathlib
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.plan.slices import GENERATIONS, Slice, find
-from launch import calls, front, left
+from hcl_jax.plan.slices import GENERATIONS, find
+from launch import cleanup, cli, subprocesses
+from launch.gcloud import Machine
 from launch.local import group_status
 from launch.logs import Logs, stream
 from launch.restart import AGAIN, LIVED, pause
 
-EXTRAS = "gs,tpu"
 READY = ("READY",)
 COMING = ("CREATING", "STARTING", "RESTARTING", "REPAIRING", "STATE_UNSPECIFIED")
 GOING = ("DELETING", "STOPPING", "SUSPENDING")
 QUEUED = ("ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES", "STATE_UNSPECIFIED")
 SETTLE = 60  # seconds for the other workers to end after the first
 SAID = re.compile(r"hcl_jax-run (\S+) (\S+) (running|ended|absent) (\d+)")
-
-
-class Machine(NamedTuple):
-    """A slice and how it is reached; its methods are the commands, as lists.
-
-    Attributes:
-      name, zone, tpu, runtime: of the slice.
-      project: None for gcloud's own.
-      queued, spot: how it is asked for.
-      create_flags: further flags of its creation.
-      reach: flags of ssh and scp: --internal-ip, or of the alpha track.
-      commit: that is installed.
-      python: its version on the workers.
-    """
-
-    name: str
-    zone: str
-    tpu: Slice
-    runtime: str
-    project: str | None
-    queued: bool
-    spot: bool
-    create_flags: tuple[str, ...]
-    reach: tuple[str, ...]
-    commit: str
-    python: str
-
-    def _gcloud(self, *words: str) -> list[str]:
-        # The flags of tunnels and batches exist in the alpha track only.
-        alpha = ["alpha"] if words[1] in ("ssh", "scp") and any("batch" in flag for flag in self.reach) else []
-        return ["gcloud", *alpha, "compute", "tpus", *words]
-
-    def _where(self) -> list[str]:
-        return [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else []), "--quiet"]
-
-    def create(self, stamp: str) -> list[str]:
-        """Asks for the slice; a queued one comes later. Its label tells it from another of that name."""
-        kind = [*(["--spot"] if self.spot else []), f"--labels=launch={stamp}"]
-        if self.queued:
-            words = self._gcloud("queued-resources", "create", self.name, f"--node-id={self.name}")
-            return [*words, f"--accelerator-type={self.tpu.accelerator}", f"--runtime-version={self.runtime}", *kind,
-                    *self.create_flags, *self._where()]  # fmt: skip
-        words = self._gcloud("tpu-vm", "create", self.name, f"--accelerator-type={self.tpu.accelerator}")
-        return [*words, f"--version={self.runtime}", *kind, *self.create_flags, *self._where()]
-
-    def request(self) -> list[str]:
-        """The state of a queued request, its label, and why it failed."""
-        form = "--format=value(state.state,tpu.nodeSpec[0].node.labels.launch,state.failedData.error.message)"
-        return [*self._gcloud("queued-resources", "describe", self.name, form), *self._where()]
-
-    def describe(self) -> list[str]:
-        """The state of the slice, and its label."""
-        return [*self._gcloud("tpu-vm", "describe", self.name, "--format=value(state,labels.launch)"), *self._where()]
-
-    def delete(self) -> list[str]:
-        """Deletes it, and its request."""
-        if self.queued:
-            return [*self._gcloud("queued-resources", "delete", self.name, "--force"), *self._where()]
-        return [*self._gcloud("tpu-vm", "delete", self.name), *self._where()]
-
-    def ssh(self, command: list[str] | str) -> list[str]:
-        """A command on all workers at once.
-
-        Not with --output-directory, which gcloud 528 writes to a folder `None`.
-        """
-        text = command if isinstance(command, str) else shlex.join(command)  # the shell over there takes it apart
-        words = self._gcloud("tpu-vm", "ssh", self.name, "--worker=all", *self.reach)
-        # An idle connection through a firewall is dropped after ten minutes.
-        return [*words, "--ssh-flag=-oServerAliveInterval=30", *self._where(), f"--command={text}"]
-
-    def copy(self, file: pathlib.Path) -> list[str]:
-        """A file to the home of all workers."""
-        words = self._gcloud("tpu-vm", "scp", str(file), f"{self.name}:", "--worker=all", *self.reach)
-        return [*words, *self._where()]
-
-    def worker(self, *words: str) -> list[str]:
-        """A command of launch/worker.py."""
-        return ["python3", f"hcl_jax/{self.commit}/launch/worker.py", *words]
-
-    def install(self, file: pathlib.Path) -> str:
-        """Unpacks and installs, as one line of shell; paths are relative to the home of the user there."""
-        tree, part = f"hcl_jax/{self.commit}", f"hcl_jax/{self.commit}.part"
-        unpack = f"rm -rf {part} && mkdir -p {part} && tar -xzf {file.name} -C {part} && mv -T {part} {tree}"
-        return f"{{ test -d {tree} || {{ {unpack}; }}; }} && " + shlex.join(self.worker("install", self.python, EXTRAS))
 
 
 class Options(NamedTuple):
@@ -144,38 +59,38 @@ class Options(NamedTuple):
 
 def steps(m: Machine, o: Options) -> Iterator[str]:
     """What a run without trouble does, line by line, and what happens in trouble; the dry run prints it."""
-    pack, file = front.archive(m.commit, o.logs)
+    pack, file = cli.archive(m.commit, o.logs)
     yield f"# {m.tpu.accelerator} = {m.tpu.topology}: {m.tpu.chips} chips, {m.tpu.hosts} hosts"
-    yield front.shown(pack)
+    yield cli.shown(pack)
     if not o.reuse:
-        yield front.shown(m.request() if m.queued else m.describe()) + "  # must not exist"
-        yield front.shown(m.create("STAMP"))
+        yield cli.shown(m.request() if m.queued else m.describe()) + "  # must not exist"
+        yield cli.shown(m.create("STAMP"))
     if m.queued and not o.reuse:
-        yield front.shown(m.request()) + "  # until ACTIVE"
-    yield front.shown(m.describe()) + "  # until READY"
-    yield front.shown(m.ssh("true")) + "  # until all workers answer"
-    yield front.shown(m.copy(file))
-    yield front.shown(m.ssh(m.install(file)))
-    yield front.shown(m.ssh(m.worker("start", "STAMP-1", *o.run)))
-    yield front.shown(m.ssh(m.worker("follow", "STAMP-1"))) + f"  # {o.logs}/STAMP-1/HOST.log; the first is printed"
-    yield front.shown(m.describe()) + f"  # every {o.poll:g} seconds meanwhile"
-    yield front.shown(m.ssh(m.worker("wait", "STAMP-1", str(SETTLE)))) + "  # the statuses of all"
+        yield cli.shown(m.request()) + "  # until ACTIVE"
+    yield cli.shown(m.describe()) + "  # until READY"
+    yield cli.shown(m.ssh("true")) + "  # until all workers answer"
+    yield cli.shown(m.copy(file))
+    yield cli.shown(m.ssh(m.install(file)))
+    yield cli.shown(m.ssh(m.worker("start", "STAMP-1", *o.run)))
+    yield cli.shown(m.ssh(m.worker("follow", "STAMP-1"))) + f"  # {o.logs}/STAMP-1/HOST.log; the first is printed"
+    yield cli.shown(m.describe()) + f"  # every {o.poll:g} seconds meanwhile"
+    yield cli.shown(m.ssh(m.worker("wait", "STAMP-1", str(SETTLE)))) + "  # the statuses of all"
     yield "# Ctrl-C, or a crash of one of them:"
-    yield front.shown(m.ssh(m.worker("stop", "STAMP-1", str(o.grace))))
+    yield cli.shown(m.ssh(m.worker("stop", "STAMP-1", str(o.grace))))
     yield f"# {o.logs}/left.json says what is there until it is deleted; with it the same command goes on"
     yield f"# at the end, and after a preemption before it is created again{', unless --keep' if not o.keep else ''}:"
-    yield ("# nothing is deleted: --keep; this would: " if o.keep else "") + front.shown(m.delete())
+    yield ("# nothing is deleted: --keep; this would: " if o.keep else "") + cli.shown(m.delete())
     yield "# STAMP is the time of the launch; a restart is STAMP-2, and so on"
 
 
-class Refused(calls.Failed):
+class Refused(subprocesses.Failed):
     """There is no slice to be had."""
 
 
 class Launch:
     """A run on a slice, from its creation to its end."""
 
-    def __init__(self, m: Machine, o: Options, c: calls.Calls):
+    def __init__(self, m: Machine, o: Options, c: subprocesses.Commands):
         self.m, self.o, self.c = m, o, c
         self.ours = False  # whether the slice, or a request for it, may be there on our account
         self.stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
@@ -196,20 +111,20 @@ class Launch:
                 return state or "STATE_UNSPECIFIED"
             if "NOT_FOUND" in done.err or "not found" in done.err:
                 return None
-            if any(text in done.err for text in calls.FINAL) or attempt == self.c.tries:
+            if any(text in done.err for text in subprocesses.FINAL) or attempt == self.c.tries:
                 break
             self.c.sleep(pause(self.c.wait, attempt))
-        raise calls.Failed(f"describe {self.m.name}: {calls.reason(done)}")
+        raise subprocesses.Failed(f"describe {self.m.name}: {subprocesses.reason(done)}")
 
     def note(self) -> dict[str, Any]:
         """What is left if this process dies."""
-        deletes = front.shown(self.m.delete())[2:]
+        deletes = cli.shown(self.m.delete())[2:]
         made = {"delete": deletes, "commit": self.m.commit, "run": self.o.run}
         return {**made, "label": self.stamp, "run_id": self.run_id}
 
     def write_note(self) -> None:
         """Says it in left.json, before it is so."""
-        left.write(self.o.logs, self.note())
+        cleanup.write_note(self.o.logs, self.note())
         self.noted = True
 
     def take_up(self) -> None:
@@ -218,12 +133,12 @@ class Launch:
         Raises:
           InputError: there is a slice of that name, and it is not such a one.
         """
-        state, before = self.whole(), left.read(self.o.logs) or {}
+        state, before = self.whole(), cleanup.read_note(self.o.logs) or {}
         if state is None:
             return
         same = {key for key, value in self.note().items() if before.get(key) == value}
         if {"delete", "commit", "run"} <= same and (self.o.reuse or before.get("label") == self.label):
-            front.say(f"{self.m.name} is there ({state}), left by a launcher that ended early; its run goes on")
+            cli.say(f"{self.m.name} is there ({state}), left by a launcher that ended early; its run goes on")
             self.ours, self.noted, self.stamp = not self.o.reuse, True, str(before.get("label"))
             number = str(before.get("run_id")).rpartition("-")[2]
             if number.isdecimal():
@@ -257,12 +172,12 @@ class Launch:
         while True:
             state = self.whole()
             if state != self.seen:
-                front.say(f"{self.m.name} is {state or 'not there'}{self.why and f': {self.why}'}")
+                cli.say(f"{self.m.name} is {state or 'not there'}{self.why and f': {self.why}'}")
             self.seen = state
             if state in READY and not self.broken:
                 return
             if self.o.reuse:
-                raise calls.Failed(f"--reuse: {self.m.name} is {state or 'not there'}, and is not created again")
+                raise subprocesses.Failed(f"--reuse: {self.m.name} is {state or 'not there'}, and is not created again")
             if state == "coming" or state in GOING:
                 self.c.sleep(self.o.poll)
             elif state is not None:
@@ -281,24 +196,24 @@ class Launch:
         """Asks for the slice, or waits after a refusal."""
         self.ours = True  # from here on something may be left, even by a command that fails
         self.write_note()
-        front.say(f"if this launcher dies, the same command goes on; {front.shown(self.m.delete())[2:]} deletes")
+        cli.say(f"if this launcher dies, the same command goes on; {cli.shown(self.m.delete())[2:]} deletes")
         done = self.c.once(self.m.create(self.stamp))
         if done.status == 0:
             return
-        last = calls.reason(done)
+        last = subprocesses.reason(done)
         if failures == 1 and re.search("ALREADY_EXISTS|already exists", done.err):
             self.ours = False  # made by somebody since it was looked for; later tries may meet what an earlier one made
             raise Refused(f"create {self.m.name}: {last}; that one is left alone")
-        final = done.status == 2 or any(text in done.err for text in calls.FINAL) or self.limited(done.err)
+        final = done.status == 2 or any(text in done.err for text in subprocesses.FINAL) or self.limited(done.err)
         if final or failures > self.o.most:
             raise Refused(f"create {self.m.name}: {last}")
         seconds = pause(self.o.wait, failures)
-        front.say(f"create: {last}; again in {seconds:g} seconds, {failures} of at most {self.o.most}")
+        cli.say(f"create: {last}; again in {seconds:g} seconds, {failures} of at most {self.o.most}")
         self.c.sleep(seconds)
 
     def limited(self, text: str) -> bool:
         """Whether the project may not have such a slice; when it had one, what was deleted may still be counted."""
-        return self.attempt == 0 and calls.QUOTA.search(text) is not None
+        return self.attempt == 0 and subprocesses.QUOTA.search(text) is not None
 
     def lost(self) -> bool:
         """Whether the slice is no longer there to be used.
@@ -310,9 +225,9 @@ class Launch:
         while True:
             try:
                 return self.whole() not in READY
-            except calls.Failed as error:
+            except subprocesses.Failed as error:
                 if str(error) != told:
-                    front.say(f"{error}; asking until it answers, the run goes on meanwhile")
+                    cli.say(f"{error}; asking until it answers, the run goes on meanwhile")
                 told = str(error)
                 self.c.sleep(self.o.poll)
 
@@ -333,15 +248,15 @@ class Launch:
             if status in (0, None) or self.lost():
                 return
             quick = quick + 1 if time.monotonic() - began < 60 else 1
-            front.say(f"the connection was lost; {said} has what gcloud says")
+            cli.say(f"the connection was lost; {said} has what gcloud says")
             self.c.sleep(pause(self.c.wait, quick))
 
     def statuses(self, *words: str) -> list[int] | None:
         """The status of each worker, or None where not all answer; words: "wait" or "stop", and seconds."""
         try:
             done = self.c.retried(self.m.ssh(self.m.worker(words[0], self.run_id, *words[1:])), between=self.lost)
-        except calls.Failed as error:
-            front.say(str(error))
+        except subprocesses.Failed as error:
+            cli.say(str(error))
             return None
         found = {match[0]: match for match in SAID.findall(done.out) if match[1] == self.run_id}
         if len(found) < self.m.tpu.hosts or any(match[2] == "absent" for match in found.values()):
@@ -369,8 +284,8 @@ class Launch:
         if not found:
             self.broken = True
             return "again", 0
-        if front.STOPPED in found:
-            return "again", front.STOPPED
+        if cli.STOPPED in found:
+            return "again", cli.STOPPED
         status = group_status(found)
         if status == 0:
             return "done", 0
@@ -383,55 +298,55 @@ class Launch:
             began = time.monotonic()
             try:
                 how, status = self.once(file)
-            except calls.Failed as error:
+            except subprocesses.Failed as error:
                 # A command that fails on a slice which is there would fail on the next one too.
                 if isinstance(error, Refused) or not self.ours or not self.lost():
                     raise
                 how, status = "again", 0
-                front.say(str(error))
+                cli.say(str(error))
             if how != "again":
                 return status
-            reason = {0: "the slice was lost", front.STOPPED: "the run was told to end, and saved"}.get(status)
+            reason = {0: "the slice was lost", cli.STOPPED: "the run was told to end, and saved"}.get(status)
             reason = reason or f"status {status} ({AGAIN[status]})"
             restarts = 1 if time.monotonic() - began > LIVED else restarts + 1
             if restarts > self.o.most:
-                front.say(f"gives up: {reason}, after {self.o.most} restarts in a row")
+                cli.say(f"gives up: {reason}, after {self.o.most} restarts in a row")
                 return status or 1
             seconds = pause(self.o.wait, restarts)
-            front.say(f"{reason}; restart {restarts} of at most {self.o.most} in a row, in {seconds:g} seconds")
+            cli.say(f"{reason}; restart {restarts} of at most {self.o.most} in a row, in {seconds:g} seconds")
             self.c.sleep(seconds)
 
     def absent(self) -> bool:
         """Whether it is certain that nothing is there."""
         try:
             return self.whole() is None
-        except calls.Failed:
+        except subprocesses.Failed:
             return False
 
     def stop(self) -> None:
         """Tells the run to save and end, and fetches what was said last."""
-        front.say(f"telling the run to save; at most {self.o.grace} seconds")
+        cli.say(f"telling the run to save; at most {self.o.grace} seconds")
         if self.statuses("stop", str(self.o.grace)) is not None:
             self.follow()
 
     def leave(self) -> bool:
         """Deletes the slice unless it is to be kept; whether that is done."""
         if not self.ours or self.o.keep:
-            kept = f"{self.m.name} is left as it is, and costs; {front.shown(self.m.delete())[2:]}"
-            front.say(kept if self.ours or self.o.reuse else "nothing was created")
+            kept = f"{self.m.name} is left as it is, and costs; {cli.shown(self.m.delete())[2:]}"
+            cli.say(kept if self.ours or self.o.reuse else "nothing was created")
             if self.noted:
-                left.clear(self.o.logs)
-            elif (before := left.read(self.o.logs)) is not None:
-                front.say(f"of an earlier launch something may be there, and cost; {before.get('delete')}")
+                cleanup.clear_note(self.o.logs)
+            elif (before := cleanup.read_note(self.o.logs)) is not None:
+                cli.say(f"of an earlier launch something may be there, and cost; {before.get('delete')}")
             return True
         try:
             self.c.retried(self.m.delete(), tries=2 * self.c.tries, between=lambda: self.whole() is None)
-        except calls.Failed as error:
+        except subprocesses.Failed as error:
             if not self.absent():
-                front.say(f"NOT DELETED, and costs: {error}; {front.shown(self.m.delete())[2:]}")
+                cli.say(f"NOT DELETED, and costs: {error}; {cli.shown(self.m.delete())[2:]}")
                 return False
-        front.say(f"{self.m.name} is deleted")
-        left.clear(self.o.logs)
+        cli.say(f"{self.m.name} is deleted")
+        cleanup.clear_note(self.o.logs)
         return True
 
     def end(self) -> bool:
@@ -439,31 +354,31 @@ class Launch:
         try:
             if self.run_id:
                 self.stop()
-        except calls.Interrupted:
-            front.say(f"left behind, and costs: {front.shown(self.m.delete())[2:]}")
+        except subprocesses.Interrupted:
+            cli.say(f"left behind, and costs: {cli.shown(self.m.delete())[2:]}")
             return False
         except Exception as error:  # a full disk here must not leave a slice there
-            front.say(f"{type(error).__name__}: {error}")
+            cli.say(f"{type(error).__name__}: {error}")
         try:
             return self.leave()
-        except calls.Interrupted:
-            front.say(f"left behind, and costs: {front.shown(self.m.delete())[2:]}")
+        except subprocesses.Interrupted:
+            cli.say(f"left behind, and costs: {cli.shown(self.m.delete())[2:]}")
             return False
 
 
-def launch(m: Machine, o: Options, c: calls.Calls) -> int:
+def launch(m: Machine, o: Options, c: subprocesses.Commands) -> int:
     """Runs, and leaves nothing behind; returns the status."""
-    pack, file = front.archive(m.commit, o.logs)
-    with left.alone(o.logs, m.name), c:
+    pack, file = cli.archive(m.commit, o.logs)
+    with cleanup.exclusive(o.logs, m.name), c:
         it = Launch(m, o, c)
         try:
             c.retried(pack, tries=1)
             it.take_up()
             status = it.keep_going(file)
-        except calls.Interrupted as error:
+        except subprocesses.Interrupted as error:
             status = 128 + error.number
-        except calls.Failed as error:
-            front.say(str(error))
+        except subprocesses.Failed as error:
+            cli.say(str(error))
             status = 1
         finally:
             c.cleaning()
@@ -473,7 +388,7 @@ def launch(m: Machine, o: Options, c: calls.Calls) -> int:
 
 def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Options]:
     """The command line, checked."""
-    made = front.parser("tpu_vm", __doc__)
+    made = cli.parser("tpu_vm", __doc__)
     add = made.add_argument
     add("--zone", metavar="ZONE", help="where; the zones of a type are listed when it is left out")
     add("--any-zone", action="store_true", help="take a zone that is not listed")
@@ -494,7 +409,7 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Opt
     add("--batch-size", metavar="N", help="workers that gcloud talks to at once: a number or all (gcloud alpha)")
     add("--python", default="3.11", metavar="VERSION", help="of the environment on the workers (default 3.11)")
     add("--wait", type=float, default=30.0, metavar="SECONDS", help="before the first restart; then twice as long")
-    known, run = front.parse(made, arguments)
+    known, run = cli.parse(made, arguments)
     tpu = find(known.type)
     generation = GENERATIONS[tpu.generation]
     if not generation.runtime and not known.runtime_version:
@@ -515,8 +430,8 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Opt
     reach = ["--internal-ip"] if known.internal_ip else ["--tunnel-through-iap"] if known.iap else []
     if known.iap or known.batch_size:
         reach.append(f"--batch-size={known.batch_size or 'all'}")
-    commit = front.commit_of(known.allow_dirty)
-    front.check_run(run, commit)
+    commit = cli.commit_of(known.allow_dirty)
+    cli.check_run(run, commit)
     m = Machine(
         known.name, known.zone, tpu, known.runtime_version or generation.runtime, known.project, known.queued,
         known.spot, tuple(known.create_flag), tuple(reach), commit, known.python,
@@ -532,7 +447,7 @@ def main(arguments: list[str] | None = None) -> int:
         if known.dry_run:
             print("\n".join(steps(m, o)))
             return 0
-        return launch(m, o, calls.Calls(wait=min(o.wait, 5.0)))
+        return launch(m, o, subprocesses.Commands(wait=min(o.wait, 5.0)))
     except InputError as error:
         print(f"launch.tpu_vm: {error}", file=sys.stderr)
         return 2

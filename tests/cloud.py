@@ -201,8 +201,11 @@ class Cloud:
         for path in (ROOT / "launch").iterdir():
             if path.is_file():
                 shutil.copy(path, self.clone / "launch")
-        for name in ("__init__.py", "errors.py", "slices.py"):
-            shutil.copy(ROOT / "hcl_jax" / name, self.clone / "hcl_jax")
+        # All that the launchers may import of the package.
+        for name in ("__init__", "errors", "compat/__init__", "compat/modules", "plan/__init__", "plan/slices"):
+            file = self.clone / "hcl_jax" / f"{name}.py"
+            file.parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / "hcl_jax" / f"{name}.py", file)
         shutil.copy(ROOT / "configs/simclr.py", self.clone / "configs")
         for name in ("constraints.txt", "setup.py", ".gitignore"):
             shutil.copy(ROOT / name, self.clone)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from hcl_jax.errors import InputError
-from launch import front
-from launch.hearing import hearing
+from launch import cli
+from launch.cleanup import record_signals
 from launch.restart import pause
 
 TICK = 0.1
@@ -53,7 +53,7 @@ def reason(done: Done) -> str:
     return next(final, next((line for line in lines if line.startswith("ERROR: ")), lines[-1]))
 
 
-class Calls:
+class Commands:
     """Runs commands, says them, and hears the signals that ask for the end meanwhile.
 
     Args:
@@ -63,13 +63,13 @@ class Calls:
 
     def __init__(self, tries: int = 5, wait: float = 5.0):
         self.tries, self.wait = tries, wait
-        self.heard: list[int] = []
+        self.received: list[int] = []
         self.last = ""  # what the last failed command said
         self._limit = 1  # so many signals end what is under way
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> "Calls":
-        self._stack.enter_context(hearing(self.heard))
+    def __enter__(self) -> "Commands":
+        self._stack.enter_context(record_signals(self.received))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,12 +77,12 @@ class Calls:
 
     def cleaning(self) -> None:
         """What follows is cut short by a further signal only."""
-        self._limit = len(self.heard) + 1
+        self._limit = len(self.received) + 1
 
     def check(self) -> None:
         """Raises Interrupted once a signal was heard."""
-        if len(self.heard) >= self._limit:
-            raise Interrupted(self.heard[-1])
+        if len(self.received) >= self._limit:
+            raise Interrupted(self.received[-1])
 
     def sleep(self, seconds: float) -> None:
         """Waits, unless a signal comes."""
@@ -94,7 +94,7 @@ class Calls:
 
     def start(self, command: list[str], out: object, err: object) -> subprocess.Popen:
         """Starts a command in a group of its own: a terminal's Ctrl-C does not reach it."""
-        front.say(front.shown(command))
+        cli.say(cli.shown(command))
         try:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, process_group=0)  # type: ignore[call-overload]
         except FileNotFoundError:
@@ -104,7 +104,7 @@ class Calls:
         """Runs a command to its end; `quiet` says nothing of it."""
         self.check()
         if not quiet:
-            front.say(front.shown(command, stdin))
+            cli.say(cli.shown(command, stdin))
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, contextlib.ExitStack() as stack:
             file = stack.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
             try:
@@ -147,7 +147,7 @@ class Calls:
             if between is not None and between():
                 raise Failed(f"{' '.join(command[:5])} ...: status {done.status}: {last}")
             seconds = pause(self.wait, attempt)
-            front.say(f"status {done.status}: {last}; try {attempt + 1} of {most} in {seconds:g} seconds")
+            cli.say(f"status {done.status}: {last}; try {attempt + 1} of {most} in {seconds:g} seconds")
             self.sleep(seconds)
         raise AssertionError("no tries")
 

@@ -164,7 +164,7 @@ def say(text: str) -> None:
 
 
 def put(text: str, stream: IO[str]) -> None:
-    """Prints a line. A terminal or pipe that is gone is heard no more: what costs must be cleaned up all the same."""
+    """Prints a line. A closed terminal or pipe is ignored: what costs money must still be cleaned up."""
     try:
         print(text, file=stream, flush=True)
     except OSError:
