@@ -1,7 +1,7 @@
 """One run a folder on gs://: the object `lock` names the process that trains there, as lock.py does on a disk.
 
 Every writing of an object has a new generation number, and a writing can be made to hold only if the number is still
-the one that was seen: of two that try, one succeeds. The holder writes it anew every few seconds; a newcomer watches
+the one that was seen: of two that try, one succeeds. The owner writes it anew every few seconds; a newcomer watches
 whether the number moves. No clock is compared with another.
 """
 
@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from hcl_jax.workdir import files
-from hcl_jax.workdir.lock import BEAT, holder_of, in_use, name_of, this_process
+from hcl_jax.workdir.lock import HEARTBEAT, in_use, name_of, owner_of, this_process
 
 
 class Lease:
@@ -34,30 +34,30 @@ class Lease:
       InputError: another run holds the folder.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, beat: float = BEAT, watch: float | None = None):
+    def __init__(self, folder: str | os.PathLike, *, heartbeat: float = HEARTBEAT, lease: float | None = None):
         from google.cloud import storage
 
         self.folder = str(files.path(folder))
         self.path = f"{self.folder}/lock"
         bucket, _, self._name = self.path.removeprefix("gs://").partition("/")
         self._bucket = storage.Client().bucket(bucket)
-        self._beat, self._watch = beat, 3 * beat if watch is None else watch
+        self._heartbeat, self._lease = heartbeat, 3 * heartbeat if lease is None else lease
         self._me = this_process()
         self._generation = 0  # of what this process wrote last
         self.message = self.lost = ""
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
         if not self._write():
-            seen, holder = self._seen()
-            if seen and not _is_gone(holder):
-                self._see_still(seen, holder)
+            seen, owner = self._seen()
+            if seen and not _is_gone(owner):
+                self._see_still(seen, owner)
             self._generation = seen
             if not self._write():
                 raise in_use(self.folder, self._seen()[1])
             if seen:
-                self.message = f"took over the lock of {name_of(holder)}, which is gone"
+                self.message = f"took over the lock of {name_of(owner)}, which is gone"
         self._thread.start()
         return self
 
@@ -65,17 +65,17 @@ class Lease:
         """Lets go. The object goes only if it is still this process's."""
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(Exception):  # another's by now, or no network: the next run sees that it stands still
+        with contextlib.suppress(Exception):  # another's by now, or no network: the next run sees that it does not move
             if self._seen()[1] == self._me:
                 self._bucket.blob(self._name, generation=self._generation).delete()
 
-    def _see_still(self, seen: int, holder: dict[str, Any]) -> None:
+    def _see_still(self, seen: int, owner: dict[str, Any]) -> None:
         """Raises InputError when the lock is written anew while it is watched."""
-        until = time.monotonic() + self._watch
+        until = time.monotonic() + self._lease
         while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, self._beat / 4))
+            time.sleep(min(left, self._heartbeat / 4))
             if self._seen()[0] != seen:
-                raise in_use(self.folder, holder)
+                raise in_use(self.folder, owner)
 
     def _write(self) -> bool:
         """Names this process, if nobody wrote since `_generation`; 0 = if there is no lock."""
@@ -85,8 +85,8 @@ class Lease:
         try:
             blob.upload_from_string(json.dumps(self._me), if_generation_match=self._generation)
         except exceptions.PreconditionFailed:
-            generation, holder = self._seen()
-            if holder != self._me:
+            generation, owner = self._seen()
+            if owner != self._me:
                 return False
             self._generation = generation  # of a try whose answer was lost on the way
             return True
@@ -94,7 +94,7 @@ class Lease:
         return True
 
     def _seen(self) -> tuple[int, dict[str, Any]]:
-        """(generation, holder) of the lock that is there; (0, {}) where there is none."""
+        """(generation, owner) of the lock that is there; (0, {}) where there is none."""
         from google.api_core import exceptions
 
         try:
@@ -102,30 +102,30 @@ class Lease:
             blob = self._bucket.get_blob(self._name)
             if blob is None:
                 return 0, {}
-            return blob.generation, holder_of(blob.download_as_bytes())
+            return blob.generation, owner_of(blob.download_as_bytes())
         except exceptions.NotFound:  # written anew between the two
             return self._seen()
 
-    def _keep(self) -> None:
+    def _beat(self) -> None:
         """Writes the lock anew until the end; sees whether another has taken the folder."""
-        while not self._ended.wait(self._beat):
-            with contextlib.suppress(Exception):  # the service is away for a while: the next beat may do
+        while not self._ended.wait(self._heartbeat):
+            with contextlib.suppress(Exception):  # the service is briefly unavailable: retry at the next heartbeat
                 if not self._write():
-                    generation, holder = self._seen()
-                    if not generation:  # somebody removed it: it is made again
+                    generation, owner = self._seen()
+                    if not generation:  # removed by hand: written again
                         self._generation = 0
                         continue
-                    self.lost = name_of(holder)
+                    self.lost = name_of(owner)
                     print(f"hcl_jax: {self.path} now belongs to {self.lost}", file=sys.stderr, flush=True)
                     return
 
 
-def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether a holder of this machine has ended; of another machine nobody can say."""
-    if holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int):
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Whether an owner of this machine has ended; False for another machine's, which cannot be asked."""
+    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
         return False
     try:
-        os.kill(holder["pid"], 0)
+        os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
     except OSError:  # another user's

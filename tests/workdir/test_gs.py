@@ -127,7 +127,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.workdir.lease import Lease
 
 lock = storage.Client().bucket("bucket").blob("leased/lock")
-brief = {"beat": 0.1, "watch": 1.0}
+brief = {"heartbeat": 0.1, "lease": 1.0}
 with Lease("gs://bucket/leased", **brief) as first:
     assert first.message == "" and json.loads(lock.download_as_bytes())["pid"] == os.getpid()
     try:
