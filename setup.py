@@ -39,6 +39,7 @@ setup(
         "flax>=0.12",
         "importlib_resources>=6",  # TFDS 4.9 imports it and does not ask for it
         "jax>=0.10",
+        "jaxtyping>=0.3.11",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
@@ -65,6 +66,7 @@ setup(
         "gs": GS,
         "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20", "open_clip_torch>=3.3"],
         "dev": [
+            "beartype>=0.22",  # checks the shapes in signatures, in tests alone
             "build>=1.2",
             "chex>=0.1.90",
             "equinox>=0.13.8",  # a loop of docs/loops.md

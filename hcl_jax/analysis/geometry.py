@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.sphere import alignment, uniformity
 from hcl_jax.losses.spread import deviations, spread
 
@@ -28,10 +28,10 @@ def tolerance(z: Array, labels: Array) -> Array:
 
     Reference: Wang and Liu 2021, "Understanding the behaviour of contrastive loss", arXiv 2012.09740, section 4.
     """
-    n, _ = rows.check_matrices(z=z)
-    labels = rows.row_ids(labels, n)
-    valid = rows.valid_rows(labels, n)
-    u = rows.unit(z, valid)
+    n, _ = masking.check_matrices(z=z)
+    labels = masking.row_ids(labels, n)
+    valid = masking.valid_rows(labels, n)
+    u = masking.unit(z, valid)
     # Rows in the order of their labels: a class is a segment, and no N x N matrix is made.
     order = jnp.argsort(labels)
     u, labels, valid = u[order], labels[order], valid[order]

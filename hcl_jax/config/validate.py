@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jaxtyping import AbstractArray
 
 from hcl_jax import config as configs
 from hcl_jax.core import memory_bank, objectives
@@ -322,12 +323,17 @@ def _call(where: str, make: Callable, given: Mapping[str, Any], hidden: tuple[st
             raise InputError(f"{where}.{name}", "nothing", "this argument is needed")
         kind = parameters[name].annotation
         moving = name in given and (objectives.is_learned(given[name]) or objectives.is_scheduled(given[name]))
-        fixed = kind not in (jax.Array, inspect.Parameter.empty) and jax.Array not in typing.get_args(kind)
+        fixed = kind is not inspect.Parameter.empty and not any(map(_is_array, (kind, *typing.get_args(kind))))
         if moving and fixed:
             raise InputError(f"{where}.{name}", repr(given[name]), "a fixed value: this argument cannot move")
         if name in given and not moving and not _fits(given[name], kind):
             text = re.sub(r"[\w.]+\.(?=[A-Z])", "", inspect.formatannotation(kind)).replace(" | Array", "")
             raise InputError(f"{where}.{name}", repr(given[name]), text)
+
+
+def _is_array(kind: Any) -> bool:
+    """Whether an annotation is an array, with its shape (Float[Array, "n d"]) or without (Array)."""
+    return kind is jax.Array or (isinstance(kind, type) and issubclass(kind, AbstractArray))
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -339,7 +345,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return value in inside
     if origin in (Sequence, list):
         return isinstance(value, tuple | list) and all(_fits(v, inside[0]) for v in value)
-    if kind is types.NoneType or kind is jax.Array:
+    if kind is types.NoneType or _is_array(kind):
         return value is None
     if kind in (bool, str):
         return isinstance(value, kind)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.core.state import named_key
-from hcl_jax.encoders.rows import Rows
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError, nearest
 
 Outputs = dict[str, dict[str, jax.Array]]

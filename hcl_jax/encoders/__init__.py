@@ -5,10 +5,10 @@ from functools import partial
 from hcl_jax.encoders.convnet import ConvNet
 from hcl_jax.encoders.graph import GCN, GIN
 from hcl_jax.encoders.heads import Identity, Linear, Projector, Prototypes, Residual
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.encoders.mlp import MLP
 from hcl_jax.encoders.passthrough import Passthrough
 from hcl_jax.encoders.resnet import ResNet
-from hcl_jax.encoders.rows import Rows
 from hcl_jax.encoders.series import TCN, SeriesTransformer
 from hcl_jax.encoders.text import TextTransformer
 from hcl_jax.encoders.vit import ViT

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hcl_jax.encoders.rows import Rows
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
 
 

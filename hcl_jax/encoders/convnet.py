@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.batch_norm import BatchNorm
+from hcl_jax.encoders.inputs import Rows, read_field
 from hcl_jax.encoders.resnet import convolution
-from hcl_jax.encoders.rows import Rows, read_field
 
 
 class ConvNet(nn.Module):

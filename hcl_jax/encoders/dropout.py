@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hcl_jax.encoders.rows import Rows
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
 
 

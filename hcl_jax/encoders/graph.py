@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.batch_norm import BatchNorm
-from hcl_jax.encoders.rows import Rows, choose, read_field
+from hcl_jax.encoders.inputs import Rows, choose, read_field
 from hcl_jax.errors import InputError
 
 FIELDS = ("nodes", "node_mask", "edges", "edge_mask")

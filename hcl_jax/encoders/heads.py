@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.batch_norm import BatchNorm
-from hcl_jax.encoders.rows import Rows, choose
+from hcl_jax.encoders.inputs import Rows, choose
 from hcl_jax.errors import InputError
 
 ACTIVATIONS = {"relu": nn.relu, "elu": nn.elu, "gelu": partial(nn.gelu, approximate=False)}

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from hcl_jax.encoders.batch_norm import BatchNorm
-from hcl_jax.encoders.rows import Rows, read_field
+from hcl_jax.encoders.inputs import Rows, read_field
 
 
 class MLP(nn.Module):

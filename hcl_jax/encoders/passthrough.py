@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from hcl_jax.encoders.rows import Rows, read_field
+from hcl_jax.encoders.inputs import Rows, read_field
 
 
 class Passthrough(nn.Module):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from hcl_jax.encoders.batch_norm import BatchNorm
 from hcl_jax.encoders.initial import scaled_normal
-from hcl_jax.encoders.rows import Rows, choose, read_field
+from hcl_jax.encoders.inputs import Rows, choose, read_field
 
 DEPTHS = {
     18: (False, (2, 2, 2, 2)),

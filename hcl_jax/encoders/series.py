@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from hcl_jax.encoders.dropout import Dropout, keep_mask, row_keys
 from hcl_jax.encoders.initial import Initializer, normal, scaled_normal
-from hcl_jax.encoders.rows import Rows, choose, read_field
+from hcl_jax.encoders.inputs import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Transformer, xavier
 from hcl_jax.errors import InputError
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hcl_jax.encoders.dropout import Dropout
 from hcl_jax.encoders.initial import normal
-from hcl_jax.encoders.rows import Rows, choose, read_field
+from hcl_jax.encoders.inputs import Rows, choose, read_field
 from hcl_jax.encoders.transformer import Transformer
 from hcl_jax.errors import InputError
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.encoders.dropout import Dropout
-from hcl_jax.encoders.rows import Rows
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
 
 xavier = nn.initializers.xavier_uniform()

@@ -1,22 +1,23 @@
 """Alignment and uniformity: positives close, all rows spread over the sphere."""
 
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.losses import sphere
 from hcl_jax.similarity import DENSE, Engine
 
 
 def align_uniform(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     alpha: float = 2.0,
     t: float = 2.0,
     uniformity: float = 1.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Alignment of positives plus uniformity of each view.
 
     loss = mean_i |a_i - b_i|^alpha + uniformity 1/2 [U(a) + U(b)],   a, b at unit length

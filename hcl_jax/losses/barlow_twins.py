@@ -2,21 +2,22 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.moments import cross, moments, multiplicity, ratio
 
 
 def barlow_twins(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     redundancy_weight: float = 0.0051,
     scale: float = 1.0,
     epsilon: float = 1e-5,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Redundancy reduction over the whole batch.
 
     C = A^T B / N,   A, B = (z - mean) / sqrt(var + epsilon) by feature
@@ -39,10 +40,10 @@ def barlow_twins(
 
     Reference: Zbontar et al. 2021, arXiv 2103.03230, equations 1 and 2.
     """
-    n, d = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("epsilon", epsilon)
-    valid = rows.valid_rows(ids, n)
-    weight = multiplicity(valid, row_weights, rows.wide(za).dtype)
+    n, d = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("epsilon", epsilon)
+    valid = masking.valid_rows(ids, n)
+    weight = multiplicity(valid, row_weights, masking.upcast(za).dtype)
     count = jnp.sum(weight)
     both = (moments(z, valid, weight) for z in (za, zb))
     a, b = (centred / jnp.sqrt(variance + epsilon)[None, :] for centred, variance in both)

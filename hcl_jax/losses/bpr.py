@@ -3,18 +3,19 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
 def bpr(
-    positive_scores: Array,
-    negative_scores: Array,
+    positive_scores: Float[Array, " n *pairs"],
+    negative_scores: Float[Array, " n *pairs"],
     *,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Logistic loss of the difference of two scores.
 
     l_i = mean_m -log sigmoid(s+_im - s-_im)
@@ -34,15 +35,15 @@ def bpr(
     Reference: Rendle et al. 2009, arXiv 1205.2618, section 4.1 (BPR-OPT without its prior, which is weight decay).
     """
     differences, valid = _differences(positive_scores, negative_scores, ids)
-    return rows.mean(jnp.mean(-jax.nn.log_sigmoid(differences), axis=1), valid, row_weights)
+    return masking.mean(jnp.mean(-jax.nn.log_sigmoid(differences), axis=1), valid, row_weights)
 
 
 def bpr_accuracy(
-    positive_scores: Array,
-    negative_scores: Array,
+    positive_scores: Float[Array, " n *pairs"],
+    negative_scores: Float[Array, " n *pairs"],
     *,
-    ids: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Share of pairs in the right order (a tie is a miss), mean over rows.
 
     Args:
@@ -52,7 +53,7 @@ def bpr_accuracy(
       Scalar in 0..1.
     """
     differences, valid = _differences(positive_scores, negative_scores, ids)
-    return rows.mean(jnp.mean(differences > 0, axis=1, dtype=differences.dtype), valid, None)
+    return masking.mean(jnp.mean(differences > 0, axis=1, dtype=differences.dtype), valid, None)
 
 
 def _differences(positive: Array, negative: Array, ids: Array | None) -> tuple[Array, Array]:
@@ -62,5 +63,5 @@ def _differences(positive: Array, negative: Array, ids: Array | None) -> tuple[A
         raise InputError("positive_scores", f"shape {shape}", "[rows] or [rows, pairs]")
     if jnp.shape(negative) != shape:
         raise InputError("negative_scores", f"shape {jnp.shape(negative)}", f"shape {shape}, that of positive_scores")
-    valid = rows.valid_rows(ids, shape[0])
-    return (rows.clean(positive, valid) - rows.clean(negative, valid)).reshape(shape[0], -1), valid
+    valid = masking.valid_rows(ids, shape[0])
+    return (masking.mask(positive, valid) - masking.mask(negative, valid)).reshape(shape[0], -1), valid

@@ -2,20 +2,21 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def clip(
-    image: Array,
-    text: Array,
+    image: Float[Array, "n d"],
+    text: Float[Array, "n d"],
     *,
     scale: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Mean of the cross entropies image -> text and text -> image.
 
     l_i = 1/2 [ log sum_j exp(s x_i . y_j) - mean_p s x_i . y_p ]
@@ -39,22 +40,22 @@ def clip(
 
     Reference: Radford et al. 2021, arXiv 2103.00020, figure 3.
     """
-    n, _ = rows.check_matrices(image=image, text=text)
-    rows.check_positive("scale", scale)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    x, y = rows.unit(image, valid), rows.unit(text, valid)
+    n, _ = masking.check_matrices(image=image, text=text)
+    masking.check_positive("scale", scale)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    x, y = masking.unit(image, valid), masking.unit(text, valid)
     there, back = engine.softmax_both(x * jnp.asarray(scale, x.dtype), y, a_ids=ids, b_ids=ids)
-    return rows.mean((rows.softmax_loss(there) + rows.softmax_loss(back)) / 2, valid, row_weights)
+    return masking.mean((masking.softmax_loss(there) + masking.softmax_loss(back)) / 2, valid, row_weights)
 
 
 def clip_top1(
-    image: Array,
-    text: Array,
+    image: Float[Array, "n d"],
+    text: Float[Array, "n d"],
     *,
-    ids: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Share of rows whose nearest row of the other modality is a positive, mean of both directions (a tie is a miss).
 
     Args:
@@ -63,11 +64,11 @@ def clip_top1(
     Returns:
       Scalar in 0..1.
     """
-    n, _ = rows.check_matrices(image=image, text=text)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    x, y = rows.unit(image, valid), rows.unit(text, valid)
+    n, _ = masking.check_matrices(image=image, text=text)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    x, y = masking.unit(image, valid), masking.unit(text, valid)
     there = engine.best_rows(x, y, query_ids=ids, key_ids=ids)
     back = engine.best_rows(y, x, query_ids=ids, key_ids=ids)
     hits = (there.positive > there.negative).astype(x.dtype) + (back.positive > back.negative)
-    return rows.mean(hits / 2, valid, None)
+    return masking.mean(hits / 2, valid, None)

@@ -3,18 +3,19 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
 def consistency(
-    z: Array,
-    features: Array,
+    z: Float[Array, "n d"],
+    features: Float[Array, "n d"],
     *,
     reduction: str = "row",
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Squared distance of unit rows of z to unit rows of the features, which take no gradient.
 
     l_i = | z_i / |z_i| - stop_gradient(f_i / |f_i|) |^2     (= 2 - 2 cos)
@@ -34,9 +35,9 @@ def consistency(
 
     Reference: Chen et al. 2024, NMTune, arXiv 2309.17002, section 3 (L_MSE).
     """
-    n, d = rows.check_matrices(z=z, features=features)
-    rows.check_choice("reduction", reduction, ("row", "entry"))
-    valid = rows.valid_rows(ids, n)
-    apart = rows.unit(z, valid) - jax.lax.stop_gradient(rows.unit(features, valid))
-    loss = rows.mean(jnp.sum(apart**2, axis=1), valid, row_weights)
+    n, d = masking.check_matrices(z=z, features=features)
+    masking.check_choice("reduction", reduction, ("row", "entry"))
+    valid = masking.valid_rows(ids, n)
+    apart = masking.unit(z, valid) - jax.lax.stop_gradient(masking.unit(features, valid))
+    loss = masking.mean(jnp.sum(apart**2, axis=1), valid, row_weights)
     return loss / d if reduction == "entry" else loss

@@ -3,14 +3,18 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
 def negative_cosine(
-    *pairs: Array, stop_gradient: bool = True, ids: Array | None = None, row_weights: Array | None = None
-) -> Array:
+    *pairs: Float[Array, "n d"],
+    stop_gradient: bool = True,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Minus the cosine between predictions and targets, mean over the pairs.
 
     loss = -mean_i cos(p_i, stop_gradient(t_i));   with four inputs the mean of both pairs (SimSiam's symmetric loss)
@@ -33,19 +37,22 @@ def negative_cosine(
     if not pairs or len(pairs) % 2:
         raise InputError("inputs", f"{len(pairs)} arrays", "prediction, target, and so on: an even number")
     names = [f"{'target' if i % 2 else 'prediction'}[{i // 2}]" for i in range(len(pairs))]
-    n, _ = rows.check_matrices(**dict(zip(names, pairs, strict=True)))
-    valid = rows.valid_rows(ids, n)
+    n, _ = masking.check_matrices(**dict(zip(names, pairs, strict=True)))
+    valid = masking.valid_rows(ids, n)
     target = jax.lax.stop_gradient if stop_gradient else jnp.asarray
     cosines = [
-        jnp.sum(rows.unit(p, valid) * target(rows.unit(t, valid)), axis=1)
+        jnp.sum(masking.unit(p, valid) * target(masking.unit(t, valid)), axis=1)
         for p, t in zip(pairs[::2], pairs[1::2], strict=True)
     ]
-    return rows.mean(-sum(cosines[1:], cosines[0]) / len(cosines), valid, row_weights)
+    return masking.mean(-sum(cosines[1:], cosines[0]) / len(cosines), valid, row_weights)
 
 
 def byol(
-    *pairs: Array, stop_gradient: bool = True, ids: Array | None = None, row_weights: Array | None = None
-) -> Array:
+    *pairs: Float[Array, "n d"],
+    stop_gradient: bool = True,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Squared distance between unit predictions and unit targets, summed over the pairs.
 
     loss = sum over pairs of mean_i (2 - 2 cos(p_i, stop_gradient(t_i)))
@@ -66,5 +73,5 @@ def byol(
     """
     cosine = negative_cosine(*pairs, stop_gradient=stop_gradient, ids=ids, row_weights=row_weights)
     n = pairs[0].shape[0]
-    ones = rows.mean(jnp.ones((n,), cosine.dtype), rows.valid_rows(ids, n), row_weights)
+    ones = masking.mean(jnp.ones((n,), cosine.dtype), masking.valid_rows(ids, n), row_weights)
     return (ones + cosine) * len(pairs)

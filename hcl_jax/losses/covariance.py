@@ -1,12 +1,15 @@
 """Covariance: features are uncorrelated. One term of VICReg, alone."""
 
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.moments import moments, multiplicity, off_diagonal
 
 
-def covariance(z: Array, *, ids: Array | None = None, row_weights: Array | None = None) -> Array:
+def covariance(
+    z: Float[Array, "n d"], *, ids: Integer[Array, " n"] | None = None, row_weights: Float[Array, " n"] | None = None
+) -> Float[Array, ""]:
     """Squared covariances of different features over the whole batch.
 
     loss = (1 / D) sum_{i != j} Cov(z)_ij^2,   Cov divided by N - 1
@@ -25,7 +28,7 @@ def covariance(z: Array, *, ids: Array | None = None, row_weights: Array | None 
     Reference: Bardes et al. 2022, VICReg, arXiv 2105.04906, equations 3 and 4; Chen et al. 2024, NMTune, arXiv
     2309.17002, section 3 (L_COV).
     """
-    n, _ = rows.check_matrices(z=z)
-    valid = rows.valid_rows(ids, n)
-    weight = multiplicity(valid, row_weights, rows.wide(z).dtype)
+    n, _ = masking.check_matrices(z=z)
+    valid = masking.valid_rows(ids, n)
+    weight = multiplicity(valid, row_weights, masking.upcast(z).dtype)
     return off_diagonal(moments(z, valid, weight).centred, weight)

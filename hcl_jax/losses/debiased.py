@@ -3,23 +3,24 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 from hcl_jax.similarity.tiles import lowest
 
 
 def debiased(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     temperature: float | Array,
     tau_plus: float | Array = 0.1,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Debiased NT-Xent: what false negatives add to the denominator is estimated from the positives and taken off.
 
     l_i = log( sum_{p in P(i)} exp(s_ip) + N_i g_i ) - mean_{p in P(i)} s_ip,   s_ik = u_i . u_k / t,   u = z / |z|
@@ -51,16 +52,16 @@ def debiased(
 
 
 def hard_negative(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     temperature: float | Array,
     tau_plus: float | Array = 0.1,
     beta: float | Array = 1.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """HCL: as `debiased`, with each negative weighted by how near it is.
 
     In g_i of `debiased`, mean_k exp(s_ik) becomes mean_k w_ik exp(s_ik)
@@ -82,15 +83,15 @@ def hard_negative(
 
     Reference: Robinson et al. 2021, arXiv 2010.04592, section 3.2 and the listing in its appendix.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("temperature", temperature)
-    rows.check_share("tau_plus", tau_plus)
+    n, _ = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("temperature", temperature)
+    masking.check_share("tau_plus", tau_plus)
     if jnp.ndim(beta) != 0 or not (isinstance(beta, jax.Array) or 0 <= float(beta) < float("inf")):
         raise InputError("beta", beta if jnp.ndim(beta) == 0 else f"shape {jnp.shape(beta)}", "one number, at least 0")
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    u = rows.cooled(rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)]), temperature)
-    both = rows.interleave([ids, ids])
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    u = masking.scale(masking.interleave([masking.unit(za, valid), masking.unit(zb, valid)]), temperature)
+    both = masking.interleave([ids, ids])
     positive = engine.softmax_rows(u, query_ids=both, over="positives")
     count = jnp.maximum(positive.positive_count, 1)
     if isinstance(beta, jax.Array) or beta > 0:
@@ -108,7 +109,7 @@ def hard_negative(
     log_negatives = jnp.where(some, jnp.log(jnp.maximum(negatives, 1)) + log_g, lowest(u.dtype))
     values = jnp.logaddexp(positive.lse, log_negatives) - positive.positive_sum / count
     values = jnp.where(positive.positive_count > 0, values, 0)
-    return rows.mean(jnp.mean(values.reshape(n, 2), axis=1), valid, row_weights)
+    return masking.mean(jnp.mean(values.reshape(n, 2), axis=1), valid, row_weights)
 
 
 def _corrected(negative: Array, positive: Array, tau_plus: float | Array, floor: Array) -> Array:

@@ -3,21 +3,22 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.nt_xent import nt_xent
 from hcl_jax.similarity import DENSE, Engine
 
 
 def decoupled(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     temperature: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """DCL: the positive does not compete with the negatives, so small batches learn as large ones do.
 
     l_i = log sum_{k: id_k != id_i} exp(u_i . u_k / t) - mean_{p in P(i)} u_i . u_p / t,   u = z / |z|
@@ -48,15 +49,15 @@ def decoupled(
 
 
 def decoupled_weighted(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     temperature: float | Array,
     sigma: float = 0.5,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """DCLW: as `decoupled`, with more weight on the positives that are still far apart.
 
     l_i = log sum_{k: id_k != id_i} exp(u_i . u_k / t) - w_i mean_{p in P(i)} u_i . u_p / t
@@ -78,21 +79,21 @@ def decoupled_weighted(
     Reference: Yeh et al. 2022, arXiv 2110.06848, equation 7 (a negative von Mises-Fisher weight). The mean is over the
     valid rows of the whole batch.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("temperature", temperature)
-    rows.check_positive("sigma", sigma)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    a, b = rows.unit(za, valid), rows.unit(zb, valid)
+    n, _ = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("temperature", temperature)
+    masking.check_positive("sigma", sigma)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    a, b = masking.unit(za, valid), masking.unit(zb, valid)
     cosine = jax.lax.stop_gradient(jnp.sum(a * b, axis=1))
     # The largest is the unit: otherwise every power is 0 when sigma is small.
     powers = jnp.where(valid, jnp.exp((cosine - jnp.max(jnp.where(valid, cosine, -1))) / sigma), 0)
     mean = jnp.sum(powers) / jnp.maximum(jnp.sum(valid, dtype=powers.dtype), 1)
     weight = 2 - powers / jnp.where(mean > 0, mean, 1)
     sums = engine.softmax_rows(
-        rows.cooled(rows.interleave([a, b]), temperature),
-        query_ids=rows.interleave([ids, ids]),
+        masking.scale(masking.interleave([a, b]), temperature),
+        query_ids=masking.interleave([ids, ids]),
         over="negatives",
     )
-    weighted = sums._replace(positive_sum=sums.positive_sum * rows.interleave([weight, weight]))
-    return rows.mean(jnp.mean(rows.softmax_loss(weighted).reshape(n, 2), axis=1), valid, row_weights)
+    weighted = sums._replace(positive_sum=sums.positive_sum * masking.interleave([weight, weight]))
+    return masking.mean(jnp.mean(masking.softmax_loss(weighted).reshape(n, 2), axis=1), valid, row_weights)

@@ -3,20 +3,21 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
 def dino(
-    centre: Array,
-    *outputs: Array,
+    centre: Float[Array, " k"],
+    *outputs: Float[Array, "n k"],
     teachers: int = 2,
     student_temperature: float | Array = 0.1,
     teacher_temperature: float | Array = 0.04,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Mean cross entropy between teachers and the students of other views.
 
     loss = mean_{(t, s), s != t} mean_i -sum_k P_ik^t log softmax_k(g_i^s / t_s)
@@ -48,13 +49,13 @@ def dino(
         found = f"{len(outputs)} arrays after the centre"
         raise InputError("outputs", found, f"{teachers} of teachers, then {max(teachers, 2)} or more of students")
     names = [f"teacher[{i}]" for i in range(teachers)] + [f"student[{i}]" for i in range(count)]
-    n, k = rows.check_matrices(**dict(zip(names, outputs, strict=True)))
+    n, k = masking.check_matrices(**dict(zip(names, outputs, strict=True)))
     if jnp.shape(centre) != (k,):
         raise InputError("centre", f"shape {jnp.shape(centre)}", f"shape {(k,)}, one number a feature of the outputs")
-    rows.check_positive("student_temperature", student_temperature)
-    rows.check_positive("teacher_temperature", teacher_temperature)
-    valid = rows.valid_rows(ids, n)
-    clean = [rows.clean(g, valid) for g in outputs]
+    masking.check_positive("student_temperature", student_temperature)
+    masking.check_positive("teacher_temperature", teacher_temperature)
+    valid = masking.valid_rows(ids, n)
+    clean = [masking.mask(g, valid) for g in outputs]
     dtype = clean[0].dtype
     centre = jnp.asarray(centre).astype(dtype)[None, :]
     log_p = [jax.nn.log_softmax(g / jnp.asarray(student_temperature, dtype), axis=1) for g in clean[teachers:]]
@@ -63,4 +64,4 @@ def dino(
         target = jax.nn.softmax((g - centre) / jnp.asarray(teacher_temperature, dtype), axis=1)
         others = sum((p for s, p in enumerate(log_p) if s != t), jnp.zeros_like(target))
         values -= jnp.sum(jax.lax.stop_gradient(target) * others, axis=1)
-    return rows.mean(values / (teachers * (count - 1)), valid, row_weights)
+    return masking.mean(values / (teachers * (count - 1)), valid, row_weights)

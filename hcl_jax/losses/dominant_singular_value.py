@@ -2,16 +2,21 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.moments import multiplicity
 from hcl_jax.losses.singular import shares
 
 
 def dominant_singular_value(
-    z: Array, *, top: int = 1, ids: Array | None = None, row_weights: Array | None = None
-) -> Array:
+    z: Float[Array, "n d"],
+    *,
+    top: int = 1,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Minus the share of the largest singular values of the batch, which is not centred.
 
     loss = -(1 / top) sum_{k <= top} sigma_k / sum_j sigma_j
@@ -33,11 +38,11 @@ def dominant_singular_value(
 
     Reference: Chen et al. 2024, NMTune, arXiv 2309.17002, section 3 (L_SVD).
     """
-    n, _ = rows.check_matrices(z=z)
+    n, _ = masking.check_matrices(z=z)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise InputError("top", repr(top), "a whole number >= 1")
-    valid = rows.valid_rows(ids, n)
-    z = rows.clean(z, valid)
+    valid = masking.valid_rows(ids, n)
+    z = masking.mask(z, valid)
     if row_weights is not None:
         # The row twice is sqrt(2) times the row in z^T z; the root of zero has no slope.
         weight = multiplicity(valid, row_weights, z.dtype)

@@ -9,16 +9,19 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 Sign = Literal["centre", 1, -1]
 # What is added to the range of the scores of a picture; scores that range over less than FLAT of the largest are equal.
 EPSILON, FLAT = 1e-7, 1e-6
 
 
-def direction(tokens: Array, sign: Sign = "centre", *, ids: Array | None = None) -> Array:
+def direction(
+    tokens: Float[Array, "n t d"], sign: Sign = "centre", *, ids: Integer[Array, " n"] | None = None
+) -> Float[Array, " d"]:
     """The direction in which the tokens of a batch vary most, no gradient.
 
     e1 = leading eigenvector of sum_nt (x_nt - m) (x_nt - m)^T,   m the mean token
@@ -44,8 +47,8 @@ def direction(tokens: Array, sign: Sign = "centre", *, ids: Array | None = None)
     n, t, d = _check_tokens("tokens", tokens)
     if sign not in ("centre", 1, -1):
         raise InputError("sign", repr(sign), "'centre', 1 or -1")
-    valid = rows.valid_rows(ids, n)
-    x = jax.lax.stop_gradient(rows.clean(tokens, valid))
+    valid = masking.valid_rows(ids, n)
+    x = jax.lax.stop_gradient(masking.mask(tokens, valid))
     count = jnp.maximum(jnp.sum(valid, dtype=x.dtype) * t, 1)
     # The mean goes first: the difference of two large sums would cancel.
     centred = jnp.where(valid[:, None, None], x - jnp.sum(x, axis=(0, 1), keepdims=True) / count, 0)
@@ -57,7 +60,7 @@ def direction(tokens: Array, sign: Sign = "centre", *, ids: Array | None = None)
     return e1 * _foreground_side(_scores(centred, e1), valid)
 
 
-def maps(tokens: Array, e1: Array) -> tuple[Array, Array]:
+def maps(tokens: Float[Array, "n t d"], e1: Float[Array, " d"]) -> tuple[Float[Array, "n t"], Float[Array, "n t"]]:
     """Where the foreground of each picture is, and where its background: two distributions over its tokens.
 
     s_t = x_t . e1 (not centred),   f_t = (s_t - min s) / (max s - min s + 1e-7)
@@ -76,7 +79,7 @@ def maps(tokens: Array, e1: Array) -> tuple[Array, Array]:
     Reference: Li et al. 2024, GenView, arXiv 2403.12003, section 3.3.
     """
     _check_tokens("tokens", tokens, e1)
-    s = _scores(rows.wide(tokens), e1)
+    s = _scores(masking.upcast(tokens), e1)
     low, high = jnp.min(s, axis=1, keepdims=True), jnp.max(s, axis=1, keepdims=True)
     # Scores of equal tokens may differ in their last bit, and a map of rounding errors is no map.
     flat = high - low <= FLAT * jnp.max(jnp.abs(s), axis=1, keepdims=True)
@@ -84,7 +87,7 @@ def maps(tokens: Array, e1: Array) -> tuple[Array, Array]:
     return f / jnp.sum(f, axis=1, keepdims=True), (1 - f) / jnp.sum(1 - f, axis=1, keepdims=True)
 
 
-def ratio(tokens: Array, e1: Array, threshold: float | Array) -> Array:
+def ratio(tokens: Float[Array, "n t d"], e1: Float[Array, " d"], threshold: float | Array) -> Float[Array, " n"]:
     """The share of each picture's tokens that are foreground, mean_t [x_t . e1 > threshold].
 
     Args:
@@ -101,11 +104,13 @@ def ratio(tokens: Array, e1: Array, threshold: float | Array) -> Array:
     Reference: Li et al. 2024, GenView, arXiv 2403.12003, section 3.2.
     """
     _check_tokens("tokens", tokens, e1)
-    s = _scores(rows.wide(tokens), e1)
+    s = _scores(masking.upcast(tokens), e1)
     return jnp.mean(s > threshold, axis=1, dtype=s.dtype)
 
 
-def pair_quality(tokens_1: Array, tokens_2: Array, e1: Array | None = None) -> Array:
+def pair_quality(
+    tokens_1: Float[Array, "n t d"], tokens_2: Float[Array, "n t2 d"], e1: Float[Array, " d"] | None = None
+) -> Float[Array, " n"]:
     """How good a pair of views is: the same foreground on different backgrounds.
 
     q = cos(z_f^1, z_f^2) - cos(z_b^1, z_b^2),   z_f = sum_t M_f,t x_t,   z_b = sum_t M_b,t x_t
@@ -132,7 +137,13 @@ def pair_quality(tokens_1: Array, tokens_2: Array, e1: Array | None = None) -> A
     return jnp.sum(front_1 * front_2, axis=1) - jnp.sum(back_1 * back_2, axis=1)
 
 
-def pair_direction(tokens_1: Array, tokens_2: Array, sign: Sign = "centre", *, ids: Array | None = None) -> Array:
+def pair_direction(
+    tokens_1: Float[Array, "n t d"],
+    tokens_2: Float[Array, "n t d"],
+    sign: Sign = "centre",
+    *,
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, " d"]:
     """`direction` of the tokens of both views together; arguments as there.
 
     Raises:
@@ -140,13 +151,13 @@ def pair_direction(tokens_1: Array, tokens_2: Array, sign: Sign = "centre", *, i
     """
     if jnp.shape(tokens_1) != jnp.shape(tokens_2):
         raise InputError("tokens_2", f"shape {jnp.shape(tokens_2)}", f"shape {jnp.shape(tokens_1)}, that of tokens_1")
-    return direction(rows.interleave([tokens_1, tokens_2]), sign, ids=None if ids is None else jnp.repeat(ids, 2))
+    return direction(masking.interleave([tokens_1, tokens_2]), sign, ids=None if ids is None else jnp.repeat(ids, 2))
 
 
 def _means(tokens: Array, e1: Array) -> list[Array]:
     """The unit vectors of z_f and z_b, [N, D] each."""
-    x, every = rows.wide(tokens), jnp.ones(jnp.shape(tokens)[:1], bool)
-    return [rows.unit(jnp.einsum("nt,ntd->nd", m, x, precision="highest"), every) for m in maps(tokens, e1)]
+    x, every = masking.upcast(tokens), jnp.ones(jnp.shape(tokens)[:1], bool)
+    return [masking.unit(jnp.einsum("nt,ntd->nd", m, x, precision="highest"), every) for m in maps(tokens, e1)]
 
 
 def _check_tokens(name: str, tokens: Array, e1: Array | None = None) -> tuple[int, int, int]:

@@ -2,25 +2,26 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, IGNORED, Engine, Over
 
 
 def info_nce(
-    query: Array,
-    key: Array,
-    negatives: Array | None = None,
+    query: Float[Array, "n d"],
+    key: Float[Array, "n d"],
+    negatives: Float[Array, "m d"] | None = None,
     *,
     temperature: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
     in_batch: bool | None = None,
     decoupled: bool = False,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Cross entropy of finding the key of each query among all keys.
 
     l_i = log( sum_{k in K(i)} exp(q_i . k / t) ) - mean_{p in P(i)} q_i . k_p / t,   q, k at unit length
@@ -52,11 +53,11 @@ def info_nce(
     Reference: van den Oord et al. 2018, arXiv 1807.03748, equation 4; He et al. 2020, arXiv 1911.05722, equation 1.
     """
     n, in_batch = _check(query, key, negatives, in_batch)
-    rows.check_positive("temperature", temperature)
-    rows.check_choice("convention", convention, ("mean", "two_tau"))
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    q, k = rows.unit(query, valid), rows.unit(key, valid)
+    masking.check_positive("temperature", temperature)
+    masking.check_choice("convention", convention, ("mean", "two_tau"))
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    q, k = masking.unit(query, valid), masking.unit(key, valid)
     q = q / jnp.asarray(temperature, q.dtype)
     if in_batch:
         over: Over = "negatives" if decoupled else "all"
@@ -72,19 +73,19 @@ def info_nce(
         extra = engine.softmax_rows(q, more, query_ids=query_ids, key_ids=key_ids)
         lse, key_count = jnp.logaddexp(lse, extra.lse), key_count + extra.key_count
     # Both parts are left out where a query has nothing to be compared with, and so is their gradient.
-    loss = rows.mean(jnp.where(valid & (key_count > 0), lse - positive, 0), valid, row_weights)
+    loss = masking.mean(jnp.where(valid & (key_count > 0), lse - positive, 0), valid, row_weights)
     return loss * (2 * jnp.asarray(temperature, loss.dtype)) if convention == "two_tau" else loss
 
 
 def info_nce_top1(
-    query: Array,
-    key: Array,
-    negatives: Array | None = None,
+    query: Float[Array, "n d"],
+    key: Float[Array, "n d"],
+    negatives: Float[Array, "m d"] | None = None,
     *,
-    ids: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
     in_batch: bool | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Share of queries whose nearest key is a positive (a tie with a negative is a miss).
 
     Args:
@@ -94,9 +95,9 @@ def info_nce_top1(
       Scalar in 0..1.
     """
     n, in_batch = _check(query, key, negatives, in_batch)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    q, k = rows.unit(query, valid), rows.unit(key, valid)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    q, k = masking.unit(query, valid), masking.unit(key, valid)
     if in_batch:
         positive, negative = engine.best_rows(q, k, query_ids=ids, key_ids=ids)
     else:
@@ -105,11 +106,11 @@ def info_nce_top1(
     if negatives is not None:
         more, query_ids, key_ids = _negatives(negatives, valid)
         negative = jnp.maximum(negative, engine.best_rows(q, more, query_ids=query_ids, key_ids=key_ids).negative)
-    return rows.mean((positive > negative).astype(q.dtype), valid, None)
+    return masking.mean((positive > negative).astype(q.dtype), valid, None)
 
 
 def _check(query: Array, key: Array, negatives: Array | None, in_batch: bool | None) -> tuple[int, bool]:
-    n, d = rows.check_matrices(query=query, key=key)
+    n, d = masking.check_matrices(query=query, key=key)
     if negatives is not None and (jnp.ndim(negatives) != 2 or jnp.shape(negatives)[1] != d):
         raise InputError("negatives", f"shape {jnp.shape(negatives)}", f"[rows, {d}], the features of query")
     if negatives is None and in_batch is False:
@@ -120,4 +121,4 @@ def _check(query: Array, key: Array, negatives: Array | None, in_batch: bool | N
 def _negatives(negatives: Array, valid: Array) -> tuple[Array, Array, Array]:
     """The unit negatives [M, D], and ids that make all of them negatives of every valid query."""
     filled = jnp.any(negatives != 0, axis=1)
-    return rows.unit(negatives, filled), jnp.where(valid, 0, IGNORED), jnp.where(filled, 1, IGNORED)
+    return masking.unit(negatives, filled), jnp.where(valid, 0, IGNORED), jnp.where(filled, 1, IGNORED)

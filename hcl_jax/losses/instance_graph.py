@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 from hcl_jax.similarity.tiles import lowest
 
@@ -15,11 +16,13 @@ from hcl_jax.similarity.tiles import lowest
 class Targets(NamedTuple):
     """Positives int [N, P], -1 = none, and their weights [N, P], as `multi_positive` takes them."""
 
-    positives: Array
-    weights: Array
+    positives: Integer[Array, "n p"]
+    weights: Float[Array, "n p"]
 
 
-def instance_graph(z: Array, *, k: int, ids: Array | None = None, engine: Engine = DENSE) -> Targets:
+def instance_graph(
+    z: Float[Array, "n d"], *, k: int, ids: Integer[Array, " n"] | None = None, engine: Engine = DENSE
+) -> Targets:
     """Each row and its k nearest rows, weighted by the normalised adjacency of the batch; no gradient.
 
     A_ij = max(0, u_i . u_j) where j is one of the k nearest rows of i, else 0;   u = z / |z|
@@ -44,11 +47,11 @@ def instance_graph(z: Array, *, k: int, ids: Array | None = None, engine: Engine
     Reference: multiple-instances discrimination on an instance graph, arXiv 2312.11939; the normalisation is Kipf and
     Welling 2017, arXiv 1609.02907, equation 2. A, D and the weights as above are this package's reading of it.
     """
-    n, _ = rows.check_matrices(z=z)
+    n, _ = masking.check_matrices(z=z)
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n:
         raise InputError("k", repr(k), f"a whole number in 0..{n - 1}, the number of other rows")
-    valid = rows.valid_rows(ids, n)
-    u = jax.lax.stop_gradient(rows.unit(z, valid))
+    valid = masking.valid_rows(ids, n)
+    u = jax.lax.stop_gradient(masking.unit(z, valid))
     itself = jnp.where(valid, jnp.arange(n), -1)[:, None]
     edge = valid[:, None].astype(u.dtype)
     if k == 0:

@@ -2,19 +2,20 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def koleo(
-    z: Array,
+    z: Float[Array, "n d"],
     *,
     epsilon: float = 1e-8,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Minus the log distance of each row to its nearest other row: an estimate of minus the entropy.
 
     l_i = -log max( min_{j != i} |u_i - u_j|, epsilon ),   u = z / |z|
@@ -38,12 +39,12 @@ def koleo(
     Reference: Sablayrolles et al. 2019, arXiv 1806.03198, section 3 (L_KoLeo); Oquab et al. 2023, DINOv2, arXiv
     2304.07193, section 4 (its code adds epsilon to the distance instead).
     """
-    n, _ = rows.check_matrices(z=z)
-    rows.check_positive("epsilon", epsilon)
-    valid = rows.valid_rows(ids, n)
-    u = rows.unit(z, valid)
-    row, there = rows.nearest_rows(engine.nearest(u, k=1, query_ids=jnp.where(valid, 0, -1)))
+    n, _ = masking.check_matrices(z=z)
+    masking.check_positive("epsilon", epsilon)
+    valid = masking.valid_rows(ids, n)
+    u = masking.unit(z, valid)
+    row, there = masking.nearest_rows(engine.nearest(u, k=1, query_ids=jnp.where(valid, 0, -1)))
     square = jnp.sum((u - u[row]) ** 2, axis=1)
     apart = there & ~(square <= epsilon**2)  # NaN is apart, and stays NaN
     values = -jnp.where(apart, jnp.log(jnp.where(apart, square, 1)) / 2, jnp.log(jnp.asarray(epsilon, square.dtype)))
-    return rows.mean(jnp.where(there, values, 0), valid, row_weights)
+    return masking.mean(jnp.where(there, values, 0), valid, row_weights)

@@ -5,23 +5,24 @@ import itertools
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.nt_xent import nt_xent
 from hcl_jax.similarity import DENSE, Engine, Over
 
 
 def min_max(
-    *views: Array,
-    distribution: Array,
+    *views: Float[Array, "n d"],
+    distribution: Float[Array, " m"],
     temperature: float | Array = 0.2,
     gamma: float | Array = 0.1,
     denominator: Over = "all",
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Loss of n augmentations under a distribution over their pairs, which the other player moves.
 
     loss = sum_{i < j} p_ij L(v_i, v_j) - gamma / 2 sum_{i < j} (p_ij - 1 / m)^2,   L = nt_xent
@@ -52,7 +53,7 @@ def min_max(
     """
     if len(views) < 2:
         raise InputError("views", len(views), "two or more arrays [N, D]")
-    rows.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
+    masking.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
     pairs = list(itertools.combinations(range(len(views)), 2))
     if jnp.shape(distribution) != (len(pairs),):
         found = f"shape {jnp.shape(distribution)}"

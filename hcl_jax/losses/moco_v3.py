@@ -2,24 +2,25 @@
 
 import jax
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.info_nce import info_nce, info_nce_top1
 from hcl_jax.similarity import DENSE, Engine
 
 
 def moco_v3(
-    qa: Array,
-    kb: Array,
-    qb: Array,
-    ka: Array,
+    qa: Float[Array, "n d"],
+    kb: Float[Array, "n d"],
+    qb: Float[Array, "n d"],
+    ka: Float[Array, "n d"],
     *,
     temperature: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     convention: str = "two_tau",
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Symmetric InfoNCE of predictions against the keys of a moving average, which take no gradient.
 
     loss = 2 t [ CE(q_a . k_b / t) + CE(q_b . k_a / t) ],   q, k at unit length, CE as in `info_nce`
@@ -43,7 +44,7 @@ def moco_v3(
 
     Reference: Chen, Xie and He 2021, arXiv 2104.02057, equation 1 and algorithm 1.
     """
-    rows.check_matrices(qa=qa, kb=kb, qb=qb, ka=ka)
+    masking.check_matrices(qa=qa, kb=kb, qb=qb, ka=ka)
     a, b = (
         info_nce(
             query,
@@ -60,14 +61,14 @@ def moco_v3(
 
 
 def moco_v3_top1(
-    qa: Array,
-    kb: Array,
-    qb: Array,
-    ka: Array,
+    qa: Float[Array, "n d"],
+    kb: Float[Array, "n d"],
+    qb: Float[Array, "n d"],
+    ka: Float[Array, "n d"],
     *,
-    ids: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Mean of both directions of `info_nce_top1`.
 
     Args:

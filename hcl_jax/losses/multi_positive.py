@@ -3,23 +3,24 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def multi_positive(
-    query: Array,
-    key: Array,
-    positives: Array,
-    weights: Array | None = None,
+    query: Float[Array, "n d"],
+    key: Float[Array, "n d"],
+    positives: Integer[Array, "n p"],
+    weights: Float[Array, "n p"] | None = None,
     *,
     temperature: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Cross entropy between a listed distribution over the keys and the softmax over all keys.
 
     l_i = log sum_j exp(q_i . k_j / t) - sum_p w_ip q_i . k_p / t,   w_ip >= 0, sum_p w_ip = 1;   q, k at unit length
@@ -50,8 +51,8 @@ def multi_positive(
     Reference: Tian et al. 2023, StableRep, arXiv 2306.00984, equations 1 to 3 (uniform weights); Yang et al. 2022,
     UniCL, arXiv 2204.03610, equation 2.
     """
-    n, _ = rows.check_matrices(query=query, key=key)
-    rows.check_positive("temperature", temperature)
+    n, _ = masking.check_matrices(query=query, key=key)
+    masking.check_positive("temperature", temperature)
     positives = jnp.asarray(positives)
     if positives.ndim != 2 or positives.shape[0] != n:
         raise InputError("positives", f"shape {positives.shape}", f"[{n}, positives], rows of key")
@@ -59,9 +60,9 @@ def multi_positive(
         raise InputError("positives", positives.dtype, "a signed integer type")
     if weights is not None and jnp.shape(weights) != positives.shape:
         raise InputError("weights", f"shape {jnp.shape(weights)}", f"shape {positives.shape}, that of positives")
-    valid = rows.valid_rows(ids, n)
+    valid = masking.valid_rows(ids, n)
     row_ids = jnp.where(valid, 0, -1)
-    q, k = rows.unit(query, valid), rows.unit(key, valid)
+    q, k = masking.unit(query, valid), masking.unit(key, valid)
     q = q / jnp.asarray(temperature, q.dtype)
     sums = engine.softmax_rows(q, k, query_ids=row_ids, key_ids=row_ids)
 
@@ -74,4 +75,4 @@ def multi_positive(
     near = jnp.where(there[..., None], jnp.take(k, jnp.where(there, named, 0), axis=0, mode="fill"), 0)
     positive = jnp.sum(share * jnp.sum(q[:, None, :] * near, axis=2), axis=1)
     # Not "above 0": weights that are no numbers shall not look like none.
-    return rows.mean(jnp.where(total == 0, 0, sums.lse - positive), valid, row_weights)
+    return masking.mean(jnp.where(total == 0, 0, sums.lse - positive), valid, row_weights)

@@ -5,23 +5,24 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.clip import clip, clip_top1
 from hcl_jax.similarity import DENSE, IGNORED, Engine
 
 
 def multi_view(
-    *views: Array,
+    *views: Float[Array, "n d"],
     temperature: float | Array,
     graph: str = "full",
-    present: Sequence[Array | None] | None = None,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    present: Sequence[Bool[Array, " n"] | None] | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Symmetric cross entropy between pairs of views, over the rows where both are there.
 
     loss = mean_{(a, b) in G} C(v_a, v_b),   C = 1/2 [CE(v_a -> v_b) + CE(v_b -> v_a)] at scale 1 / t (that is `clip`)
@@ -48,8 +49,8 @@ def multi_view(
 
     Reference: Tian et al. 2020, Contrastive Multiview Coding, arXiv 1906.05849, section 3.3 (core view and full graph).
     """
-    rows.check_positive("temperature", temperature)
-    rows.check_choice("convention", convention, ("mean", "sum"))
+    masking.check_positive("temperature", temperature)
+    masking.check_choice("convention", convention, ("mean", "sum"))
     pairs = _pairs(views, graph, present, ids)
     losses = [
         clip(views[a], views[b], scale=1 / temperature, ids=pair_ids, row_weights=row_weights, engine=engine)
@@ -59,12 +60,12 @@ def multi_view(
 
 
 def multi_view_top1(
-    *views: Array,
+    *views: Float[Array, "n d"],
     graph: str = "full",
-    present: Sequence[Array | None] | None = None,
-    ids: Array | None = None,
+    present: Sequence[Bool[Array, " n"] | None] | None = None,
+    ids: Integer[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """`clip_top1` of each pair of views, mean over the pairs that have a row.
 
     Args:
@@ -80,19 +81,19 @@ def multi_view_top1(
 
 
 def _pairs(
-    views: tuple[Array, ...], graph: str, present: Sequence[Array | None] | None, ids: Array | None
+    views: tuple[Array, ...], graph: str, present: Sequence[Bool[Array, " n"] | None] | None, ids: Array | None
 ) -> list[tuple[int, int, Array]]:
     """The pairs of views to compare, with the ids of each: -1 where a row lacks one of the two."""
     if len(views) < 2:
         raise InputError("views", len(views), "two or more arrays [N, D]")
-    n, _ = rows.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
-    rows.check_choice("graph", graph, ("full", "core"))
+    n, _ = masking.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
+    masking.check_choice("graph", graph, ("full", "core"))
     if present is not None and len(present) != len(views):
         raise InputError("present", f"{len(present)} masks", f"{len(views)}, one a view")
     masks = [jnp.ones((n,), bool) if m is None else jnp.asarray(m, bool) for m in present or [None] * len(views)]
     for i, mask in enumerate(masks):
         if mask.shape != (n,):
             raise InputError(f"present[{i}]", f"shape {mask.shape}", f"shape {(n,)}, one a row")
-    ids = rows.row_ids(ids, n)
+    ids = masking.row_ids(ids, n)
     every = itertools.combinations(range(len(views)), 2)
     return [(a, b, jnp.where(masks[a] & masks[b], ids, IGNORED)) for a, b in every if graph == "full" or a == 0]

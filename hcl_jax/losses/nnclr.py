@@ -3,25 +3,26 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def nnclr(
-    za: Array,
-    pb: Array,
-    zb: Array,
-    pa: Array,
-    support: Array,
+    za: Float[Array, "n d"],
+    pb: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
+    pa: Float[Array, "n d"],
+    support: Float[Array, "m d"],
     *,
     temperature: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """InfoNCE from the nearest neighbour of each view to the other view's predictions.
 
     l_i = 1/2 [ c(NN(za_i), pb) + c(NN(zb_i), pa) ],   NN(z) = argmax_{s in support} z . s
@@ -51,26 +52,26 @@ def nnclr(
     Reference: Dwibedi et al. 2021, arXiv 2104.14548, equations 3 and 4 ("both_ways": the symmetric form
     of its section 3.2).
     """
-    n, d = rows.check_matrices(za=za, pb=pb, zb=zb, pa=pa)
+    n, d = masking.check_matrices(za=za, pb=pb, zb=zb, pa=pa)
     if jnp.ndim(support) != 2 or jnp.shape(support)[1] != d or not jnp.shape(support)[0]:
         raise InputError("support", f"shape {jnp.shape(support)}", f"[rows, {d}], the features of za")
-    rows.check_positive("temperature", temperature)
-    rows.check_choice("convention", convention, ("mean", "both_ways"))
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
+    masking.check_positive("temperature", temperature)
+    masking.check_choice("convention", convention, ("mean", "both_ways"))
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
     filled = jnp.any(support != 0, axis=1)
-    memory = jax.lax.stop_gradient(rows.unit(support, filled))
+    memory = jax.lax.stop_gradient(masking.unit(support, filled))
     values = jnp.zeros((n,), memory.dtype)
     for z, p in ((za, pb), (zb, pa)):
-        u = jax.lax.stop_gradient(rows.unit(z, valid))
+        u = jax.lax.stop_gradient(masking.unit(z, valid))
         found = engine.nearest(u, memory, k=1, query_ids=jnp.where(valid, 0, -1), key_ids=jnp.where(filled, 0, -1))
-        row, there = rows.nearest_rows(found)
+        row, there = masking.nearest_rows(found)
         query = jnp.where(there[:, None], memory[row], 0)
-        query, key = query / jnp.asarray(temperature, query.dtype), rows.unit(p, valid)
+        query, key = query / jnp.asarray(temperature, query.dtype), masking.unit(p, valid)
         if convention == "both_ways":
             forth, back = engine.softmax_both(query, key, a_ids=ids, b_ids=ids)
-            cross = (rows.softmax_loss(forth) + rows.softmax_loss(back)) / 2
+            cross = (masking.softmax_loss(forth) + masking.softmax_loss(back)) / 2
         else:
-            cross = rows.softmax_loss(engine.softmax_rows(query, key, query_ids=ids, key_ids=ids))
+            cross = masking.softmax_loss(engine.softmax_rows(query, key, query_ids=ids, key_ids=ids))
         values += jnp.where(there, cross, 0) / 2
-    return rows.mean(values, valid, row_weights)
+    return masking.mean(values, valid, row_weights)

@@ -2,22 +2,23 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine, Over
 
 
 def nt_xent(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     temperature: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
     denominator: Over = "all",
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Normalised temperature-scaled cross entropy over the 2N rows of two views.
 
     l_i = log sum_{k != i} exp(u_i . u_k / t) - mean_{p in P(i)} u_i . u_p / t,   u = z / |z|
@@ -44,27 +45,27 @@ def nt_xent(
 
     Reference: Chen et al. 2020, arXiv 2002.05709, equation 1 and algorithm 1.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("temperature", temperature)
-    rows.check_choice("convention", convention, ("mean", "sum_of_halves"))
-    rows.check_choice("denominator", denominator, ("all", "negatives"))
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    u = rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)])
-    both = rows.interleave([ids, ids])
-    sums = engine.softmax_rows(rows.cooled(u, temperature), query_ids=both, over=denominator)
-    halves = rows.softmax_loss(sums).reshape(n, 2)
+    n, _ = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("temperature", temperature)
+    masking.check_choice("convention", convention, ("mean", "sum_of_halves"))
+    masking.check_choice("denominator", denominator, ("all", "negatives"))
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    u = masking.interleave([masking.unit(za, valid), masking.unit(zb, valid)])
+    both = masking.interleave([ids, ids])
+    sums = engine.softmax_rows(masking.scale(u, temperature), query_ids=both, over=denominator)
+    halves = masking.softmax_loss(sums).reshape(n, 2)
     values = jnp.sum(halves, axis=1) if convention == "sum_of_halves" else jnp.mean(halves, axis=1)
-    return rows.mean(values, valid, row_weights)
+    return masking.mean(values, valid, row_weights)
 
 
 def nt_xent_top1(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
-    ids: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Share of the 2N rows whose nearest other row is a positive (a tie with a negative is a miss).
 
     Args:
@@ -73,11 +74,11 @@ def nt_xent_top1(
     Returns:
       Scalar in 0..1.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    u = rows.interleave([rows.unit(za, valid), rows.unit(zb, valid)])
-    both = rows.interleave([ids, ids])
+    n, _ = masking.check_matrices(za=za, zb=zb)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    u = masking.interleave([masking.unit(za, valid), masking.unit(zb, valid)])
+    both = masking.interleave([ids, ids])
     best = engine.best_rows(u, query_ids=both)
     hits = (best.positive > best.negative).reshape(n, 2)
-    return rows.mean(jnp.mean(hits, axis=1, dtype=u.dtype), valid, None)
+    return masking.mean(jnp.mean(hits, axis=1, dtype=u.dtype), valid, None)

@@ -9,34 +9,35 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.supervised import cross_entropy
 
 
 class Margins(NamedTuple):
     """h of each pair [N], and which pairs count, bool [N]."""
 
-    h: Array
-    valid: Array
+    h: Float[Array, " n"]
+    valid: Bool[Array, " n"]
 
 
 def dpo(
-    chosen_logits: Array,
-    rejected_logits: Array,
-    reference_chosen: Array,
-    reference_rejected: Array,
-    chosen_tokens: Array,
-    rejected_tokens: Array,
-    chosen_response: Array,
-    rejected_response: Array,
+    chosen_logits: Float[Array, "n t v"],
+    rejected_logits: Float[Array, "n t v"],
+    reference_chosen: Float[Array, "n t v"],
+    reference_rejected: Float[Array, "n t v"],
+    chosen_tokens: Integer[Array, "n t"],
+    rejected_tokens: Integer[Array, "n t"],
+    chosen_response: Bool[Array, "n t"] | Integer[Array, "n t"],
+    rejected_response: Bool[Array, "n t"] | Integer[Array, "n t"],
     *,
     beta: float | Array = 0.1,
     smoothing: float = 0.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Direct preference optimisation.
 
     h = [log p(w) - log p_ref(w)] - [log p(l) - log p_ref(l)],   log p(y) = sum_t log softmax(logits_{t-1})_{y_t}
@@ -62,7 +63,7 @@ def dpo(
     Reference: Rafailov et al. 2023, arXiv 2305.18290, equation 7; smoothing as in the authors' code (Mitchell 2023,
     "A note on DPO with noisy preferences", equation 3).
     """
-    rows.check_positive("beta", beta)
+    masking.check_positive("beta", beta)
     if not 0 <= smoothing < 0.5:
         raise InputError("smoothing", smoothing, "0 to below 0.5")
     arrays = (
@@ -72,23 +73,23 @@ def dpo(
     h, valid = _margins(arrays, ids)
     h = jnp.asarray(beta, h.dtype) * h
     values = -(1 - smoothing) * jax.nn.log_sigmoid(h) - smoothing * jax.nn.log_sigmoid(-h)
-    return rows.mean(values, valid, row_weights)
+    return masking.mean(values, valid, row_weights)
 
 
 def ipo(
-    chosen_logits: Array,
-    rejected_logits: Array,
-    reference_chosen: Array,
-    reference_rejected: Array,
-    chosen_tokens: Array,
-    rejected_tokens: Array,
-    chosen_response: Array,
-    rejected_response: Array,
+    chosen_logits: Float[Array, "n t v"],
+    rejected_logits: Float[Array, "n t v"],
+    reference_chosen: Float[Array, "n t v"],
+    reference_rejected: Float[Array, "n t v"],
+    chosen_tokens: Integer[Array, "n t"],
+    rejected_tokens: Integer[Array, "n t"],
+    chosen_response: Bool[Array, "n t"] | Integer[Array, "n t"],
+    rejected_response: Bool[Array, "n t"] | Integer[Array, "n t"],
     *,
     beta: float | Array = 0.1,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Identity preference optimisation: the margin is pulled to a number instead of to infinity.
 
     l = (h - 1 / (2 beta))^2,   h as in `dpo`
@@ -107,19 +108,19 @@ def ipo(
     Reference: Azar et al. 2023, arXiv 2310.12036, equation 17; log-probabilities summed, not averaged, over tokens, as
     in the code of DPO's authors.
     """
-    rows.check_positive("beta", beta)
+    masking.check_positive("beta", beta)
     arrays = (
         *(chosen_logits, rejected_logits, reference_chosen, reference_rejected),
         *(chosen_tokens, rejected_tokens, chosen_response, rejected_response),
     )
     h, valid = _margins(arrays, ids)
-    return rows.mean((h - 1 / (2 * jnp.asarray(beta, h.dtype))) ** 2, valid, row_weights)
+    return masking.mean((h - 1 / (2 * jnp.asarray(beta, h.dtype))) ** 2, valid, row_weights)
 
 
 def dpo_accuracy(
-    *arrays: Array,
-    ids: Array | None = None,
-) -> Array:
+    *arrays: Shaped[Array, "n t ..."],
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Share of pairs whose chosen response has the higher reward, h > 0 (a tie is a miss).
 
     Args:
@@ -129,14 +130,14 @@ def dpo_accuracy(
       Scalar in 0..1.
     """
     h, valid = _margins(arrays, ids)
-    return rows.mean((h > 0).astype(h.dtype), valid, None)
+    return masking.mean((h > 0).astype(h.dtype), valid, None)
 
 
 def dpo_margin(
-    *arrays: Array,
+    *arrays: Shaped[Array, "n t ..."],
     beta: float | Array = 0.1,
-    ids: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Mean difference of the rewards of both responses, beta h.
 
     Args:
@@ -146,18 +147,18 @@ def dpo_margin(
       Scalar.
     """
     h, valid = _margins(arrays, ids)
-    return rows.mean(jnp.asarray(beta, h.dtype) * h, valid, None)
+    return masking.mean(jnp.asarray(beta, h.dtype) * h, valid, None)
 
 
 def next_token(
-    logits: Array,
-    tokens: Array,
-    response: Array | None = None,
+    logits: Float[Array, "n t v"],
+    tokens: Integer[Array, "n t"],
+    response: Bool[Array, "n t"] | Integer[Array, "n t"] | None = None,
     *,
     smoothing: float = 0.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Cross entropy of each token given those before it (language modelling, supervised fine-tuning).
 
     l = -log softmax(logits_{t-1})_{y_t}
@@ -201,7 +202,7 @@ def _check(which: str, logits: Array, tokens: Array, response: Array | None) -> 
 
 def _log_probability(logits: Array, tokens: Array, counted: Array) -> Array:
     """sum over counted places of log softmax(logits_{t-1})_{y_t}, [N]. Places that do not count may hold anything."""
-    logits = rows.clean(logits[:, :-1], counted)
+    logits = masking.mask(logits[:, :-1], counted)
     labels = jnp.where(counted, tokens[:, 1:], 0)
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1, mode="fill")[..., 0]
     return jnp.sum(jnp.where(counted, picked - jax.nn.logsumexp(logits, axis=-1), 0), axis=1)
@@ -211,7 +212,7 @@ def _margins(arrays: tuple[Array, ...], ids: Array | None) -> Margins:
     """h of each pair, and which pairs count, from dpo's eight arrays: of the chosen and the rejected by turns."""
     chosen, rejected = arrays[::2], arrays[1::2]
     n = jnp.shape(chosen[0])[0] if jnp.ndim(chosen[0]) else 0
-    valid = rows.valid_rows(ids, n)
+    valid = masking.valid_rows(ids, n)
     ratios = []
     for which, (logits, reference, tokens, response) in (("chosen_", chosen), ("rejected_", rejected)):
         tokens, counted = _check(which, logits, tokens, response)

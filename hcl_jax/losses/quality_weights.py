@@ -3,14 +3,17 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.foreground import Sign, pair_direction, pair_quality
 from hcl_jax.similarity import IGNORED
 
 
-def quality_weights(quality: Array, *, gamma: float | Array = 1.0, ids: Array | None = None) -> Array:
+def quality_weights(
+    quality: Float[Array, " n"], *, gamma: float | Array = 1.0, ids: Integer[Array, " n"] | None = None
+) -> Float[Array, " n"]:
     """Softmax of the qualities times their number, no gradient.
 
     w_i = n exp(gamma q_i) / sum_j exp(gamma q_j),   the sum over the n valid rows
@@ -33,8 +36,8 @@ def quality_weights(quality: Array, *, gamma: float | Array = 1.0, ids: Array | 
         raise InputError("quality", f"shape {jnp.shape(quality)}", "[rows], one number a row")
     if jnp.ndim(gamma) != 0:
         raise InputError("gamma", f"shape {jnp.shape(gamma)}", "one number")
-    valid = rows.valid_rows(ids, jnp.shape(quality)[0])
-    logits = jax.lax.stop_gradient(rows.clean(quality, valid))
+    valid = masking.valid_rows(ids, jnp.shape(quality)[0])
+    logits = jax.lax.stop_gradient(masking.mask(quality, valid))
     logits = logits * jax.lax.stop_gradient(jnp.asarray(gamma, logits.dtype))
     highest = jnp.max(jnp.where(valid, logits, -jnp.inf))
     powers = jnp.where(valid, jnp.exp(jnp.where(valid, logits - highest, 0)), 0)
@@ -44,15 +47,15 @@ def quality_weights(quality: Array, *, gamma: float | Array = 1.0, ids: Array | 
 
 
 def pair_weights(
-    tokens_1: Array,
-    tokens_2: Array,
+    tokens_1: Float[Array, "n t d"],
+    tokens_2: Float[Array, "n t d"],
     *,
     gamma: float | Array = 1.0,
     groups: int = 1,
     shift: int = 0,
     sign: Sign = "centre",
-    ids: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, " n"]:
     """`quality_weights` of `pair_quality`, no gradient: pairs with one foreground and two backgrounds count more.
 
     w = quality_weights(q),   q = pair_quality(x^1, x^2, direction(both))
@@ -82,8 +85,8 @@ def pair_weights(
     n = jnp.shape(tokens_1)[0]
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or n % groups:
         raise InputError("groups", repr(groups), f"a divisor of {n} rows")
-    valid = rows.valid_rows(ids, n)
-    one, two = (jax.lax.stop_gradient(rows.clean(x, valid)) for x in (tokens_1, tokens_2))
+    valid = masking.valid_rows(ids, n)
+    one, two = (jax.lax.stop_gradient(masking.mask(x, valid)) for x in (tokens_1, tokens_2))
     counted = jnp.where(valid, 0, IGNORED)
     quality = pair_quality(one, two, pair_direction(one, two, sign, ids=counted))
 

@@ -2,22 +2,23 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def siglip(
-    image: Array,
-    text: Array,
+    image: Float[Array, "n d"],
+    text: Float[Array, "n d"],
     *,
     scale: float | Array,
     bias: float | Array,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Sigmoid loss over all pairs: mean over images of the sum over texts.
 
     l_i = sum_j -log sigmoid( y_ij (s x_i . t_j + b) ),   y_ij = +1 where id_i = id_j, else -1;   x, t at unit length
@@ -39,14 +40,14 @@ def siglip(
 
     Reference: Zhai et al. 2023, arXiv 2303.15343, section 3.2 and algorithm 1.
     """
-    n, _ = rows.check_matrices(image=image, text=text)
-    rows.check_positive("scale", scale)
+    n, _ = masking.check_matrices(image=image, text=text)
+    masking.check_positive("scale", scale)
     if jnp.ndim(bias) != 0:
         raise InputError("bias", f"shape {jnp.shape(bias)}", "one number")
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    x, t = rows.unit(image, valid), rows.unit(text, valid)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    x, t = masking.unit(image, valid), masking.unit(text, valid)
     values = engine.sigmoid_rows(
         x * jnp.asarray(scale, x.dtype), t, bias=jnp.asarray(bias, x.dtype), query_ids=ids, key_ids=ids
     )
-    return rows.mean(values, valid, row_weights)
+    return masking.mean(values, valid, row_weights)

@@ -5,12 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Shaped
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
-def singular_values(x: Array) -> Array:
+def singular_values(x: Shaped[Array, "n d"]) -> Float[Array, " r"]:
     """sigma_1 >= ... >= sigma_r of x, r = min(N, D): the roots of the eigenvalues of the smaller Gram matrix.
 
     Args:
@@ -29,7 +30,7 @@ def singular_values(x: Array) -> Array:
     return values * length
 
 
-def shares(x: Array) -> Array:
+def shares(x: Shaped[Array, "n d"]) -> Float[Array, " r"]:
     """p_i = sigma_i / sum_j sigma_j, largest first; all 0 for a matrix of zeros. The length of x does not matter.
 
     Args:
@@ -48,7 +49,7 @@ def shares(x: Array) -> Array:
 
 def _at_length_one(x: Array) -> tuple[Array, Array]:
     """Singular values of x / max |x|, and max |x|: so the squares neither overflow nor vanish."""
-    x = rows.wide(x)
+    x = masking.upcast(x)
     if x.ndim != 2 or 0 in x.shape:
         raise InputError("features", f"shape {x.shape}", "[rows, features], at least [1, 1]")
     length = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))

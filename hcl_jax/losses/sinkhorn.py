@@ -3,12 +3,19 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
-def sinkhorn(scores: Array, *, epsilon: float | Array = 0.05, iterations: int = 3, ids: Array | None = None) -> Array:
+def sinkhorn(
+    scores: Float[Array, "n k"],
+    *,
+    epsilon: float | Array = 0.05,
+    iterations: int = 3,
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, "n k"]:
     """Soft assignments near the optimal transport of the rows to the prototypes, no gradient.
 
     Q = diag(u) exp(S / epsilon) diag(v); each iteration makes the columns' sums equal, then every row's sum 1
@@ -30,12 +37,12 @@ def sinkhorn(scores: Array, *, epsilon: float | Array = 0.05, iterations: int = 
     Reference: Caron et al. 2020, arXiv 2006.09882, equation 5 and the listing in its appendix; Cuturi 2013, arXiv
     1306.0895, algorithm 1.
     """
-    n, _ = rows.check_matrices(scores=scores)
-    rows.check_positive("epsilon", epsilon)
+    n, _ = masking.check_matrices(scores=scores)
+    masking.check_positive("epsilon", epsilon)
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise InputError("iterations", repr(iterations), "a whole number of at least 0")
-    valid = rows.valid_rows(ids, n)
-    log_q = jax.lax.stop_gradient(rows.clean(scores, valid))
+    valid = masking.valid_rows(ids, n)
+    log_q = jax.lax.stop_gradient(masking.mask(scores, valid))
     log_q = log_q / jax.lax.stop_gradient(jnp.asarray(epsilon, log_q.dtype))
     some = jnp.any(valid)
 

@@ -3,19 +3,20 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.moments import cross, multiplicity
 
 
 def spectral(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     mu: float | None = 1.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Positives aligned, different rows at right angles; linear in the number of rows.
 
     loss = 1/mu [ -2 mean_i a_i . b_i + 1 / (N (N - 1)) sum_{i != j} (a_i . b_j)^2 ]
@@ -41,16 +42,16 @@ def spectral(
     Reference: HaoChen et al. 2021, arXiv 2106.04156, section 3.2; the pairs i != j, the shortened rows and the factor
     1/mu are the authors' code's.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
+    n, _ = masking.check_matrices(za=za, zb=zb)
     if mu is not None:
-        rows.check_positive("mu", mu)
-    valid = rows.valid_rows(ids, n)
-    a, b = (rows.clean(z, valid) if mu is None else _shortened(rows.clean(z, valid), mu) for z in (za, zb))
+        masking.check_positive("mu", mu)
+    valid = masking.valid_rows(ids, n)
+    a, b = (masking.mask(z, valid) if mu is None else _shortened(masking.mask(z, valid), mu) for z in (za, zb))
     products = jnp.sum(a * b, axis=1)
     ones = multiplicity(valid, None, a.dtype)
     count = jnp.sum(ones)
     others = jnp.sum(cross(a, a, ones) * cross(b, b, ones)) - jnp.sum(products**2)
-    loss = rows.mean(-2 * products, valid, row_weights) + others / jnp.maximum(count * (count - 1), 1)
+    loss = masking.mean(-2 * products, valid, row_weights) + others / jnp.maximum(count * (count - 1), 1)
     return loss if mu is None else loss / mu
 
 

@@ -3,14 +3,20 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def alignment(
-    za: Array, zb: Array, *, alpha: float = 2.0, ids: Array | None = None, row_weights: Array | None = None
-) -> Array:
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
+    *,
+    alpha: float = 2.0,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """How near positives are: mean_i |a_i - b_i|^alpha, a, b at unit length.
 
     Args:
@@ -28,17 +34,19 @@ def alignment(
 
     Reference: Wang and Isola 2020, arXiv 2005.10242, section 4.1.
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("alpha", alpha)
-    valid = rows.valid_rows(ids, n)
-    square = jnp.sum((rows.unit(za, valid) - rows.unit(zb, valid)) ** 2, axis=1)
+    n, _ = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("alpha", alpha)
+    valid = masking.valid_rows(ids, n)
+    square = jnp.sum((masking.unit(za, valid) - masking.unit(zb, valid)) ** 2, axis=1)
     # The gradient of |x|^alpha is infinite or undefined at 0 when alpha < 2; equal rows have nothing to gain: use 0.
     apart = square > 0
     distance = square if alpha == 2 else jnp.where(apart, jnp.where(apart, square, 1) ** (alpha / 2), 0)
-    return rows.mean(distance, valid, row_weights)
+    return masking.mean(distance, valid, row_weights)
 
 
-def uniformity(z: Array, *, t: float = 2.0, ids: Array | None = None, engine: Engine = DENSE) -> Array:
+def uniformity(
+    z: Float[Array, "n d"], *, t: float = 2.0, ids: Integer[Array, " n"] | None = None, engine: Engine = DENSE
+) -> Float[Array, ""]:
     """How evenly rows are spread: log mean_{i < j} exp(-t |u_i - u_j|^2), u = z / |z|.
 
     |u_i - u_j|^2 = 2 - 2 u_i . u_j, so the sum over pairs is a softmax denominator at scale 2 t.
@@ -57,10 +65,10 @@ def uniformity(z: Array, *, t: float = 2.0, ids: Array | None = None, engine: En
 
     Reference: Wang and Isola 2020, arXiv 2005.10242, section 4.1.
     """
-    n, _ = rows.check_matrices(z=z)
-    rows.check_positive("t", t)
-    valid = rows.valid_rows(ids, n)
-    u = rows.unit(z, valid)
+    n, _ = masking.check_matrices(z=z)
+    masking.check_positive("t", t)
+    valid = masking.valid_rows(ids, n)
+    u = masking.unit(z, valid)
     scale = jnp.asarray(t, u.dtype)
     sums = engine.softmax_rows(u * jnp.sqrt(2 * scale), query_ids=jnp.where(valid, 0, -1))
     pairs = jnp.sum(sums.key_count)

@@ -5,11 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
-def spread(z: Array, ids: Array | None = None) -> Array:
+def spread(z: Float[Array, "n d"], ids: Integer[Array, " n"] | None = None) -> Float[Array, ""]:
     """How far the rows of z spread over the sphere; no gradient.
 
     spread = sqrt(D) mean_j std_i(z_ij / |z_i|); 1 = even over the sphere, 0 = all rows the same direction
@@ -30,7 +31,7 @@ def spread(z: Array, ids: Array | None = None) -> Array:
     return math.sqrt(each.shape[0]) * jnp.mean(each)
 
 
-def deviations(z: Array, ids: Array | None = None) -> Array:
+def deviations(z: Float[Array, "n d"], ids: Integer[Array, " n"] | None = None) -> Float[Array, " d"]:
     """The standard deviation of each feature of the unit rows: zeros are dead, and all zeros are collapse.
 
     Args:
@@ -45,11 +46,11 @@ def deviations(z: Array, ids: Array | None = None) -> Array:
 
     Reference: Chen and He 2021, SimSiam, arXiv 2011.10566, section 4.1 and figure 2.
     """
-    n, _ = rows.check_matrices(z=z)
-    valid = rows.valid_rows(ids, n)
-    unit = rows.unit(z, valid)
+    n, _ = masking.check_matrices(z=z)
+    valid = masking.valid_rows(ids, n)
+    unit = masking.unit(z, valid)
     count = jnp.maximum(jnp.sum(valid, dtype=unit.dtype), 1)
-    centred = rows.clean(unit - (jnp.sum(unit, axis=0) / count)[None, :], valid)
+    centred = masking.mask(unit - (jnp.sum(unit, axis=0) / count)[None, :], valid)
     square = jnp.sum(centred * centred, axis=0) / count
     # The root of zero has no slope.
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -2,20 +2,21 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def sup_con(
-    *views: Array,
+    *views: Float[Array, "n d"],
     temperature: float | Array,
     base_temperature: float | None = None,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Supervised contrastive loss, the form with the sum over positives outside the logarithm.
 
     l_i = log sum_{k != i} exp(u_i . u_k / t) - mean_{p in P(i)} u_i . u_p / t,   u = z / |z|
@@ -42,16 +43,16 @@ def sup_con(
     """
     if not views:
         raise InputError("views", "none", "one or more arrays [N, D]")
-    n, _ = rows.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
-    rows.check_positive("temperature", temperature)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
-    u = rows.interleave([rows.unit(view, valid) for view in views])
-    all_ids = rows.interleave([ids] * len(views))
-    sums = engine.softmax_rows(rows.cooled(u, temperature), query_ids=all_ids)
-    values = jnp.mean(rows.softmax_loss(sums).reshape(n, len(views)), axis=1)
-    loss = rows.mean(values, valid, row_weights)
+    n, _ = masking.check_matrices(**{f"views[{i}]": view for i, view in enumerate(views)})
+    masking.check_positive("temperature", temperature)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
+    u = masking.interleave([masking.unit(view, valid) for view in views])
+    all_ids = masking.interleave([ids] * len(views))
+    sums = engine.softmax_rows(masking.scale(u, temperature), query_ids=all_ids)
+    values = jnp.mean(masking.softmax_loss(sums).reshape(n, len(views)), axis=1)
+    loss = masking.mean(values, valid, row_weights)
     if base_temperature is None:
         return loss
-    rows.check_positive("base_temperature", base_temperature)
+    masking.check_positive("base_temperature", base_temperature)
     return loss * (jnp.asarray(temperature, loss.dtype) / base_temperature)

@@ -3,19 +3,20 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float, Integer, Num
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 
 def cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: Float[Array, " n *entries k"],
+    labels: Integer[Array, " n *entries"],
     *,
     smoothing: float = 0.0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Softmax cross entropy with integer classes.
 
     l = log sum_k exp x_k - (1 - smoothing) x_y - smoothing mean_k x_k
@@ -37,18 +38,18 @@ def cross_entropy(
     if not 0 <= smoothing <= 1:
         raise InputError("smoothing", smoothing, "0 to 1")
     logits, labels, counted = _check(logits, labels, ids)
-    logits = rows.clean(logits, counted)
+    logits = masking.mask(logits, counted)
     picked = jnp.take_along_axis(logits, jnp.where(counted, labels, 0)[..., None], axis=-1, mode="fill")[..., 0]
     target = picked if smoothing == 0 else (1 - smoothing) * picked + smoothing * jnp.mean(logits, axis=-1)
     return _mean_of_entries(jax.nn.logsumexp(logits, axis=-1) - target, counted, row_weights)
 
 
 def cross_entropy_top1(
-    logits: Array,
-    labels: Array,
+    logits: Float[Array, " n *entries k"],
+    labels: Integer[Array, " n *entries"],
     *,
-    ids: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Share of the counted entries whose class has the largest logit (a tie is a miss).
 
     Args:
@@ -58,20 +59,20 @@ def cross_entropy_top1(
       Scalar in 0..1; 0 without a counted entry.
     """
     logits, labels, counted = _check(logits, labels, ids)
-    logits = rows.clean(logits, counted)
+    logits = masking.mask(logits, counted)
     own, lowest = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), jnp.finfo(logits.dtype).min
     hits = jnp.max(jnp.where(own, logits, lowest), axis=-1) > jnp.max(jnp.where(own, lowest, logits), axis=-1)
     return _mean_of_entries(hits.astype(logits.dtype), counted, None)
 
 
 def mean_squared_error(
-    prediction: Array,
-    target: Array,
-    mask: Array | None = None,
+    prediction: Num[Array, " n *features"],
+    target: Num[Array, " n *features"],
+    mask: Bool[Array, "n ..."] | None = None,
     *,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Mean squared error over the counted numbers.
 
     loss = mean (prediction - target)^2
@@ -89,7 +90,7 @@ def mean_squared_error(
     Raises:
       InputError: shapes that do not fit.
     """
-    prediction, target = rows.wide(prediction), rows.wide(target)
+    prediction, target = masking.upcast(prediction), masking.upcast(target)
     shape = prediction.shape
     if target.shape != shape or not shape:
         raise InputError("target", f"shape {target.shape}", f"shape {shape}, that of prediction")
@@ -105,7 +106,7 @@ def mean_squared_error(
 
 def _check(logits: Array, labels: Array, ids: Array | None) -> tuple[Array, Array, Array]:
     """Wide logits, int32 labels, and which entries count."""
-    logits, labels = rows.wide(logits), jnp.asarray(labels)
+    logits, labels = masking.upcast(logits), jnp.asarray(labels)
     if logits.ndim < 2 or labels.shape != logits.shape[:-1]:
         raise InputError("labels", f"shape {labels.shape}", f"logits {logits.shape} without the last axis")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -116,11 +117,11 @@ def _check(logits: Array, labels: Array, ids: Array | None) -> tuple[Array, Arra
 
 def _entries(ids: Array | None, shape: tuple[int, ...]) -> Array:
     """Which entries belong to a valid row, bool of the whole shape [N, ...]."""
-    valid = rows.valid_rows(ids, shape[0])
+    valid = masking.valid_rows(ids, shape[0])
     return jnp.broadcast_to(valid.reshape((-1,) + (1,) * (len(shape) - 1)), shape)
 
 
 def _mean_of_entries(values: Array, counted: Array, row_weights: Array | None) -> Array:
-    weight = rows.weights(row_weights, values.shape[0], values.dtype)
+    weight = masking.weights(row_weights, values.shape[0], values.dtype)
     weighted = jnp.where(counted, values * weight.reshape((-1,) + (1,) * (values.ndim - 1)), 0)
     return jnp.sum(weighted) / jnp.maximum(jnp.sum(counted, dtype=values.dtype), 1)

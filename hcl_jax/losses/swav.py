@@ -3,21 +3,22 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.sinkhorn import sinkhorn
 
 
 def swav(
-    *scores: Array,
+    *scores: Float[Array, "n k"],
     temperature: float | Array = 0.1,
     epsilon: float | Array = 0.05,
     iterations: int = 3,
     crops: int = 2,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Swapped prediction of balanced assignments.
 
     loss = 1 / (C (V - 1)) sum_{c < C} sum_{v != c} mean_i -sum_k q_ik^c log softmax_k(s_i^v / t)
@@ -42,16 +43,16 @@ def swav(
     """
     if len(scores) < 2:
         raise InputError("scores", len(scores), "two or more arrays [N, K]")
-    n, _ = rows.check_matrices(**{f"scores[{i}]": s for i, s in enumerate(scores)})
-    rows.check_positive("temperature", temperature)
+    n, _ = masking.check_matrices(**{f"scores[{i}]": s for i, s in enumerate(scores)})
+    masking.check_positive("temperature", temperature)
     if isinstance(crops, bool) or not isinstance(crops, int) or not 1 <= crops <= len(scores):
         raise InputError("crops", repr(crops), f"1 to {len(scores)}, the number of views")
-    valid = rows.valid_rows(ids, n)
-    clean = [rows.clean(s, valid) for s in scores]
+    valid = masking.valid_rows(ids, n)
+    clean = [masking.mask(s, valid) for s in scores]
     log_p = [jax.nn.log_softmax(s / jnp.asarray(temperature, s.dtype), axis=1) for s in clean]
     values = jnp.zeros((n,), clean[0].dtype)
     for c in range(crops):
         q = sinkhorn(clean[c], epsilon=epsilon, iterations=iterations, ids=ids)
         # Linear in log p: one product with the sum over the other views.
         values -= jnp.sum(q * sum((p for v, p in enumerate(log_p) if v != c), jnp.zeros_like(q)), axis=1)
-    return rows.mean(values / (crops * (len(scores) - 1)), valid, row_weights)
+    return masking.mean(values / (crops * (len(scores) - 1)), valid, row_weights)

@@ -2,21 +2,22 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.similarity import DENSE, Engine
 
 
 def triplet(
-    anchor: Array,
-    positive: Array,
-    negative: Array | None = None,
+    anchor: Float[Array, "n d"],
+    positive: Float[Array, "n d"],
+    negative: Float[Array, "n d"] | None = None,
     *,
     margin: float | Array = 0.2,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Hinge on the difference of two squared distances on the sphere.
 
     l_i = max(0, |a_i - p_i|^2 - |a_i - n_i|^2 + margin),   a, p, n at unit length
@@ -43,21 +44,21 @@ def triplet(
     Reference: Schroff et al. 2015, FaceNet, arXiv 1503.03832, equations 1 to 3; the hardest negative of the batch as
     Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
-    rows.check_positive("margin", margin)
+    masking.check_positive("margin", margin)
     a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
     apart = jnp.sum((a - p) ** 2, axis=1) - jnp.sum((a - n) ** 2, axis=1)
     values = jnp.where(there, jnp.maximum(apart + jnp.asarray(margin, apart.dtype), 0), 0)
-    return rows.mean(values, valid, row_weights)
+    return masking.mean(values, valid, row_weights)
 
 
 def triplet_top1(
-    anchor: Array,
-    positive: Array,
-    negative: Array | None = None,
+    anchor: Float[Array, "n d"],
+    positive: Float[Array, "n d"],
+    negative: Float[Array, "n d"] | None = None,
     *,
-    ids: Array | None = None,
+    ids: Integer[Array, " n"] | None = None,
     engine: Engine = DENSE,
-) -> Array:
+) -> Float[Array, ""]:
     """Share of anchors that are nearer to their positive than to their negative (a tie is a miss).
 
     Args:
@@ -68,7 +69,7 @@ def triplet_top1(
     """
     a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
     nearer = jnp.sum(a * p, axis=1) > jnp.sum(a * n, axis=1)
-    return rows.mean((nearer | ~there).astype(a.dtype), valid, None)
+    return masking.mean((nearer | ~there).astype(a.dtype), valid, None)
 
 
 def _triplets(
@@ -80,12 +81,12 @@ def _triplets(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Unit anchors, positives and negatives [N, D]; which anchors have a negative, and which count, bool [N]."""
     given = {} if negative is None else {"negative": negative}
-    count, _ = rows.check_matrices(anchor=anchor, positive=positive, **given)
-    ids = rows.row_ids(ids, count)
-    valid = rows.valid_rows(ids, count)
-    a, p = rows.unit(anchor, valid), rows.unit(positive, valid)
+    count, _ = masking.check_matrices(anchor=anchor, positive=positive, **given)
+    ids = masking.row_ids(ids, count)
+    valid = masking.valid_rows(ids, count)
+    a, p = masking.unit(anchor, valid), masking.unit(positive, valid)
     if negative is not None:
-        return a, p, rows.unit(negative, valid), valid, valid
+        return a, p, masking.unit(negative, valid), valid, valid
     # At unit length the largest product is the smallest distance.
-    row, there = rows.nearest_rows(engine.nearest(a, p, k=1, query_ids=ids, key_ids=ids, over="negatives"))
+    row, there = masking.nearest_rows(engine.nearest(a, p, k=1, query_ids=ids, key_ids=ids, over="negatives"))
     return a, p, jnp.where(there[:, None], p[row], 0), there, valid

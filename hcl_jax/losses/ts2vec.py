@@ -10,25 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 
 # What a key that does not count has in place of its logit: exp of it is 0, and differences of it stay finite.
 NEVER = -1e30
 
 
 def ts2vec(
-    za: Array,
-    zb: Array,
-    overlap_a: Array,
-    overlap_b: Array,
+    za: Float[Array, "b t d"],
+    zb: Float[Array, "b t d"],
+    overlap_a: Integer[Array, "b 2"],
+    overlap_b: Integer[Array, "b 2"],
     *,
     alpha: float | Array = 0.5,
     temporal_unit: int = 0,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " b"] | None = None,
+    row_weights: Float[Array, " b"] | None = None,
+) -> Float[Array, ""]:
     """Hierarchical contrast of two crops: instance and temporal cross entropy, averaged over levels of max-pooling.
 
     loss_i = 1/K sum_{k<K} [alpha I_ik + (1 - alpha) T_ik],   level k: r^k = max-pool of 2 of r^(k-1), until 1 step
@@ -55,8 +56,8 @@ def ts2vec(
     order of pooling. Where several rows have one id, the mean over the positives, as in `sup_con`.
     """
     n, steps = _check(za, zb, overlap_a, overlap_b, alpha, temporal_unit)
-    ids = rows.row_ids(ids, n)
-    valid = rows.valid_rows(ids, n)
+    ids = masking.row_ids(ids, n)
+    valid = masking.valid_rows(ids, n)
     same = (ids[:, None] == ids[None, :]) & valid[:, None] & valid[None, :]
     length = jnp.where(valid, jnp.clip(jnp.asarray(overlap_a)[:, 1], 0, steps), 0)
     time = jnp.arange(steps, dtype=length.dtype)
@@ -72,7 +73,7 @@ def ts2vec(
             part = part + (1 - alpha) * _temporal(a, b, inside)
         total = total + part
         levels = levels + (length > 0)
-    return rows.mean(total / jnp.maximum(levels, 1), valid, row_weights)
+    return masking.mean(total / jnp.maximum(levels, 1), valid, row_weights)
 
 
 def _check(za: Array, zb: Array, overlap_a: Array, overlap_b: Array, alpha: Any, unit: Any) -> tuple[int, int]:
@@ -96,7 +97,7 @@ def _check(za: Array, zb: Array, overlap_a: Array, overlap_b: Array, alpha: Any,
 def _overlap(z: Array, where: Array, length: Array, time: Array) -> Array:
     """The steps start .. start + L of each row at the front of the buffer, zeros behind: [B, T, D]."""
     at = jnp.minimum(jnp.asarray(where)[:, :1] + time[None, :], len(time) - 1)
-    taken = jnp.take_along_axis(rows.wide(z), at[:, :, None], axis=1)
+    taken = jnp.take_along_axis(masking.upcast(z), at[:, :, None], axis=1)
     return jnp.where((time[None, :] < length[:, None])[:, :, None], taken, 0)
 
 

@@ -2,14 +2,15 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.moments import moments, multiplicity, off_diagonal, ratio
 
 
 def vicreg(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     invariance: float = 25.0,
     variance: float = 25.0,
@@ -17,9 +18,9 @@ def vicreg(
     target_std: float = 1.0,
     epsilon: float = 1e-4,
     convention: str = "mean",
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Variance, invariance and covariance terms over the whole batch.
 
     loss = invariance mean_{i,j} (a_ij - b_ij)^2 + variance 1/2 [v(a) + v(b)] + covariance [c(a) + c(b)]
@@ -46,14 +47,14 @@ def vicreg(
     Reference: Bardes et al. 2022, arXiv 2105.04906, equations 1 to 6; the mean over features in the invariance term and
     the factor 1/2 are the authors' code's.
     """
-    n, d = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("epsilon", epsilon)
-    rows.check_choice("convention", convention, ("mean", "sum"))
-    valid = rows.valid_rows(ids, n)
-    weight = multiplicity(valid, row_weights, rows.wide(za).dtype)
+    n, d = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("epsilon", epsilon)
+    masking.check_choice("convention", convention, ("mean", "sum"))
+    valid = masking.valid_rows(ids, n)
+    weight = multiplicity(valid, row_weights, masking.upcast(za).dtype)
     count = jnp.sum(weight)
     less_one = jnp.where(count > 1, count - 1, 1)
-    distance = (rows.clean(za, valid) - rows.clean(zb, valid)) ** 2
+    distance = (masking.mask(za, valid) - masking.mask(zb, valid)) ** 2
     loss = invariance * ratio(jnp.sum(weight[:, None] * distance), count * d)
     for z in (za, zb):
         centred, biased = moments(z, valid, weight)

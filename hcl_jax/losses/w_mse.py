@@ -3,19 +3,20 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
-from hcl_jax.losses import rows
+from hcl_jax.losses import masking
 from hcl_jax.losses.moments import cross, moments, multiplicity
 
 
 def w_mse(
-    za: Array,
-    zb: Array,
+    za: Float[Array, "n d"],
+    zb: Float[Array, "n d"],
     *,
     epsilon: float = 1e-3,
-    ids: Array | None = None,
-    row_weights: Array | None = None,
-) -> Array:
+    ids: Integer[Array, " n"] | None = None,
+    row_weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
     """Squared distance between unit rows of the two whitened views.
 
     l_i = 2 - 2 cos(v_i^a, v_i^b),   v = L^-1 (z - mean),   L L^T = (1 - epsilon) S + epsilon I
@@ -38,19 +39,19 @@ def w_mse(
     authors' code draws sub-batches) and epsilon is relative to the mean variance, so that the length of vectors does
     not matter (the code's is absolute, 0 by default).
     """
-    n, _ = rows.check_matrices(za=za, zb=zb)
-    rows.check_positive("epsilon", epsilon)
-    rows.check_share("epsilon", epsilon)
-    valid = rows.valid_rows(ids, n)
-    a, b = (rows.unit(_whitened(z, valid, epsilon), valid) for z in (za, zb))
-    return rows.mean(2 - 2 * jnp.sum(a * b, axis=1), valid, row_weights)
+    n, _ = masking.check_matrices(za=za, zb=zb)
+    masking.check_positive("epsilon", epsilon)
+    masking.check_share("epsilon", epsilon)
+    valid = masking.valid_rows(ids, n)
+    a, b = (masking.unit(_whitened(z, valid, epsilon), valid) for z in (za, zb))
+    return masking.mean(2 - 2 * jnp.sum(a * b, axis=1), valid, row_weights)
 
 
 def _whitened(z: Array, valid: Array, epsilon: float) -> Array:
-    ones = multiplicity(valid, None, rows.wide(z).dtype)
+    ones = multiplicity(valid, None, masking.upcast(z).dtype)
     centred, variance = moments(z, valid, ones)
     # The mean biased variance is taken out first: what is factorised has trace D whatever the scale of z.
-    centred = centred * jax.lax.rsqrt(jnp.maximum(jnp.mean(variance), rows.SMALLEST_SQUARE))
+    centred = centred * jax.lax.rsqrt(jnp.maximum(jnp.mean(variance), masking.SMALLEST_SQUARE))
     eye = jnp.eye(z.shape[1], dtype=centred.dtype)
     shrunk = (1 - epsilon) * cross(centred, centred, ones) / jnp.maximum(jnp.sum(ones), 1) + epsilon * eye
     inverse = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(shrunk), eye, lower=True)

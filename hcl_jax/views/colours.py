@@ -8,7 +8,7 @@ from hcl_jax.views.crops import LUMINANCE
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, numbers_of, span
 from hcl_jax.views.resample import from_planes, pixels, to_planes, unit
-from hcl_jax.views.rows import column, sometimes
+from hcl_jax.views.row_subset import column, sometimes
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 

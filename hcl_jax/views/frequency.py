@@ -6,7 +6,7 @@ from typing import Any
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span
-from hcl_jax.views.rows import column, sometimes
+from hcl_jax.views.row_subset import column, sometimes
 from hcl_jax.views.series import steps
 
 

@@ -8,7 +8,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span, whole
 from hcl_jax.views.resample import pixels, products, to_planes, unit
-from hcl_jax.views.rows import column, sometimes
+from hcl_jax.views.row_subset import column, sometimes
 
 
 def flip(x: Any, draws: Any, *, p: float = 0.5, axis: str = "horizontal") -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span, whole
-from hcl_jax.views.rows import sometimes
+from hcl_jax.views.row_subset import sometimes
 
 
 def steps(x: Any, op: str) -> Any:

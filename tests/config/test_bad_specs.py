@@ -54,6 +54,7 @@ PAIR = "'loss': 'nt_xent', 'inputs': ('a.z', 'b.z')"
         ("objectives.contrast", f"{{{PAIR}, 'temperature': {{'learn': 'exp', 'init': 1.0, 'max': 'x'}}}}"),
         ("objectives.contrast", "{'loss': 'vicreg', 'inputs': ('a.z', 'b.z'), 'invariance': 'x'}"),
         ("objectives.contrast", "{'loss': 'nt_xent', 'inputs': 5, 'temperature': 1.0}"),
+        ("objectives.contrast", "{'loss': 'min_max', 'inputs': ('a.z', 'b.z'), 'distribution': 1.0}"),
         ("objectives.contrast.weight", "x"),
         ("objectives.contrast.engine", "nope"),
         ("evaluate.knn", "{'k': 2.5, 'temperature': 1.0}"),

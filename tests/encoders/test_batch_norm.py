@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hcl_jax.encoders.batch_norm import BatchNorm
-from hcl_jax.encoders.rows import Rows
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
 
 N, C, EPS, MOMENTUM = 8, 3, 1e-5, 0.9

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.encoders.dropout import Dropout, keep_mask
-from hcl_jax.encoders.rows import Rows
+from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
 
 KEYS = jax.random.split(jax.random.key(0), 8)

@@ -30,7 +30,8 @@ class Case(NamedTuple):
 
     @property
     def loss(self) -> Callable:
-        return functools.partial(LOSSES[self.name], **self.fixed)
+        fixed = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, self.fixed)
+        return functools.partial(LOSSES[self.name], **fixed)
 
     @property
     def oracle(self) -> Callable:

@@ -127,7 +127,7 @@ def test_default_rules_fit_any_mesh_and_shape():
 @pytest.mark.slow
 def test_default_rules_split_a_transformer():
     """Columns, then rows: each pair of products needs one sum over the tensor axis, and gives the same numbers."""
-    from hcl_jax.encoders.rows import Rows
+    from hcl_jax.encoders.inputs import Rows
     from hcl_jax.encoders.transformer import Transformer
 
     module, x = Transformer(depth=1, heads=4, mlp=16), jnp.ones((4, 5, 8)) * jnp.arange(8.0)[None, None]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from hcl_jax.errors import InputError
 from hcl_jax.similarity import IGNORED, Nearest, SoftmaxRows
@@ -55,7 +56,7 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(name, repr(value), ", ".join(map(repr, allowed)))
 
 
-def row_ids(ids: Array | None, rows: int) -> Array:
+def row_ids(ids: Array | None, rows: int) -> Integer[Array, " {rows}"]:
     """Ids as a signed integer array [rows]; None makes every row its own id."""
     if ids is None:
         return jnp.arange(rows, dtype=jnp.int32)
@@ -77,41 +78,41 @@ def row_ids(ids: Array | None, rows: int) -> Array:
     return ids.astype(jnp.result_type(int))
 
 
-def valid_rows(ids: Array | None, rows: int) -> Array:
+def valid_rows(ids: Array | None, rows: int) -> Bool[Array, " {rows}"]:
     """Which rows count, bool [rows]: those whose id is not -1."""
     return row_ids(ids, rows) != IGNORED
 
 
-def wide(x: Array) -> Array:
+def upcast(x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x in float32 or wider: sums are never narrower than that, and float64 stays float64."""
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def clean(x: Array, valid: Array) -> Array:
+def mask(x: Shaped[Array, "*shape"], valid: Bool[Array, "..."]) -> Float[Array, "*shape"]:
     """x in float32 or wider, with zeros in rows that do not count: those may hold anything, NaN too."""
-    x = wide(x)
+    x = upcast(x)
     return jnp.where(valid.reshape(valid.shape + (1,) * (x.ndim - valid.ndim)), x, 0)
 
 
-def unit(x: Array, valid: Array) -> Array:
+def unit(x: Shaped[Array, "n d"], valid: Bool[Array, " n"]) -> Float[Array, "n d"]:
     """Rows of x at unit length, x rsqrt(max(sum x^2, 1e-12)), zero where they do not count."""
-    x = clean(x, valid)
+    x = mask(x, valid)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     # A square beyond the largest number would make the row look like zeros: a run that diverged must not look healthy.
     square = jnp.where(square < jnp.inf, square, jnp.nan)
     return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
 
 
-def cooled(u: Array, temperature: float | Array) -> Array:
+def scale(u: Float[Array, "n d"], temperature: float | Array) -> Float[Array, "n d"]:
     """u / sqrt(t): rows whose products with each other are u_i . u_j / t, a symmetric matrix."""
     return u * jax.lax.rsqrt(jnp.asarray(temperature, u.dtype))
 
 
-def nearest_rows(found: Nearest) -> tuple[Array, Array]:
+def nearest_rows(nearest: Nearest) -> tuple[Integer[Array, " n"], Bool[Array, " n"]]:
     """The row of the nearest key of each query [R], and whether there is one, bool [R]; from `engine.nearest`."""
     # Not "above the lowest": a row that is not a number has a neighbour, and its loss shall not be one either.
-    return found.rows[:, 0], found.logits[:, 0] != lowest(found.logits.dtype)
+    return nearest.rows[:, 0], nearest.logits[:, 0] != lowest(nearest.logits.dtype)
 
 
 def interleave(views: list[Array]) -> Array:
@@ -122,13 +123,13 @@ def interleave(views: list[Array]) -> Array:
     return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
 
 
-def softmax_loss(rows: SoftmaxRows) -> Array:
+def softmax_loss(rows: SoftmaxRows) -> Float[Array, " n"]:
     """lse minus the mean positive logit of each row, [R]; 0 without a positive or without a key."""
     has = (rows.positive_count > 0) & (rows.key_count > 0)
     return jnp.where(has, rows.lse - rows.positive_sum / jnp.maximum(rows.positive_count, 1), 0)
 
 
-def weights(row_weights: Array | None, rows: int, dtype: Any) -> Array:
+def weights(row_weights: Array | None, rows: int, dtype: Any) -> Float[Array, " {rows}"]:
     """Row weights [rows] in `dtype`; None is 1 for every row."""
     if row_weights is None:
         return jnp.ones((rows,), dtype)
@@ -138,7 +139,7 @@ def weights(row_weights: Array | None, rows: int, dtype: Any) -> Array:
     return row_weights.astype(dtype)
 
 
-def mean(values: Array, valid: Array, row_weights: Array | None) -> Array:
+def mean(values: Float[Array, " n"], valid: Bool[Array, " n"], row_weights: Array | None) -> Float[Array, ""]:
     """sum_i w_i values_i / number of valid rows, over the valid rows; 0 without one."""
     weighted = values * weights(row_weights, values.shape[0], values.dtype)
     count = jnp.sum(valid, dtype=values.dtype)
