@@ -54,9 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(known, overrides)
         if known.workdir == "" or (known.workdir is None and known.steps is None):
             raise InputError("--workdir", "nothing", "the folder for this run")
-        from hcl_jax.config import validate
-
-        validate.limits(config)
+        configs.check_section(config, "limits")
         distributed.prepare()
         distributed.join(config.limits.heartbeat, config.limits.barrier)
         from hcl_jax.runtime.preemption import ctrl_c_saves, status_of_end

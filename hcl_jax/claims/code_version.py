@@ -18,7 +18,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 LEFT_OUT = tuple(
     f"{NAME}.{m}"
     for m in (
-        *("config", "config.load", "config.validate", "errors", "train", "runtime.distributed"),
+        *("config", "errors", "train", "runtime.distributed"),
+        *(f"config.{m}" for m in ("load", "fields", "schema", "specs", "validate")),
+        *(f"config.check_{m}" for m in ("calls", "views", "towers", "objectives", "evaluation")),
         *("workdir", "workdir.folder", "workdir.metrics", "workdir.card", "workdir.checkpoint"),
         *("claims.claim", "claims.programs", "claims.keys", "claims.cache", "claims.training", "claims.code_version"),
     )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ def sha(*parts: Any) -> str:
 
 def trained_fields(config: Any) -> dict[str, Any]:
     """The leaves that decide what is trained."""
-    flat = configs.flatten(config.to_dict())
+    # As the keys of stored results spell a list item.
+    flat = {re.sub(r"\[(\d+)\]", r".\1", k): v for k, v in configs.flatten(config.to_dict()).items()}
     return {k: v for k, v in flat.items() if not k.startswith(configs.OPEN_FIELDS) and k not in (*PATHS, "name")}
 
 

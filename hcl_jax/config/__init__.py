@@ -3,14 +3,8 @@
 from ml_collections import ConfigDict
 
 from hcl_jax.config.load import (
-    EVALUATION_VIEW,
-    HEAD,
-    MEMORY,
-    OBJECTIVE,
     OPEN_FIELDS,
-    TARGET,
-    TOWER,
-    VIEW,
+    check_section,
     choose,
     complete,
     defaults,
@@ -27,7 +21,7 @@ from hcl_jax.config.load import (
 )  # fmt: skip
 
 __all__ = [
-    "ConfigDict", "EVALUATION_VIEW", "HEAD", "MEMORY", "OBJECTIVE", "OPEN_FIELDS", "TARGET", "TOWER", "VIEW",
+    "ConfigDict", "OPEN_FIELDS", "check_section",
     "choose", "complete", "defaults", "differences", "flatten", "from_json", "load", "override", "recipe_folders",
     "recipe_names", "texts", "to_json", "with_younger",
 ]  # fmt: skip

@@ -5,164 +5,35 @@ A recipe is a Python file with `get_config(arg) -> ConfigDict`. It is run once; 
 """
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import pathlib
+import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from hcl_jax.config.fields import Field, Rule, allowed, check_value, fields, filled, members, open_fields
+from hcl_jax.config.fields import at as kind_at
+from hcl_jax.config.schema import Config
 from hcl_jax.errors import InputError, nearest
 
 # Fields that may differ when a run is started again with --config: they change speed, output or what is measured, never
 # what is trained. (The views of data.generated are compared by fingerprint, wherever they lie; so are the
 # parts and shares of a mixture.)
-OPEN_FIELDS = (
-    *("mesh.", "log.", "checkpoint.", "evaluate.", "limits."),
-    *("data.dir", "data.in_memory", "data.prepare", "data.generated", "data.parts", "data.max_bad_records"),
-    *("train.engine", "train.similarity_mib"),
+OPEN_FIELDS = tuple(
+    name
+    for section, f in fields(Config).items()
+    for name in ([f"{section}."] if f.rule.open else open_fields(f.kind, f"{section}."))
 )
-
-YOUNGER_SECTIONS = ("limits",)  # which the first runs have not
-
-# Below these, an override may name an argument that the recipe leaves at its default.
-OPEN_SPECS = ("views.", "towers.", "objectives.", "evaluate.views.")
-
-VIEW = {"draws": None, "missing": 0.0, "swapped": 0.0}
-EVALUATION_VIEW = {"output": "h", "draws": None, "missing": 0.0}
-TOWER: dict[str, Any] = {
-    "heads": {},
-    "target": None,
-    "memory": {},
-    "batching": "joint",
-    "bn_groups": 1,
-    "frozen": False,
-}
-HEAD = {"reads": "h"}
-TARGET = {"momentum": 0.996, "schedule": "cosine", "heads": (), "stats": "own"}
-MEMORY = {"kind": "fifo"}
-OBJECTIVE = {"weight": 1.0, "pairs": "index", "row_weights": None}
 
 
 def defaults() -> ConfigDict:
     """Every field of a run with its default. A recipe starts here and fills in views, towers and objectives."""
-    return ConfigDict(
-        {
-            "name": "",
-            "seed": 0,
-            "data": {
-                "name": "digits",  # a name of data.SOURCES, or any TFDS name
-                "dir": "",
-                "train_split": "train",
-                "test_split": "test",
-                "num_examples": 0,  # 0 = all; else the first n of the training split
-                "batch_size": 256,  # global, in examples
-                "labels": ("label",),
-                "labelled": 1.0,  # share of the training examples that keep their labels; those of others are -1
-                "sample": 0,  # 0 = all; else so many training examples, drawn by the seed
-                "flipped": 0.0,  # share of the training labels that are replaced by another class, by the seed
-                "flipped_keeps": False,  # the class that replaces one is drawn from all, the true one among them
-                "num_classes": 0,  # 0 = as the source says
-                "order": "shuffled",  # or "whole": each step holds every record once, in order (one graph)
-                "generated": "",  # folder of views made offline (python -m hcl_jax.generate): the field "generated"
-                "shape": (),  # of one example where the source cannot say (random input, folders)
-                "text": "text",  # the column of a CSV or the key of an npz that holds the text
-                "standardise": False,  # series: by the training split's mean and deviation of each channel
-                "in_memory": True,
-                "prepare": False,  # let TFDS download and prepare what is missing
-                "max_bad_records": 16,  # so many may be replaced by others; one more ends the run
-                "parts": {},  # of the source "mixture": name -> {"weight": w, and fields of data that are its own}
-            },
-            "views": {},
-            "towers": {},
-            "objectives": {},
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 1e-3,
-                "scaling": "none",
-                "weight_decay": 1e-4,
-                "momentum": 0.9,
-                "b1": 0.9,
-                "b2": 0.999,
-                "eps": 0.0,  # of adamw and lamb; 0 = 1e-8 and 1e-6
-                "nesterov": False,
-                "trust_coefficient": 1e-3,  # of lars
-                "schedule": "cosine",
-                "warmup_steps": 0,
-                "warmup_epochs": 0.0,
-                "clip": 0.0,  # global norm; 0 = off
-                "average": 0.0,  # decay of the weight average that evaluation reads; 0 = off, 1 = mean of all
-                "unit_norm": (),  # regexes: kernels whose columns are put back to unit length after each update
-                "exclude": ("bias$", "scale$", "(^|/)objectives/", "position", "(cls|register)$"),
-                "rules": (),  # (regex, learning-rate multiplier): 0 freezes, negative ascends
-            },
-            "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "rules": ()},
-            "train": {
-                "steps": 0,  # 0 = from epochs
-                "epochs": 10.0,
-                "accumulate": 1,
-                "engine": "auto",  # how losses sum over rows: dense, streamed, ring, or auto by bytes
-                "similarity_mib": 64,  # engine auto: what the matrices of a loss may take on a device if dense
-                "cache": 1,  # encoders in so many sub-batches, the loss of the whole batch
-                "seeds": 1,  # so many runs in one program, with seeds seed, seed + 1, ...
-                "compute_dtype": "float32",
-                "param_dtype": "float32",
-                "remat": False,
-                "max_skipped": 10,  # stop after so many non-finite steps in a row
-            },
-            "init_from": {"path": "", "rename": (), "include": (".*",), "exclude": (), "frozen": False},
-            "evaluate": {
-                "every": 0,  # steps between evaluations; 0 = only at the end
-                "batch_size": 256,
-                "views": {},
-                "labels": "label",
-                "knn": {"k": 20, "temperature": 0.07},
-                "linear": True,
-                "scaling": "columns",  # before the linear probe: each column by its deviation, or "rows": unit rows
-                "svm": False,  # RBF support vector machine, its C chosen on the training rows
-                "folds": 0,  # of cross-validation over the training split, in place of a test split; 0 = off
-                "objectives": False,  # the objectives on the test split, in evaluation mode
-                "per_class": (),
-                "draws": 5,
-                "retrieval": (),
-                "recall_at": (1, 5),
-                "baselines": True,  # the untrained encoder and the raw input beside the trained one
-                "nearest_neighbour": False,  # 1-NN Euclidean on the raw input, the usual baseline for series
-            },
-            "checkpoint": {
-                "every": 1000,
-                "keep": 2,  # of the newest
-                "keep_best": 0,  # and so many with the best `best_metric`
-                "best_metric": "",  # a name in metrics.jsonl that an evaluation gives
-                "best_mode": "max",
-                "keep_every": 0,  # and every step that is a multiple of this, for ever; 0 = none
-                "on_error": "stop",  # what a save that failed does to the run, or "go_on"
-                "check_replicas": True,  # before a save: do the devices agree, bit by bit, on what they share?
-            },
-            "log": {
-                "every": 20,
-                "tensorboard": True,
-                "wandb": False,
-                "spike": 10.0,  # warn of a loss so many robust deviations above the lines before; 0 = off
-                "collapse": 0.05,  # warn of an output whose rows spread less over the sphere; 0 = off
-            },
-            "limits": {  # in seconds
-                "watchdog": 300.0,  # without a step before a stuck process is ended; 0 = never
-                "heartbeat": 100,  # without a sign of life before a process counts as dead
-                "phase": 7200.0,  # that an evaluation or a save may take, before the watchdog calls it stuck
-                "barrier": 600,  # that a process waits for the others before the first step and when a run goes on
-            },
-        }
-    )
-
-
-def _filled(spec: Any, default: Mapping[str, Any]) -> Any:
-    return {**default, **dict(spec)} if isinstance(spec, Mapping) else spec  # validate.py refuses what is no mapping
-
-
-def _each_filled(specs: Any, default: Mapping[str, Any]) -> Any:
-    return {k: _filled(v, default) for k, v in specs.items()} if isinstance(specs, Mapping) else specs or {}
+    return ConfigDict(dataclasses.asdict(Config()))
 
 
 def _frozen(value: Mapping[str, Any]) -> ConfigDict:
@@ -184,28 +55,24 @@ def _tuples(value: Any) -> Any:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """A copy with the defaults of each view, tower, head and objective filled in: sorted keys, tuples, locked."""
+    """A copy with the defaults of all that is left out filled in: sorted keys, tuples, locked."""
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     try:
         c = json.loads(json.dumps(plain, default=_jsonable))
     except TypeError as error:
         raise InputError("config", _line(error), "fields by name") from None
-    if isinstance(c.get("views"), dict):
-        c["views"] = {k: _filled(v, {**VIEW, "draws": k}) for k, v in c["views"].items()}
-    if isinstance(c.get("towers"), dict):
-        for name, tower in c["towers"].items():
-            tower = _filled(tower, TOWER)
-            if isinstance(tower, dict):
-                tower["heads"] = _each_filled(tower["heads"], HEAD)
-                tower["memory"] = _each_filled(tower["memory"], MEMORY)
-                tower["target"] = _filled(tower["target"], TARGET) if tower["target"] else None
-            c["towers"][name] = tower
-    if isinstance(c.get("objectives"), dict):
-        c["objectives"] = {k: _filled(v, OBJECTIVE) for k, v in c["objectives"].items()}
-    evaluate = c.get("evaluate")
-    if isinstance(evaluate, dict) and isinstance(evaluate.get("views"), dict):
-        evaluate["views"] = {k: _filled(v, {**EVALUATION_VIEW, "draws": k}) for k, v in evaluate["views"].items()}
+    c = filled(Config, c)
+    for views in (c.get("views"), c["evaluate"].get("views") if isinstance(c.get("evaluate"), dict) else None):
+        for name, view in views.items() if isinstance(views, dict) else ():
+            if isinstance(view, dict):
+                view["draws"] = view["draws"] or name
     return _frozen(c)
+
+
+def check_section(config: ConfigDict, section: str) -> None:
+    """Raises InputError for a field of one section, where that is needed before the whole can be checked."""
+    f = fields(Config)[section]
+    check_value(f"config.{section}", filled(f.kind, config.to_dict().get(section, {})), f.kind, f.rule)
 
 
 def _jsonable(value: object) -> object:
@@ -235,13 +102,10 @@ def with_younger(plain: Mapping[str, Any], where: str = "config.json") -> Config
     Raises:
       InputError: naming `where`, for a section that every run has.
     """
-    whole = dict(plain)
-    for section, fields in defaults().to_dict().items():
-        if section not in whole and section not in YOUNGER_SECTIONS:
+    for section, f in fields(Config).items():
+        if section not in plain and not f.rule.younger:
             raise InputError(where, f"no field {section!r}", "the config.json that a run wrote")
-        if isinstance(fields, dict) and isinstance(whole.get(section, {}), dict):
-            whole[section] = {**fields, **whole.get(section, {})}
-    return complete(ConfigDict(whole))
+    return complete(ConfigDict(dict(plain)))
 
 
 def texts(config: ConfigDict) -> dict[str, str]:
@@ -250,14 +114,15 @@ def texts(config: ConfigDict) -> dict[str, str]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"optimizer.learning_rate": 0.3, ...}`: each leaf by its dotted name, tuples of dicts by index."""
+    """`{"optimizer.learning_rate": 0.3, "views.a.ops[0].op": "flip", ...}`: each leaf by its name."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{name}.") or {name: {}}
         elif isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value):
-            flat |= flatten({str(i): v for i, v in enumerate(value)}, f"{name}.")
+            for i, entry in enumerate(value):
+                flat |= flatten(entry, f"{name}[{i}].") if isinstance(entry, Mapping) else {f"{name}[{i}]": entry}
         else:
             flat[name] = tuple(value) if isinstance(value, list) else value
     return flat
@@ -335,18 +200,22 @@ def choose(argument: str, table: Mapping[str, Any]) -> Any:
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:
-    """Sets `field` ("optimizer.learning_rate") from the command line, in place; the type of the old value decides."""
+    """Sets `field` ("optimizer.learning_rate", "views.a.ops[0].size") from the command line, in place.
+
+    The field's type decides how the text is read; of an argument of a part, the type of the value that is there.
+    """
     where = f"--config.{field}"
     at: Any = config
-    *path, last = field.split(".")
+    *path, last = re.sub(r"\[(\d+)\]", r".\1", field).split(".")
     for part in path:
         at = _child(at, part, where)
     if isinstance(at, tuple | list):
         raise InputError(where, "an entry of a list", f"the whole list --config.{'.'.join(path)}=(...)")
-    if field.startswith(OPEN_SPECS) and hasattr(at, "keys") and last not in at:
-        value = _literal(text)  # an argument that the recipe leaves at its default; validate.py knows the names
-    else:
-        value = _parse(text, _child(at, last, where), where)
+    if not hasattr(at, "keys"):
+        raise InputError(where, f"{last!r} below a value", "an existing field")
+    kind = _kind(where, (*path, last))
+    # What is not there yet is an entry by name, or an argument that the recipe leaves at its default.
+    value = _parse(text, kind, at.get(last), where)
     try:
         if hasattr(at, "ignore_type"):
             with at.ignore_type():  # None where there were fields, a mapping where there was a number
@@ -355,6 +224,15 @@ def override(config: ConfigDict, field: str, text: str) -> None:
             at[last] = value
     except (ValueError, KeyError) as error:
         raise InputError(where, _line(error), "names of letters, digits and _") from None
+
+
+def _kind(where: str, path: tuple[str, ...]) -> Any:
+    """The annotation of a field; None for an argument, whose part is known later."""
+    try:
+        found = kind_at(Config, path)
+    except InputError as error:
+        raise InputError(where, error.found, error.allowed) from None
+    return found.kind if isinstance(found, Field) else found
 
 
 def _child(at: Any, part: str, where: str) -> Any:
@@ -376,19 +254,17 @@ def _literal(text: str) -> Any:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _parse(text: str, old: Any, where: str) -> Any:
-    if isinstance(old, str):
+def _parse(text: str, kind: Any, old: Any, where: str) -> Any:
+    if kind is None or kind is Any:
+        kind = next((k for k in (bool, int, float, str) if type(old) is k), tuple if isinstance(old, tuple) else Any)
+    kinds = members(kind)
+    if kinds == (str,):
         return text
     value = _literal(text)
-    if isinstance(old, bool) and not isinstance(value, bool):
-        raise InputError(where, text, "true or false")
-    if isinstance(old, int) and not isinstance(old, bool) and (isinstance(value, bool) or not isinstance(value, int)):
-        raise InputError(where, text, "a whole number")
-    if isinstance(old, float):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(where, text, "a number")
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(old, tuple | list):
-        value = value if isinstance(value, tuple | list) else (value,)
-        return tuple(value)
+    if len(kinds) == 1 and (kind is tuple or typing.get_origin(kind) is tuple):
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    if kind in (bool, int, float) and not (isinstance(value, kind) and isinstance(value, bool) == (kind is bool)):
+        raise InputError(where, text, allowed(kind, Rule()))
     return value

@@ -24,15 +24,7 @@ def resume_config(workdir: str | os.PathLike) -> Any:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(str(path), f"no text ({error})", "the config.json that a run wrote") from None
-    config = configs.from_json(text, str(path))
-    plain = {"limits": {}, **config.to_dict()}  # a section that is younger than some runs
-    for section, fields in configs.defaults().to_dict().items():
-        if section not in plain:
-            raise InputError(str(path), f"no field {section!r}", "the config.json that a run wrote")
-        if isinstance(fields, dict) and isinstance(plain[section], dict):
-            # A field that is younger than the run has its default, which is how the run was begun.
-            plain[section] = {**fields, **plain[section]}
-    return configs.complete(configs.ConfigDict(plain))
+    return configs.with_younger(configs.from_json(text, str(path)).to_dict(), str(path))
 
 
 def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]:

@@ -46,7 +46,6 @@ PAIR = "'loss': 'nt_xent', 'inputs': ('a.z', 'b.z')"
         ("views.a.missing", "a"),
         ("views.a.ops.0.scale", "('a', 'b')"),
         ("views.a.ops", "({'op': ['flip']},)"),
-        ("views.a.draws", "5"),
         ("views", "{'a.b': {}}"),
         ("objectives.contrast", f"{{{PAIR}, 'temperature': True}}"),
         ("objectives.contrast", f"{{{PAIR}, 'temperature': 1e999}}"),

@@ -81,7 +81,8 @@ def test_override_takes_the_type_of_the_field(field, text, value):
 def test_override_inside_a_list_of_operations():
     config = configs.load("simclr:fashion_mnist")
     configs.override(config, "views.a.ops.0.size", "20")
-    assert config.views.a.ops[0]["size"] == 20
+    configs.override(config, "views.b.ops[0].size", "22")
+    assert (config.views.a.ops[0]["size"], config.views.b.ops[0]["size"]) == (20, 22)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,8 @@ def test_override_inside_a_list_of_operations():
         ("log.wandb", "3", "true or false"),
         ("optimizer.learning_rate.x", "3", "existing field"),
         ("views.a.ops.9.size", "3", "0 to"),
+        ("views.a.ops[9].size", "3", "0 to"),
+        ("views.a.missng", "0.3", "missing"),
     ],
 )
 def test_bad_override_is_refused(field, text, said):
@@ -160,16 +163,16 @@ def test_what_the_next_refusals_change_is_valid(fields):
         ({"towers__image__views": ("a", "q")}, "towers.image.views", "'q'"),
         ({"towers__image__bn_groups": 7}, "towers.image.bn_groups", "divisor"),
         ({"towers__image__heads": {"z": {"name": "linear", "reads": "z"}}}, "towers.image.heads.z.reads", "no circle"),
-        ({"towers__image__target": {"momentum": 2.0}}, "towers.image.target.momentum", "0 <= m <= 1"),
+        ({"towers__image__target": {"momentum": 2.0}}, "towers.image.target.momentum", "0 <= x <= 1"),
         (
             {"towers__image__memory": {"q": {"reads": "a.z", "size": 300}}},
             "towers.image.memory.q.size",
             "multiple of the 256 rows",
         ),
-        ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flup"},)}}, "views.a.ops.0.op", "flip"),
-        ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flip", "q": 1},)}}, "views.a.ops.0.q", "p"),
+        ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flup"},)}}, "views.a.ops[0].op", "flip"),
+        ({"views__a": {"kind": "image", "field": "image", "ops": ({"op": "flip", "q": 1},)}}, "views.a.ops[0].q", "p"),
         ({"views__a": {"kind": "imag", "field": "image", "ops": ()}}, "views.a.kind", "image"),
-        ({"views__a": {"kind": "image", "ops": ()}}, "views.a.field", "needed"),
+        ({"views__a": {"kind": "image", "ops": ()}}, "views.a.field", "no value"),
         ({"views__a__missing": 1.5}, "views.a.missing", "0 <= x < 1"),
         ({"train__accumulate": 3}, "train.accumulate", "divisor"),
         ({"train__compute_dtype": "float8"}, "train.compute_dtype", "bfloat16"),
@@ -187,19 +190,19 @@ def test_what_the_next_refusals_change_is_valid(fields):
         ({"optimizer__unit_norm": ("z", "(")}, "optimizer.unit_norm", "regular expression"),
         ({"optimizer__unit_norm": "z"}, "optimizer.unit_norm", "a list"),
         ({"evaluate__scaling": "row"}, "evaluate.scaling", "rows"),
-        ({"evaluate__folds": 1}, "evaluate.folds", "0, or 2 and more"),
-        ({"evaluate__folds": -5}, "evaluate.folds", "0, or 2 and more"),
+        ({"evaluate__folds": 1}, "evaluate.folds", "a whole number >= 2, or 0"),
+        ({"evaluate__folds": -5}, "evaluate.folds", "a whole number >= 2, or 0"),
         ({"evaluate__folds": 5, "evaluate__retrieval": (("image.z", "image.z"),)}, "evaluate.folds", "test split"),
         ({"evaluate__objectives": 1}, "evaluate.objectives", "true or false"),
         (moving("temperature", schedule="step"), "contrast.temperature.schedule", "linear"),
         (moving("temperature", steps=0), "contrast.temperature.steps", "a whole number >= 1"),
         (moving("temperature", steps=2.5), "contrast.temperature.steps", "a whole number >= 1"),
-        (moving("temperature", steps=None), "contrast.temperature.steps", "needed"),
+        (moving("temperature", steps=None), "contrast.temperature.steps", "no value"),
         (moving("temperature", start=0.0), "contrast.temperature.start", "a number > 0"),
         (moving("temperature", end=-0.1), "contrast.temperature.end", "a number > 0"),
-        (moving("temperature", peak=1.0), "contrast.temperature.peak", "nobody reads"),
+        (moving("temperature", peak=1.0), "contrast.temperature.peak", "an unknown"),
         (moving("weight", start="low"), "contrast.weight.start", "a number"),
-        (moving("weight", stop=3), "contrast.weight.stop", "nobody reads"),
+        (moving("weight", stop=3), "contrast.weight.stop", "an unknown"),
         (moving("convention"), "contrast.convention", "cannot move"),
         (changed_weight(learn="simplex", init=3), "contrast.weight", "uncertainty weight"),
         (changed_weight(learn="exp", init=1.0), "contrast.weight", "uncertainty weight"),
@@ -209,16 +212,16 @@ def test_what_the_next_refusals_change_is_valid(fields):
         (game(init=2.5), "contrast.distribution.init", "2 or more"),
         (game(learn="softmax"), "contrast.distribution.learn", "simplex"),
         (slot(reads=()), "image.memory.q.reads", "a name, or a list of names"),
-        (slot(reads=5), "image.memory.q.reads", "a name, or a list of names"),
+        (slot(reads=5), "image.memory.q.reads", "text or a list, each text"),
         (slot(reads=("a.z", "c.z")), "image.memory.q.reads", "'c.z'"),
         (slot(reads=("a.z", "labels.label")), "image.memory.q.reads", "an output of a view"),
         (slot(reads=("a.z", "image.memory.q")), "image.memory.q.reads", "an output of a view"),
         (slot(reads=("a.z", "b.z"), size=768), "image.memory.q.size", "multiple of the 512 rows"),
-        ({"limits__watchdog": -1.0}, "config.limits.watchdog", ">= 0 seconds"),
-        ({"limits__heartbeat": 0}, "config.limits.heartbeat", ">= 1 seconds"),
+        ({"limits__watchdog": -1.0}, "config.limits.watchdog", "a number, 0 <= x <= 1000000000"),
+        ({"limits__heartbeat": 0}, "config.limits.heartbeat", "a whole number >= 1"),
         ({"limits__heartbeat": 2.5}, "config.limits.heartbeat", "a whole number"),
-        ({"limits__barrier": 0}, "config.limits.barrier", ">= 1 seconds"),
-        ({"typo": 1}, "config.typo", "nearest"),
+        ({"limits__barrier": 0}, "config.limits.barrier", "a whole number >= 1"),
+        ({"typo": 1}, "config.typo", "an unknown field"),
         ({"data__batch_siz": 1}, "config.data.batch_siz", "batch_size"),
         ({"seed": "x"}, "config.seed", "number"),
     ],

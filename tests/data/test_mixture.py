@@ -268,10 +268,10 @@ def test_parts_that_disagree(mixed, parts, line):
     [
         ({"name": "mixture"}, "config.data.parts: found none; allowed: parts by name where data.name is mixture"),
         ({"parts": {"a": {"name": "digits"}}}, "config.data.parts: found 1 parts"),
-        ({"name": "mixture", "parts": {"a": {"dir": "x"}}}, "config.data.parts.a.name: found nothing"),
+        ({"name": "mixture", "parts": {"a": {"dir": "x"}}}, "config.data.parts.a.name: found no value"),
         (
             {"name": "mixture", "parts": {"a": {"name": "digits", "wieght": 1}}},
-            "config.data.parts.a.wieght: found a field",
+            "config.data.parts.a.wieght: found an unknown field",
         ),
         ({"name": "mixture", "parts": {"a": {"name": "digits", "weight": 0}}}, "config.data.parts.a.weight: found 0"),
         (
@@ -280,7 +280,7 @@ def test_parts_that_disagree(mixed, parts, line):
         ),
         ({"name": "mixture", "parts": {"a": {"name": "mixture"}}}, "config.data.parts.a.name: found 'mixture'"),
         ({"name": "mixture", "parts": {"a": {"name": "digits"}}, "sample": 5}, "config.data.sample: found 5"),
-        ({"max_bad_records": -1}, "config.data.max_bad_records: found -1; allowed: >= 0"),
+        ({"max_bad_records": -1}, "config.data.max_bad_records: found -1; allowed: a whole number >= 0"),
     ],
 )
 def test_refused_in_one_line(fields, line):

@@ -443,17 +443,17 @@ def test_preview_shows_the_swapped_views(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"data__flipped": 1.5}, "config.data.flipped: found 1.5; allowed: 0 <= x <= 1"),
-        ({"data__flipped": -0.1}, "config.data.flipped: found -0.1; allowed: 0 <= x <= 1"),
+        ({"data__flipped": 1.5}, "config.data.flipped: found 1.5; allowed: a number, 0 <= x <= 1"),
+        ({"data__flipped": -0.1}, "config.data.flipped: found -0.1; allowed: a number, 0 <= x <= 1"),
         ({"views__b__swapped": 2}, "config.views.b.swapped: found 2"),
         ({"views__b__swapped": "much"}, "config.views.b.swapped: found"),
-        ({"data__sample": -1}, "config.data.sample: found -1; allowed: >= 0"),
+        ({"data__sample": -1}, "config.data.sample: found -1; allowed: a whole number >= 0; 0 takes all"),
         ({"data__sample": 49}, "config.data.sample: found 49; allowed: at most data.num_examples 48"),
         ({"data__sample": 1438, "data__num_examples": 0}, "allowed: 0 (all) to 1437"),
         ({"data__labels": ()}, "config.data.flipped: found 0.25; allowed: 0, for data.labels has none"),
         ({"data__order": "whole"}, "config.data.sample: found 32; allowed: 0, for data.order is whole"),
         ({"data__order": "whole", "data__sample": 0}, "config.views.b.swapped: found 0.5; allowed: 0, for data.order"),
-        ({"evaluate__views__image__swapped": 0.5}, "config.evaluate.views.image.swapped: found a field nobody reads"),
+        ({"evaluate__views__image__swapped": 0.5}, "config.evaluate.views.image.swapped: found an unknown field"),
     ],
 )
 def test_refused_in_one_line(capsys, tmp_path, change, said):

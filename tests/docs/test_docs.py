@@ -20,8 +20,6 @@ def test_every_field_is_documented():
     named = {f for f in configs.flatten(configs.defaults().to_dict()) if f"`{f}`" not in text}
     nested = {"evaluate.knn.k", "evaluate.knn.temperature", "views", "towers", "objectives"}  # in tables of their own
     assert named - nested == set()
-    for table in (configs.VIEW, configs.TOWER, configs.OBJECTIVE):
-        assert all(f"`{field}`" in text for field in table)
 
 
 def test_documented_fields_exist():

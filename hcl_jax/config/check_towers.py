@@ -1,0 +1,81 @@
+"""Rules of towers: encoders and heads of the tables, which heads read which, targets, and memory slots."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hcl_jax.config.check_calls import call, one_of
+from hcl_jax.config.check_objectives import check_reference
+from hcl_jax.config.fields import check
+from hcl_jax.config.specs import MEMORIES
+from hcl_jax.core import memory_bank, objectives
+from hcl_jax.core.towers import head_order, with_read
+from hcl_jax.errors import InputError, nearest
+
+
+def outputs_of(c: Mapping[str, Any]) -> set[str]:
+    """Every name that an objective may read: `a.h`, `a.z`, `a.target.z`, `image.memory.queue`."""
+    names = set()
+    for tower, spec in c["towers"].items():
+        for view in spec["views"]:
+            names |= {f"{view}.h", f"{view}.tokens"} | {f"{view}.{h}" for h in spec["heads"]}
+            if spec["target"]:
+                copied = with_read(spec["target"]["heads"], spec["heads"])
+                names |= {f"{view}.target.h", f"{view}.target.tokens"} | {f"{view}.target.{h}" for h in copied}
+        names |= {f"{tower}.memory.{slot}" for slot in spec["memory"]}
+    return names
+
+
+def check_towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> None:
+    """Raises InputError for a tower that cannot be built."""
+    owner: dict[str, str] = {}
+    for name, spec in c["towers"].items():
+        where = f"config.towers.{name}"
+        if not spec["views"]:
+            raise InputError(f"{where}.views", "none", f"some of {nearest('', c['views'])}")
+        for view in spec["views"]:
+            one_of(f"{where}.views", view, c["views"])
+            if view in owner:
+                found = f"{view!r}, which tower {owner[view]!r} has"
+                raise InputError(f"{where}.views", found, "each view in one tower")
+            owner[view] = name
+        if c["data"]["batch_size"] // c["train"]["accumulate"] % spec["bn_groups"]:
+            raise InputError(f"{where}.bn_groups", spec["bn_groups"], "a divisor of the (accumulated) batch")
+        _module(f"{where}.encoder", spec["encoder"], encoders)
+        _heads(f"{where}.heads", spec["heads"], heads)
+        for head in spec["target"]["heads"] if spec["target"] else ():
+            one_of(f"{where}.target.heads", head, spec["heads"])
+
+
+def _module(where: str, spec: Mapping[str, Any], table: Mapping, own: tuple[str, ...] = ("name",)) -> None:
+    one_of(f"{where}.name", spec["name"], table)
+    given = {k: v for k, v in spec.items() if k not in own}
+    call(where, table[spec["name"]], given, ("parent", "name", "dtype", "param_dtype"))
+
+
+def _heads(where: str, specs: Mapping[str, Any], heads: Mapping) -> None:
+    for head, h in specs.items():
+        _module(f"{where}.{head}", h, heads, ("name", "reads"))
+        one_of(f"{where}.{head}.reads", h["reads"], ("h", "tokens", *specs))
+    order = head_order(specs)
+    for i, head in enumerate(order):
+        if specs[head]["reads"] in order[i:]:
+            raise InputError(f"{where}.{head}.reads", specs[head]["reads"], "heads that read no circle")
+
+
+def check_memory(c: Mapping[str, Any], outputs: set[str]) -> None:
+    """Raises InputError for a memory slot that cannot be written."""
+    for tower, spec in c["towers"].items():
+        for slot, s in spec["memory"].items():
+            where = f"config.towers.{tower}.memory.{slot}"
+            check(MEMORIES[s["kind"]], s, where)
+            names = memory_bank.reads(s)
+            if not names:
+                raise InputError(f"{where}.reads", "none", "a name, or a list of names")
+            for name in names:
+                check_reference(f"{where}.reads", name, outputs, c)
+                reference = objectives.parse(name)
+                if reference is None or reference.kind not in ("output", "target"):
+                    raise InputError(f"{where}.reads", repr(name), "an output of a view")
+            batch = c["data"]["batch_size"] * len(names)
+            if s["kind"] == "fifo" and s["size"] % batch:
+                raise InputError(f"{where}.size", s["size"], f"a multiple of the {batch} rows that a step writes")
