@@ -25,6 +25,8 @@ from typing import Any
 
 from turns import MIB, resident
 
+from hcl_jax.workdir.history import last_step
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INTERVAL = 1000  # checkpoint.every
 RECIPE = "simclr:digits"
@@ -226,15 +228,6 @@ def command(folder: pathlib.Path, **fields: Any) -> list[str]:
     return [f"--config={RECIPE}", *(f"--config.{k}={v}" for k, v in flags.items()), f"--workdir={folder}"]
 
 
-def last_step(folder: pathlib.Path) -> int:
-    """The last step in metrics.jsonl; 0 for none."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        return max((json.loads(x)["step"] for x in lines[-2:] if x.endswith("}")), default=0)
-    except FileNotFoundError:
-        return 0
-
-
 def part_memory(known: argparse.Namespace) -> None:
     """Memory after 100 and after 1,100 steps, of a run with eleven saves."""
     found = []
@@ -246,7 +239,7 @@ def part_memory(known: argparse.Namespace) -> None:
                                    cwd=ROOT, stdout=subprocess.DEVNULL)  # fmt: skip
             seen: list[tuple[int, int]] = []
             while run.poll() is None:
-                bytes_now, step = resident(process=str(run.pid)), last_step(folder)
+                bytes_now, step = resident(process=str(run.pid)), last_step(folder / "metrics.jsonl")
                 if bytes_now and step:
                     seen.append((step, bytes_now))
                 time.sleep(0.05)
@@ -269,12 +262,12 @@ def part_restart(known: argparse.Namespace) -> None:
             fields = {"train.steps": 2000, "checkpoint.every": 10, "data.batch_size": 64, "mesh.data": 1}
             flags = command(folder, **fields)
             run = subprocess.Popen([sys.executable, "-m", "hcl_jax.main", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
-            while last_step(folder) < 15 + 3 * i:
+            while last_step(folder / "metrics.jsonl") < 15 + 3 * i:
                 assert run.poll() is None
                 time.sleep(0.01)
             run.send_signal(signal.SIGKILL)
             run.wait()
-            before, killed = last_step(folder), time.time()
+            before, killed = last_step(folder / "metrics.jsonl"), time.time()
             call = [
                 sys.executable,
                 __file__,

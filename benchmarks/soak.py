@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 from digest import digest
 
+from hcl_jax.workdir.history import last_step
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIELDS = (  # before the command line's own, which win
     "--config.log.every=1",
@@ -49,16 +51,6 @@ started: list[subprocess.Popen] = []
 def say(text: str) -> None:
     """A plain line with the minutes since the start."""
     print(f"[{(time.monotonic() - BEGAN) / 60:6.1f} min] {text}", flush=True)
-
-
-def last_step(folder: pathlib.Path) -> int:
-    """The last whole line of metrics.jsonl; 0 for none."""
-    try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            return max((int(n) for n in re.findall(rb'\{"step": (\d+),[^\n]*\n', file.read())), default=0)
-    except FileNotFoundError:
-        return 0
 
 
 def lines(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -138,7 +130,7 @@ def steps_of(soak: Soak, minutes: float) -> int:
 
 def ended(folder: pathlib.Path, steps: int) -> bool:
     """Whether a run's last step is logged and saved."""
-    return last_step(folder) == steps and (folder / "checkpoints" / str(steps)).is_dir()
+    return last_step(folder / "metrics.jsonl") == steps and (folder / "checkpoints" / str(steps)).is_dir()
 
 
 def quiet(soak: Soak, steps: int) -> None:
@@ -176,12 +168,12 @@ def killed(soak: Soak, steps: int, every: float, seed: int) -> None:
             waiting = waiting and still_waiting(soak, waiting)
             time.sleep(POLL)
         # A start is killed now and then; a run that is killed in each of its starts would never end.
-        if (waiting and chance.random() >= STARTS) or last_step(folder) == steps:
+        if (waiting and chance.random() >= STARTS) or last_step(folder / "metrics.jsonl") == steps:
             kills += 1
             continue
         now = {"when": time.monotonic(), "log": log.stat().st_size}
         if kill(run, chance, number):
-            step = last_step(folder)
+            step = last_step(folder / "metrics.jsonl")
             soak.note(what=number.name, step=step)
             say(f"{number.name} after step {step} of {steps}")
             kills, waiting = kills + 1, {**(waiting or now), "step": max(step, waiting["step"] if waiting else 0)}
@@ -200,7 +192,7 @@ def kill(run: subprocess.Popen, chance: random.Random, number: signal.Signals) -
 
 def still_waiting(soak: Soak, waiting: dict[str, Any]) -> dict[str, Any] | None:
     """The same until there is a new step, of which it takes note."""
-    step = last_step(soak.folder / "killed")
+    step = last_step(soak.folder / "killed" / "metrics.jsonl")
     if step <= waiting["step"]:
         return waiting
     resumed = re.findall(rb"resumed at step (\d+) of", (soak.folder / "killed.log").read_bytes()[waiting["log"] :])

@@ -101,9 +101,9 @@ def train_and_evaluate(
         )
         stack.callback(log.close)
         checkpoints.say = log.say
-        for line in early + log.notes:
+        for line in early + list(log.history.notes):
             log.say(line)
-        if first and start - max((line["step"] for line in log.before), default=0) >= config.log.every:
+        if first and start - log.history.last_step >= config.log.every:
             log.say(f"{folder}/metrics.jsonl: the lines up to step {start} are gone")
         watch = stack.enter_context(Watchdog(config.limits.watchdog))
         guards = Guards(Interruption(), watch, config.limits.phase, lock)
@@ -133,7 +133,7 @@ def train_and_evaluate(
                 results = evaluation.full(state)
                 log.write(run.steps, results)
                 if first:
-                    minutes = log.minutes_before + (time.monotonic() - began) / 60
+                    minutes = log.history.minutes + (time.monotonic() - began) / 60
                     card.write(folder, config, sources={"train": source, "test": test}, mesh=run.mesh, steps=run.steps,
                                params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
                     log.say(card.table(results) + note(run.seeds))
@@ -231,8 +231,8 @@ def _history(log: Log, config: Any, start: int) -> tuple[dict[int, float], bool]
 
     def read() -> Any:
         metric = config.checkpoint.best_metric
-        scores = [[line["step"], float(line[metric])] for line in log.before if metric in line]
-        last = log.before[-1] if log.before else {}
+        scores = [[line["step"], float(line[metric])] for line in log.history.lines if metric in line]
+        last = log.history.lines[-1] if log.history.lines else {}
         return scores, last.get("step") == start and any(k.startswith("eval/") for k in last)
 
     scores, evaluated = processes.from_first("metrics.jsonl", read, config.limits.barrier)

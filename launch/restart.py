@@ -15,7 +15,6 @@ command leaves running when it dies is killed before the next start, for it woul
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -23,6 +22,8 @@ import signal
 import subprocess
 import sys
 import time
+
+from hcl_jax.workdir.history import last_step
 
 AGAIN = {
     134: "aborted: a peer was lost, or the watchdog ended it",
@@ -32,27 +33,15 @@ AGAIN = {
 }
 CAP = 300.0  # seconds
 LIVED = 600.0  # seconds that count as progress where no folder tells
-TAIL = 1 << 16  # bytes of metrics.jsonl that are read
 
 
 def latest_step(workdir: pathlib.Path) -> int:
-    """The last step that a run's folder tells of; -1 for none."""
-    steps = [-1]
-    try:
-        with (workdir / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            for line in file.read().splitlines():
-                try:
-                    steps.append(int(json.loads(line)["step"]))
-                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                    continue  # cut by a kill, or by the start of the tail
-    except OSError:
-        pass
+    """The last step in a run's folder; -1 if there is none."""
     try:
         names = os.listdir(workdir / "checkpoints")
     except OSError:
         names = []
-    return max(steps + [int(name) for name in names if name.isdecimal()])
+    return max([last_step(workdir / "metrics.jsonl") or -1, *(int(name) for name in names if name.isdecimal())])
 
 
 def pause(wait: float, restarts: int) -> float:

@@ -1,6 +1,5 @@
 """A run of seconds for the launchers, what it leaves, and how to catch it on its way."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import time
 
 from benchmarks.digest import digest as saved_digest
+from hcl_jax.workdir.history import last_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 120
@@ -35,9 +35,7 @@ def environment() -> dict[str, str]:
 
 def latest(workdir: pathlib.Path) -> int:
     """The step of the last line of metrics.jsonl; 0 for none."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+    return last_step(workdir / "metrics.jsonl")
 
 
 def wait_for(ready, seconds: float = 400, text=lambda: "") -> None:

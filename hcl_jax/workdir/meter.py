@@ -31,7 +31,7 @@ class Meter:
         self._since, self._waited = time.monotonic(), 0.0
         self._began = self._since if began is None else began
         self._seen = alarms.Seen()
-        for line in log.before:  # what was said then is not said again
+        for line in log.history.lines:  # what was said then is not said again
             self._seen, _ = self._warnings(line["step"], line, {})
 
     def waited(self, seconds: float) -> None:
@@ -64,7 +64,7 @@ class Meter:
         values["input_wait_fraction"] = min(self._waited / seconds, 1.0)
         if self._bad is not None:
             values["bad_records"] = float(self._bad.count())
-        values["minutes"] = self._log.minutes_before + (now - self._began) / 60
+        values["minutes"] = self._log.history.minutes + (now - self._began) / 60
         self._pending, self._since, self._waited, self._logged = None, now, 0.0, step
         self._log.write(step, values)
         self._log.progress(step, values["loss"], values["examples_per_second"])

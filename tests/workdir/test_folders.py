@@ -160,7 +160,7 @@ def test_a_line_whose_writing_is_stopped_leaves_the_one_before(tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hcl_jax.workdir.metrics.json.dumps", stopped)
+        patch.setattr("hcl_jax.workdir.writers.json.dumps", stopped)
         log.write(1, {"eval": 1.0})
     log.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": 1.0}
@@ -173,7 +173,7 @@ def test_numbers_without_their_checkpoints_are_kept(tmp_path):
     log.close()
     log = open_log(tmp_path)
     log.close()
-    assert "no checkpoint is there" in log.notes[0]
+    assert "no checkpoint is there" in log.history.notes[0]
     assert len((tmp_path / "metrics.jsonl.old").read_text().splitlines()) == 3
 
 
@@ -182,7 +182,7 @@ def test_lines_that_a_hand_made_something_else(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(['{"step": 1, "loss": "nan"}', *bad, '{"step": 5, "loss": 1.0}']))
     log = open_log(tmp_path, start=6)
     log.close()
-    assert [line["step"] for line in log.before] == [1, 5]
+    assert [line["step"] for line in log.history.lines] == [1, 5]
 
 
 @pytest.mark.slow

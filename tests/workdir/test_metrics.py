@@ -3,6 +3,7 @@
 import json
 import math
 
+from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
 
 
@@ -41,6 +42,21 @@ def test_a_resume_drops_what_lies_past_its_checkpoint_and_half_lines(tmp_path):
     log.close()
     assert [(x["step"], x.get("loss")) for x in lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
     assert lines(tmp_path)[2]["eval"] == 1.0
+
+
+def test_the_last_step_of_a_file(tmp_path):
+    """The end alone is read, past what a kill cut in two, and more of it where one line is longer."""
+    path = tmp_path / "metrics.jsonl"
+    assert last_step(path) == 0
+    path.write_text("")
+    assert last_step(path) == 0
+    line = json.dumps({"step": 3, "loss": 1.0}) + "\n"
+    path.write_text(line * 2 + '{"step": 4, "lo')
+    assert last_step(path) == 3
+    path.write_text(line + json.dumps({"step": 5, "loss": 1.0}) + "\n" + json.dumps({"step": 4}) + "\n")
+    assert last_step(path) == 5  # of a run that was killed before it went on
+    path.write_text(line + json.dumps({"step": 6, "note": "x" * (TAIL + 100)}) + "\n")
+    assert last_step(path) == 6
 
 
 def test_a_number_that_is_not_finite_stays_json(tmp_path):
