@@ -39,7 +39,7 @@ def base(*names):
 def reference():
     """Supervised fine-tuning: the tokens of the chosen response, given the prompt."""
     c = base("chosen")
-    inputs = ("chosen.logits", "views.chosen.tokens", "views.chosen.response")
+    inputs = {"logits": "chosen.logits", "tokens": "views.chosen.tokens", "response": "views.chosen.response"}
     c.objectives = {"answer": {"loss": "next_token", "inputs": inputs}}
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 3e-3, 1.0
     c.train.epochs = 15.0
@@ -50,19 +50,13 @@ def preferences():
     """DPO: the target is the reference, a copy of the first weights that never moves."""
     c = base("chosen", "rejected")
     c.towers.text.target = {"momentum": 1.0, "schedule": "constant", "heads": ("logits",)}
-    both = ("chosen", "rejected")
-    c.objectives = {
-        "preference": {
-            "loss": "dpo",
-            "inputs": (
-                *(f"{view}.logits" for view in both),
-                *(f"{view}.target.logits" for view in both),
-                *(f"views.{view}.tokens" for view in both),
-                *(f"views.{view}.response" for view in both),
-            ),
-            "beta": 0.1,
-        }
-    }
+    inputs = {}
+    for view in ("chosen", "rejected"):
+        inputs[f"{view}_logits"] = f"{view}.logits"
+        inputs[f"reference_{view}"] = f"{view}.target.logits"
+        inputs[f"{view}_tokens"] = f"views.{view}.tokens"
+        inputs[f"{view}_response"] = f"views.{view}.response"
+    c.objectives = {"preference": {"loss": "dpo", "inputs": inputs, "beta": 0.1}}
     c.optimizer.learning_rate, c.optimizer.warmup_epochs, c.optimizer.weight_decay = 3e-4, 1.0, 0.0
     c.train.epochs = 10.0
     c.init_from.path = "runs/reference"

@@ -1,5 +1,6 @@
 """Everything of a run that can be refused before a file is written."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
 from hcl_jax.config import validate
+from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import check as evaluation_check
 from hcl_jax.parallel import mesh as meshes
@@ -46,7 +48,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
     if try_steps is not None:
         config = shortened(config, try_steps)
-    changed = workdir.check(workdir_path, config)
+    changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
     if try_steps is not None and workdir.has_run(workdir_path):
         raise InputError(f"--steps={try_steps}", "the folder of a run", "another --workdir, or none")
     if try_steps is not None:
@@ -62,6 +64,13 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     # Shapes that do not fit show here.
     lowered = run.step().lower(run.abstract, run.abstract_batch)
     return Prepared(config, run, source, test, changed, lowered)
+
+
+def plain_inputs(losses: Mapping, config: Any) -> Any:
+    """A config whose objectives have lists as inputs, for comparison with another: names say the same."""
+    plain = config.to_dict()
+    plain["objectives"] = objectives.with_bound_inputs(plain["objectives"], losses)
+    return configs.ConfigDict(plain)
 
 
 def check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any, Any]]) -> None:

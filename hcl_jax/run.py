@@ -11,7 +11,7 @@ import optax
 
 from hcl_jax import data
 from hcl_jax.core import model
-from hcl_jax.core.optim import average_of, make_optimizer
+from hcl_jax.core.optim import Optimizer, average_of, make_optimizer
 from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     parts: Parts
     mesh: jax.sharding.Mesh
     model: model.Model
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     steps: int
     abstract: TrainState
     shardings: TrainState

@@ -19,7 +19,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import sharding
-from hcl_jax.prepare import check_length, prepare
+from hcl_jax.prepare import check_length, plain_inputs, prepare
 from hcl_jax.run import Parts, Run, epoch_examples, global_batches, noise_of
 from hcl_jax.runtime import processes
 from hcl_jax.runtime.guards import Guards
@@ -289,7 +289,8 @@ def _check_recorded(checkpoints: Checkpoints, start: int, run: Run, source: data
     recorded = checkpoints.recorded(start)
     if "config" in recorded:
         frozen = configs.complete(configs.with_younger(recorded["config"]))
-        changed = workdir.allowed(frozen, run.config, f"checkpoint {start}")
+        plain = functools.partial(plain_inputs, run.parts.losses)
+        changed = workdir.allowed(plain(frozen), plain(run.config), f"checkpoint {start}")
         check_length(run, source, changed)
     now = card.code()
     for name, old in recorded.get("code", {}).items():

@@ -54,10 +54,13 @@ def _objective(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mappin
     for field, keyword, off in (("row_weights", "row_weights", None), ("pairs", "ids", "index")):
         if spec[field] != off and keyword not in parameters:
             raise InputError(f"{where}.{field}", repr(spec[field]), f"{off!r}: {spec['loss']} reads no {keyword}")
+    if not objectives.takes_absent(loss) and (c["evaluate"]["objectives"] or c["data"]["order"] == "whole"):
+        allowed = "a loss with the keyword ids: evaluate.objectives and data.order whole fill batches with absent rows"
+        raise InputError(f"{where}.loss", f"{spec['loss']!r}, which reads no ids", allowed)
     if "engine" in spec:
         one_of(f"{where}.engine", spec["engine"], ENGINES)
     given = {k: v for k, v in spec.items() if k not in objectives.RESERVED}
-    call(where, loss, given, (*_arrays(loss), *objectives.GIVEN))
+    call(where, loss, given, (*objectives.array_names(loss), *objectives.GIVEN))
     for name, value in {**given, "weight": spec["weight"]}.items():
         if isinstance(value, Mapping):
             _moving(f"{where}.{name}", value, name in POSITIVE)
@@ -69,20 +72,24 @@ def _objective(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mappin
         raise InputError(f"{where}.weight", repr(weight), allowed)
 
 
-def _arrays(function: Callable) -> tuple[str, ...]:
-    """The names of a function's arrays."""
-    parameters = inspect.signature(function).parameters
-    return tuple(n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-
-
 def _inputs(where: str, inputs: Any, function: Callable, outputs: set[str], c: Mapping[str, Any]) -> None:
-    """Refuses names that stand for nothing, and more or fewer of them than a function has arrays."""
+    """Refuses references that stand for nothing, and inputs that a function's arrays do not match, in number or name."""
+    parameters, arrays = inspect.signature(function).parameters, objectives.array_names(function)
+    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
+    needed = [n for n in arrays if parameters[n].default is inspect.Parameter.empty]
+    if isinstance(inputs, Mapping):
+        if not arrays:
+            raise InputError(where, "inputs by name", "a list: this function takes any number of arrays without a name")
+        for name, text in inputs.items():
+            one_of(f"{where}.{name}", name, arrays)
+            check_reference(f"{where}.{name}", text, outputs, c)
+        missing = next((n for n in needed if n not in inputs), None)
+        if missing is not None:
+            raise InputError(f"{where}.{missing}", "no value", "an output: this input is needed")
+        return
     for i, text in enumerate(inputs):
         check_reference(f"{where}[{i}]", text, outputs, c)
-    parameters, arrays = inspect.signature(function).parameters, _arrays(function)
-    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
-    needed = max(1, sum(parameters[n].default is inspect.Parameter.empty for n in arrays))
-    if len(inputs) < needed or (len(inputs) > len(arrays) and not variadic):
+    if len(inputs) < max(1, len(needed)) or (len(inputs) > len(arrays) and not variadic):
         allowed = f"{len(arrays)} ({', '.join(arrays)})" if arrays else "one or more"
         raise InputError(where, f"{len(inputs)} names", allowed)
 
@@ -93,7 +100,7 @@ def _row_weights(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mapp
     function = WEIGHTS[spec["weights"]]
     _inputs(f"{where}.inputs", spec["inputs"], function, outputs, c)
     given = {k: v for k, v in spec.items() if k not in objectives.WEIGHTS_RESERVED}
-    call(where, function, given, (*_arrays(function), *objectives.GIVEN))
+    call(where, function, given, (*objectives.array_names(function), *objectives.GIVEN))
     for name, value in given.items():
         if objectives.is_learned(value):
             raise InputError(f"{where}.{name}", repr(value), "a number or a schedule: weights take no gradient")

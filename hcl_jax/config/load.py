@@ -263,7 +263,8 @@ def _parse(text: str, kind: Any, old: Any, where: str) -> Any:
     value = _literal(text)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if len(kinds) == 1 and (kind is tuple or typing.get_origin(kind) is tuple):
+    is_list = any(k is tuple or typing.get_origin(k) is tuple for k in kinds) and str not in kinds
+    if is_list and not (len(kinds) > 1 and isinstance(value, dict)):
         return tuple(value) if isinstance(value, tuple | list) else (value,)
     if kind in (bool, int, float) and not (isinstance(value, kind) and isinstance(value, bool) == (kind is bool)):
         raise InputError(where, text, allowed(kind, Rule()))

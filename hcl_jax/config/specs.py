@@ -142,7 +142,7 @@ class RowWeights:
 
     ARGUMENTS: ClassVar[bool] = True
     weights: str = setting(..., "a name of `hcl_jax.losses.WEIGHTS`")
-    inputs: tuple[str, ...] = setting(..., "what it reads")
+    inputs: tuple[str, ...] | dict[str, str] = setting(..., "what it reads, as of an objective")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,10 @@ class Objective:
 
     ARGUMENTS: ClassVar[bool] = True
     loss: str = setting(..., "a name of `python -m hcl_jax.parts losses`")
-    inputs: tuple[str, ...] = setting(
-        ..., "`view.output`, `view.target.output`, `tower.memory.slot`, `views.view.field`, `labels.name`"
+    inputs: tuple[str, ...] | dict[str, str] = setting(
+        ...,
+        'a list in the order of the loss\'s arrays, or by their names `{"query": "a.p", "key": "b.target.z"}`; each '
+        "`view.output`, `view.target.output`, `tower.memory.slot`, `views.view.field`, `labels.name`",
     )
     weight: float | dict = setting(
         1.0,

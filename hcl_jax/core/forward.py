@@ -68,9 +68,11 @@ def run_objectives(
     """
     total, metrics = jnp.zeros((), jnp.float32), {}
     for name, spec in model.objectives.items():
+        loss = model.losses[spec["loss"]]
+        objectives.check_absent(f"config.objectives.{name}", spec, loss, sources["batch"]["present"])
         value, extra = objectives.evaluate(
             spec,
-            model.losses[spec["loss"]],
+            loss,
             model.measures.get(spec["loss"], {}),
             learned[name],
             model.engines[name],

@@ -13,6 +13,7 @@ import optax
 
 from hcl_jax.core import grad_cache, memory_bank, objectives, towers
 from hcl_jax.core.forward import Aux, Model, forward
+from hcl_jax.core.optim import Optimizer
 from hcl_jax.core.state import REMEMBERED, TrainState, named_key
 from hcl_jax.errors import InputError
 
@@ -43,7 +44,9 @@ def build(
     )
 
 
-def init(model: Model, tx: optax.GradientTransformation, batch: Mapping[str, Any], seed: int | jax.Array) -> TrainState:
+def init(
+    model: Model, tx: optax.GradientTransformation | Optimizer, batch: Mapping[str, Any], seed: int | jax.Array
+) -> TrainState:
     """The state before the first step. Of `batch` only shapes are used: the numbers depend on no data and no mesh."""
     key = jax.random.key(seed)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
@@ -98,13 +101,16 @@ def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, j
 
 
 def train_step(
-    model: Model, tx: optax.GradientTransformation, state: TrainState, batch: Mapping[str, Any]
+    model: Model, tx: Optimizer, state: TrainState, batch: Mapping[str, Any]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count,
     nor do running statistics or rows for the memory that are no numbers: a view may reach these and no loss.
 
     With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
-    With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (cached.py).
+    With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (grad_cache.py).
+
+    The metrics are those of this step: the rate that its update has, the weights and momenta that it is taken with, the
+    norm of the parameters after it. A skipped step has the rate of the update that it did not make, and update_norm 0.
     """
     k = model.accumulate
     keys = _keys(jax.random.fold_in(state.key, state.step), model, batch)
@@ -141,8 +147,8 @@ def train_step(
         written = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), written)
         aux = Aux(metrics, model_state, target_stats, written)
 
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite(aux)
+    gradient_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _finite(aux)
     with jax.named_scope("optimizer"):
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -156,8 +162,24 @@ def train_step(
     # Selected, never scaled by zero: 0 * nan is nan.
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
     new = _counted(new, state, finite)
-    skipped = {"skipped": new.skipped, "skipped_total": new.skipped_total}
-    return new, {"loss": loss, **aux.metrics, "gradient_norm": norm, **skipped}
+    return new, {
+        "loss": loss,
+        **aux.metrics,
+        **objectives.moving_weights(model.objectives, state.params["objectives"], state.step),
+        **_momenta(model, state.step),
+        "learning_rate": tx.learning_rate(state.opt_state),
+        "parameter_norm": optax.tree.norm(new.params),
+        "update_norm": jnp.where(finite, optax.tree.norm(updates), 0),
+        "gradient_norm": gradient_norm,
+        "skipped": new.skipped,
+        "skipped_total": new.skipped_total,
+    }
+
+
+def _momenta(model: Model, step: jax.Array) -> dict[str, jax.Array]:
+    """{"momentum/image": ...} of the towers with a target."""
+    specs = {name: tower.target for name, tower in model.towers.items() if tower.target is not None}
+    return {f"momentum/{name}": towers.target_momentum(spec, step, model.steps) for name, spec in specs.items()}
 
 
 def _finite(aux: Aux) -> jax.Array:

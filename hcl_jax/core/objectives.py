@@ -115,6 +115,39 @@ def arguments(loss: Callable) -> set[str]:
     return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - set(GIVEN)
 
 
+def array_names(function: Callable) -> tuple[str, ...]:
+    """The names of the arrays that a loss takes by position; those behind a `*` have none."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def references(inputs: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """The references in `inputs`: a list of them, or {array of the function: reference}."""
+    return tuple(inputs.values() if isinstance(inputs, Mapping) else inputs)
+
+
+def bind(function: Callable, inputs: Sequence[str] | Mapping[str, str]) -> tuple[str | None, ...]:
+    """The references in the order of a function's arrays; None stands for an optional one that is left out.
+
+    Example: `loss(query, key, negatives=None)` with {"key": "b.z", "query": "a.p"} -> ("a.p", "b.z").
+    """
+    if not isinstance(inputs, Mapping):
+        return tuple(inputs)
+    names = array_names(function)
+    count = 1 + max(map(names.index, inputs))
+    return tuple(inputs.get(name) for name in names[:count])
+
+
+def with_bound_inputs(specs: Mapping[str, Any], losses: Mapping[str, Callable]) -> dict[str, Any]:
+    """Objectives with inputs by name written as the lists that they stand for, so that both spellings compare equal."""
+    bound = dict(specs)
+    for name, spec in specs.items():
+        inputs, loss = spec.get("inputs"), losses.get(spec.get("loss"))
+        if isinstance(inputs, Mapping) and loss is not None and set(inputs) <= set(array_names(loss)):
+            bound[name] = {**spec, "inputs": bind(loss, inputs)}
+    return bound
+
+
 def known_to(function: Callable, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the keywords that a function has."""
     accepted = inspect.signature(function).parameters
@@ -125,13 +158,21 @@ def weight_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """The references that an objective's row weights are made of: one, or the inputs of a function of WEIGHTS."""
     given = spec["row_weights"]
     if isinstance(given, Mapping):
-        return tuple(given["inputs"])
+        return references(given["inputs"])
     return (given,) if given else ()
 
 
 def names_read(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Every reference that an objective reads."""
-    return (*spec["inputs"], spec["pairs"], *weight_names(spec))
+    return (*references(spec["inputs"]), spec["pairs"], *weight_names(spec))
+
+
+def _arrays(function: Callable, inputs: Sequence[str] | Mapping[str, str], sources: Mapping[str, Any]) -> list[Any]:
+    """What a function is called with by position: the arrays of its inputs, defaults where one is left out."""
+    parameters = inspect.signature(function).parameters
+    defaults = [parameters[name].default for name in array_names(function)]
+    names = bind(function, inputs)
+    return [defaults[i] if name is None else read(name, **sources) for i, name in enumerate(names)]
 
 
 def _masks(names: Sequence[str], present: Mapping[str, jax.Array], rows: int) -> list[jax.Array] | None:
@@ -142,19 +183,42 @@ def _masks(names: Sequence[str], present: Mapping[str, jax.Array], rows: int) ->
     return [present.get(o, jnp.ones(rows, bool)) for o in owners]
 
 
+def takes_absent(loss: Callable) -> bool:
+    """Whether a loss is told which rows are absent: by ids of -1, or by masks."""
+    return not {"ids", "present"}.isdisjoint(inspect.signature(loss).parameters)
+
+
+def check_absent(where: str, spec: Mapping[str, Any], loss: Callable, present: Mapping[str, Any]) -> None:
+    """Raises InputError for a loss that would take rows in which a view that it reads is absent.
+
+    Args:
+      where: the objective's field.
+      spec: of the objective.
+      loss: what it names.
+      present: {view: mask} of the views that may be absent.
+    """
+    owners = {r.owner for r in map(parse, references(spec["inputs"])) if r and r.kind in ("output", "target", "views")}
+    absent = sorted(owners & set(present))
+    if absent and not takes_absent(loss):
+        allowed = f"a loss with the keyword ids, which is -1 in rows without {' or '.join(absent)}"
+        raise InputError(f"{where}.loss", f"{spec['loss']!r}, which reads no ids", allowed)
+
+
 def _row_weights(
     given: str | Mapping[str, Any], ids: jax.Array, step: jax.Array, sources: Mapping[str, Any]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The row weights [B] of an objective, no gradient where they are made here, and how unequal those are."""
+    """The row weights [B] of an objective, no gradient where they are made here; how unequal those are, and what of
+    their arguments moves."""
     if not isinstance(given, Mapping):
         return read(given, **sources), {}
     keywords = {k: value_of(v, k, {}, step) for k, v in given.items() if k not in WEIGHTS_RESERVED}
-    inputs = [read(name, **sources) for name in given["inputs"]]
-    made = jax.lax.stop_gradient(WEIGHTS[given["weights"]](*inputs, ids=ids, **keywords))
+    weights = WEIGHTS[given["weights"]]
+    made = jax.lax.stop_gradient(weights(*_arrays(weights, given["inputs"], sources), ids=ids, **keywords))
     valid = ids != -1
     count = jnp.maximum(jnp.sum(valid, dtype=made.dtype), 1)
     deviation = jnp.where(valid, made - jnp.sum(jnp.where(valid, made, 0)) / count, 0)
-    return made, {"row_weights_std": jnp.sqrt(jnp.sum(deviation**2) / count)}
+    moving = {f"row_weights_{k}": keywords[k] for k, v in given.items() if is_scheduled(v)}
+    return made, {"row_weights_std": jnp.sqrt(jnp.sum(deviation**2) / count), **moving}
 
 
 def evaluate(
@@ -176,13 +240,13 @@ def evaluate(
     `present` keyword takes the masks of its inputs themselves and decides pair by pair.
     """
     sources = {"batch": batch, "outputs": outputs, "target": target, "memory": memory}
-    inputs = [read(name, **sources) for name in spec["inputs"]]
+    inputs = _arrays(loss, spec["inputs"], sources)
     ids = read(spec["pairs"], **sources)
     given = {k: v for k, v in spec.items() if k not in RESERVED}
     keywords: dict[str, Any] = {k: value_of(v, k, learned, step) for k, v in given.items()}
     moving = {k: keywords[k] for k, v in given.items() if is_learned(v) or is_scheduled(v)}
     accepted = inspect.signature(loss).parameters
-    masks = _masks(spec["inputs"], batch["present"], ids.shape[0])
+    masks = _masks([n for n in bind(loss, spec["inputs"]) if n], batch["present"], ids.shape[0])
     weighed = _masks(weight_names(spec), batch["present"], ids.shape[0]) or []
     if "present" in accepted:
         keywords["present"] = None if masks is None else tuple(masks)
@@ -210,15 +274,30 @@ def evaluate(
 def counted(spec: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
     """How many rows an objective is a mean over: neither ignored, nor without a view or a label that it reads."""
     ids = read(spec["pairs"], batch=batch, outputs={}, target={}, memory={})
-    masks = _masks((*spec["inputs"], *weight_names(spec)), batch["present"], ids.shape[0]) or []
+    inputs = references(spec["inputs"])
+    masks = _masks((*inputs, *weight_names(spec)), batch["present"], ids.shape[0]) or []
     there = (ids >= 0) & (batch["index"] >= 0)
     for mask in masks:
         there &= mask
-    for name in (n for n in spec["inputs"] if n.startswith("labels.")):
+    for name in (n for n in inputs if n.startswith("labels.")):
         label = read(name, batch=batch, outputs={}, target={}, memory={})
         if jnp.issubdtype(label.dtype, jnp.integer):
             there &= (label >= 0).reshape(ids.shape[0], -1).any(axis=1)
     return jnp.sum(there)
+
+
+def _weight(spec: Mapping[str, Any], learned: Mapping[str, jax.Array], step: jax.Array) -> Any:
+    if is_learned(spec["weight"]):
+        return jnp.exp(-learned["weight"])
+    return value_of(spec["weight"], "weight", learned, step)
+
+
+def moving_weights(
+    specs: Mapping[str, Any], learned: Mapping[str, Mapping[str, jax.Array]], step: jax.Array
+) -> dict[str, jax.Array]:
+    """{"weight/contrast": ...} of the objectives whose weight is learned or scheduled."""
+    moving = {name: spec for name, spec in specs.items() if isinstance(spec["weight"], Mapping)}
+    return {f"weight/{name}": _weight(spec, learned[name], step) for name, spec in moving.items()}
 
 
 def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.Array], step: jax.Array) -> jax.Array:
@@ -226,15 +305,14 @@ def weigh(spec: Mapping[str, Any], value: jax.Array, learned: Mapping[str, jax.A
 
     Reference: Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty", equation 7 (up to constants).
     """
-    if is_learned(spec["weight"]):
-        return jnp.exp(-learned["weight"]) * value + learned["weight"]
-    return value_of(spec["weight"], "weight", learned, step) * value
+    weighted = _weight(spec, learned, step) * value
+    return weighted + learned["weight"] if is_learned(spec["weight"]) else weighted
 
 
 def spreads(specs: Mapping[str, Any], *, batch: Mapping, outputs: Mapping) -> dict[str, jax.Array]:
     """{"spread/a.z": ...} of every output [N, D], D > 1, that an objective reads: 0 is collapse."""
     found = {}
-    for name in (n for spec in specs.values() for n in spec["inputs"]):
+    for name in (n for spec in specs.values() for n in references(spec["inputs"])):
         reference = parse(name)
         if reference is None or reference.kind != "output" or f"spread/{name}" in found:
             continue

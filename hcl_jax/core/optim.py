@@ -31,6 +31,21 @@ SCHEDULES = ("cosine", "constant")
 Mask = Callable[[Any], Any]
 
 
+class Optimizer(NamedTuple):
+    """An optax.GradientTransformation that says its rate.
+
+    Attributes:
+      init: params -> state.
+      update: (gradient, state, params) -> (updates, state).
+      learning_rate: state -> the rate [] of the next update, before the multipliers of `rules`. It follows the updates
+        that were made: a skipped step leaves it where it is.
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+    learning_rate: Callable[[Any], jax.Array]
+
+
 def warmup_length(optimizer_config: Mapping[str, Any], steps_per_epoch: float) -> int:
     """`warmup_steps`, or where that is 0, floor(`warmup_epochs` * steps_per_epoch) as in SimCLR."""
     given = int(optimizer_config.get("warmup_steps", 0))
@@ -159,7 +174,7 @@ OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw, "lars": _lars, "lamb": _lamb}
 
 def make_optimizer(
     optimizer_config: Mapping[str, Any], params_like: Any, *, steps: int, batch_size: int, steps_per_epoch: float
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """The optimizer of a run. Its state follows the parameters' dtype and sharding.
 
     Patterns are Python regular expressions, searched in the "/"-joined path of a parameter.
@@ -179,7 +194,7 @@ def make_optimizer(
       steps_per_epoch: N / B.
 
     Returns:
-      An optax.GradientTransformation whose `update` needs `params`.
+      An optimizer whose `update` needs `params`.
 
     Raises:
       InputError: naming the field of `optimizer`; a pattern of `rules` that no parameter matches is one.
@@ -208,7 +223,13 @@ def make_optimizer(
         chain = optax.chain(chain, unit_columns(_matched(c["unit_norm"], params_like), rules))
     if c.get("average", 0.0):
         chain = optax.chain(chain, weight_average(c["average"]))
-    return chain
+    return Optimizer(chain.init, chain.update, lambda state: rate(_updates_done(state)))
+
+
+def _updates_done(opt_state: Any) -> jax.Array:
+    """The count that the schedule of a chain reads at its next update."""
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, optax.ScaleByScheduleState))
+    return next(s.count for s in parts if isinstance(s, optax.ScaleByScheduleState))
 
 
 def _check_pattern(pattern: Any, where: str) -> None:

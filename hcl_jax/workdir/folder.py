@@ -3,7 +3,7 @@
 import io
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,15 @@ def resume_config(workdir: str | os.PathLike) -> Any:
     return configs.with_younger(configs.from_json(text, str(path)).to_dict(), str(path))
 
 
-def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]:
+def check(
+    workdir: str | os.PathLike, config: Any, plain: Callable[[Any], Any] = lambda c: c
+) -> dict[str, tuple[Any, Any]]:
     """Whether `config` may run in `workdir`; writes nothing.
+
+    Args:
+      workdir: the run's folder.
+      config: completed.
+      plain: writes a config so that two spellings of one thing are equal.
 
     Returns:
       The open fields that differ from the frozen ones: {field: (frozen, given)}.
@@ -47,7 +54,7 @@ def check(workdir: str | os.PathLike, config: Any) -> dict[str, tuple[Any, Any]]
         if (path / "checkpoints").exists():
             raise InputError(where, "checkpoints without a config.json", "an empty folder, or that of a whole run")
         return {}
-    return allowed(resume_config(path), config, str(frozen))
+    return allowed(plain(resume_config(path)), plain(config), str(frozen))
 
 
 def has_run(workdir: str | os.PathLike) -> bool:
