@@ -73,7 +73,7 @@ def _objective(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mappin
 
 
 def _inputs(where: str, inputs: Any, function: Callable, outputs: set[str], c: Mapping[str, Any]) -> None:
-    """Refuses references that stand for nothing, and inputs that a function's arrays do not match, in number or name."""
+    """Refuses references that stand for nothing, and inputs that do not match the arrays of a function."""
     parameters, arrays = inspect.signature(function).parameters, objectives.array_names(function)
     variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
     needed = [n for n in arrays if parameters[n].default is inspect.Parameter.empty]

@@ -92,7 +92,7 @@ def test_names_that_fit_are_valid():
         ({"qeury": "a.z", "key": "b.z"}, "info_nce", "x.inputs.qeury", "query"),
         ({"query": "a.z"}, "info_nce", "x.inputs.key", "needed"),
         ({"query": "a.zz", "key": "b.z"}, "info_nce", "x.inputs.query", "a.z"),
-        ({"query": 5, "key": "b.z"}, "info_nce", "x.inputs.query", "view.output"),
+        ({"query": 5, "key": "b.z"}, "info_nce", "x.inputs.query", "text"),
         ({"query": "a.z", "key": "b.z", "temperature": "a.h"}, "info_nce", "x.inputs.temperature", "query"),
         ({"views": "a.z"}, "sup_con", "x.inputs", "a list"),
         ({}, "info_nce", "x.inputs", "query"),
