@@ -36,6 +36,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.7; sys_platform != 'win32'",
+        "filelock>=3.30",
         "flax>=0.12",
         "importlib_resources>=6",  # TFDS 4.9 imports it and does not ask for it
         "jax>=0.10",
@@ -44,7 +45,7 @@ setup(
         "ml_collections>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.30",
+        "orbax-checkpoint>=0.11.30,<1",
         "pillow>=11",
         "PyYAML>=6.0",
         "safetensors>=0.5",

@@ -31,6 +31,7 @@ from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import VIEWS, make_view
 from hcl_jax.views.draws import Draws
 from hcl_jax.views.lazy import tf
+from hcl_jax.workdir import files
 
 # Rows made at once. Part of the stream: draws go by (block, row in it), and arithmetic may round otherwise at another
 # length, so that neither the size of a chunk nor a stop between two changes a byte.
@@ -152,11 +153,9 @@ def _open(folder: pathlib.Path, settings: dict[str, Any]) -> int | None:
 
 def _write(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
     """Writes a file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
     try:
-        with open(part, "wb") as file:
+        with files.replacing(path) as file:
             write(file)
-        os.replace(part, path)
     except OSError as error:
         raise InputError(str(path), str(error), "a folder that this user may write, with room") from None
 

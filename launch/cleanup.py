@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hcl_jax.errors import InputError
+from hcl_jax.workdir import files
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -41,33 +42,30 @@ def exclusive(folder: pathlib.Path, name: str) -> Iterator[None]:
     Raises:
       InputError: another launcher on this machine holds it, or it cannot be written.
     """
-    import fcntl
+    from filelock import FileLock, Timeout  # here, for launch.local and launch.mpi need the signals alone
 
+    path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
+        path.touch()
     except OSError as error:
         raise InputError("--logs", f"{folder}, {error.strerror}", "a folder that this user may write") from None
-    with file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            found = f"{name}, which process {file.read().strip() or 'of another launch'} is launching"
-            raise InputError("--name", found, f"another name, or the end of that launcher ({folder}/lock)") from None
+            stack.enter_context(FileLock(path, blocking=False, fallback_to_soft=False))
+        except Timeout:
+            found = f"{name}, which process {path.read_text().strip() or 'of another launch'} is launching"
+            raise InputError("--name", found, f"another name, or the end of that launcher ({path})") from None
         except OSError:  # a file system without flock: the cloud still knows the name
             pass
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
+        path.write_text(f"{os.getpid()}\n")
         yield
-        file.truncate(0)
+        path.write_text("")
 
 
 def write_note(folder: pathlib.Path, note: dict[str, Any]) -> None:
     """Notes what is about to be created, before it is."""
-    part = folder / "left.json.part"
-    part.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / "left.json")
+    files.write(folder / "left.json", json.dumps(note, indent=1) + "\n")
 
 
 def read_note(folder: pathlib.Path) -> dict[str, Any] | None:

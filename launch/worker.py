@@ -187,7 +187,8 @@ def kill(folder: pathlib.Path, number: int) -> None:
 
 
 def write(path: pathlib.Path, text: str) -> None:
-    """A file whole or not at all."""
+    """Writes a file whole or not at all."""
+    # Not hcl_jax.workdir.files: the Python of the image may be 3.8, and has none of the package's requirements.
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     os.replace(str(part), str(path))

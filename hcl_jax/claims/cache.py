@@ -1,28 +1,28 @@
 """Folders that one command at a time works in."""
 
 import contextlib
-import fcntl
 import gc
 import pathlib
 from collections.abc import Iterator
 
 import jax
+from filelock import FileLock, Timeout
 
 from hcl_jax.errors import InputError
 
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a folder for this process; the system lets go of it when the process ends, however it ends.
+    """Holds a folder for this process; the system releases it when the process ends, however it ends.
 
     Raises:
       InputError: another process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w", encoding="utf-8") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(FileLock(folder.with_name(f"{folder.name}.lock"), blocking=False))
+        except Timeout:
             allowed = "one command at a time: wait for it, or another --cache"
             raise InputError(str(folder), "another command at work on it", allowed) from None
         yield

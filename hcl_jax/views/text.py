@@ -152,7 +152,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[START] $A [END]", special_tokens=[("[START]", START), ("[END]", END)]
     )
-    # A reader never sees half a file.
+    # A reader never sees half a file. (workdir/files.py stands on a floor above the views.)
     tokenizer.save(f"{path}.part")
     os.replace(f"{path}.part", path)
     return tokenizer.get_vocab_size()

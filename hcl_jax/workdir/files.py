@@ -1,16 +1,18 @@
 """The few file operations that differ between a disk and gs://, where a run may live too.
 
-There an object is written whole or not at all, and nothing can be appended to it; a folder is there while an object
-lies below it; a rename copies. Everything else is the same call on a pathlib.Path and on an epath.Path.
+On gs:// an object is written whole or not at all, and cannot be appended to; a folder exists while an object lies below
+it; a rename copies. Everything else is the same call on a pathlib.Path and on an epath.Path.
 """
 
+import contextlib
 import functools
 import importlib.util
 import json
 import os
 import pathlib
 import re
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import IO, Any, TypeAlias
 
 from etils import epath
 
@@ -77,22 +79,38 @@ def write(place: Path, data: bytes | str) -> None:
     if not is_disk(place):
         place.write_bytes(data)
         return
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")  # two processes may write the same
-    with open(part, "wb") as file:
+    with replacing(pathlib.Path(place), f"{os.getpid()}.part") as file:  # two processes may write the same
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, place)
+
+
+@contextlib.contextmanager
+def replacing(place: pathlib.Path, suffix: str = "part") -> Iterator[IO[bytes]]:
+    """A file beside `place` on a disk, which takes its name when the block has ended without an error.
+
+    Args:
+      place: the file.
+      suffix: of the other one's name. What a kill leaves there is overwritten by the next that has the same.
+    """
+    part = place.with_name(f"{place.name}.{suffix}")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, place)
+    except BaseException:
+        part.unlink(missing_ok=True)  # room on a full disk
+        raise
 
 
 def keep(place: pathlib.Path, data: bytes | str) -> None:
-    """Writes a file of a cache, whole or not at all, and the folders that it lies in."""
+    """Writes a file of a cache, whole or not at all, and creates the folders above it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     write(place, data)
 
 
 def read_json(place: pathlib.Path, *fields: str) -> dict[str, Any] | None:
-    """The object of a file that `keep` wrote; None when it is not there, or damaged, or lacks a field."""
+    """The object in a file that `keep` wrote; None if the file is missing, damaged or lacks a field."""
     try:
         value = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -101,7 +119,7 @@ def read_json(place: pathlib.Path, *fields: str) -> dict[str, Any] | None:
 
 
 def listed(folder: Path) -> list[Any]:
-    """What a folder holds, sorted; nothing where there is none."""
+    """What a folder holds, sorted; [] if there is no folder."""
     try:
         return sorted(folder.iterdir())
     except FileNotFoundError:
