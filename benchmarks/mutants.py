@@ -148,7 +148,7 @@ def located(tree: pathlib.Path, mutant: Mutant) -> Mutant | None:
     return mutant._replace(file=places[0][0], line=places[0][1]) if len(places) == 1 else None
 
 
-def attempt(tree: pathlib.Path, mutant: Mutant, tests: list[str], mark: str, seconds: float) -> tuple[str, str]:
+def attempt(tree: pathlib.Path, mutant: Mutant, tests: list[str], which: list[str], seconds: float) -> tuple[str, str]:
     """("killed", the first test that fails), ("survived", ""), or ("undecided", why)."""
     path = tree / mutant.file
     whole = path.read_text(encoding="utf-8")
@@ -157,7 +157,7 @@ def attempt(tree: pathlib.Path, mutant: Mutant, tests: list[str], mark: str, sec
     lines[mutant.line - 1] = mutant.after
     names = tree / ".mutant_tests"
     names.write_text("\n".join(tests))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", mark, f"@{names}"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *which, f"@{names}"]
     try:
         path.write_text("\n".join(lines), encoding="utf-8")
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=seconds)
@@ -215,13 +215,13 @@ def main() -> int:
         mutants = choose(tree, reached, arguments.count, arguments.seed)
     done = arguments.output.read_text().splitlines() if arguments.output.exists() else []
     seen = {(r["before"], r["after"]) for r in map(json.loads, done)}
-    mark = {"all": "not faults", "fast": "not slow and not faults"}[arguments.tests]
+    which = ["-m", "not faults", *(["--one-slow"] if arguments.tests == "fast" else [])]
     for i, mutant in enumerate(mutants, 1):
         if (mutant.before, mutant.after) in seen:
             continue
         tests = sorted(reached.get(mutant.file, {}).get(mutant.line, set()))
         began = time.monotonic()
-        verdict, by = attempt(tree, mutant, tests, mark, arguments.seconds) if tests else ("survived", "no test")
+        verdict, by = attempt(tree, mutant, tests, which, arguments.seconds) if tests else ("survived", "no test")
         result = {**mutant._asdict(), "verdict": verdict, "by": by, "tests": len(tests)}
         result["seconds"] = round(time.monotonic() - began, 1)
         with arguments.output.open("a") as out:

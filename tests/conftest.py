@@ -1,6 +1,19 @@
-"""Eight virtual CPU devices, warnings as errors, no silent broadcasting between ranks."""
+"""Eight virtual CPU devices, warnings as errors, no silent broadcasting between ranks, shared compiled programs.
 
+Tests compile far more than they compute, so the workers and the child processes of a run of the suite share a folder of
+compiled programs (`TEST_PROGRAMS`; empty at first, and removed at the end, unless the variable names a folder to keep).
+
+`--one-slow` keeps one slow case of a kind: the first case of each function that is marked slow; `slow(whole=True)` has
+none that is worth its time there. `--seconds=F` prints the slowest cases and fails those above F times their mark:
+`SECONDS` below, or `@pytest.mark.seconds(n)`.
+"""
+
+import atexit
 import os
+import shutil
+import sys
+import tempfile
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["XLA_FLAGS"] = " ".join(
@@ -13,8 +26,75 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     ]
 )
+if "TEST_PROGRAMS" not in os.environ:  # the first process of the run; workers and children have its environment
+    os.environ["TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="hcl_jax_programs_")
+    atexit.register(shutil.rmtree, os.environ["TEST_PROGRAMS"], ignore_errors=True)
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile the sources of jax and TensorFlow again
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.path.join(os.environ["TEST_PROGRAMS"], "bytecode")
+    sys.dont_write_bytecode = False
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TEST_PROGRAMS"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SECONDS = {"fast": 10.0, "slow": 60.0, "faults": 600.0}  # at least three times what was seen on two quiet cores
+
+
+def pytest_addoption(parser):
+    parser.addoption("--one-slow", action="store_true", help="one case of each function that is marked slow")
+    parser.addoption("--seconds", type=float, metavar="F", help="fail what takes above F times its mark")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--one-slow"):
+        return
+    left_out = {i for i in items if (slow := i.get_closest_marker("slow")) and not _stands_for_its_kind(i, slow)}
+    items[:] = [i for i in items if i not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def _stands_for_its_kind(item, slow) -> bool:
+    """The first value of every parameter: whatever else is selected, it is the same case."""
+    first = not hasattr(item, "callspec") or not any(item.callspec.indices.values())
+    return first and not slow.kwargs.get("whole", False)
+
+
+def _spent() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _mark(item) -> float:
+    if own := item.get_closest_marker("seconds"):
+        return own.args[0]
+    return SECONDS[next((kind for kind in ("faults", "slow") if item.get_closest_marker(kind)), "fast")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Judges the test by itself: fixtures are shared. A busy machine stretches the clock, so it counts a quarter."""
+    spent, clock = _spent(), time.monotonic()
+    result = yield
+    took = max(_spent() - spent, (time.monotonic() - clock) / 4)
+    item.user_properties.append(("seconds", took))
+    factor = item.config.getoption("--seconds")
+    if factor and took > factor * _mark(item):
+        pytest.fail(f"took {took:.1f} s; allowed: {factor * _mark(item):.1f} s (tests/conftest.py)", pytrace=False)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not config.getoption("--seconds"):
+        return
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ()) if r.when == "call"]
+    took = sorted(((dict(r.user_properties).get("seconds", 0.0), r.nodeid) for r in reports), reverse=True)
+    terminalreporter.section("the 50 slowest cases: CPU seconds")
+    for seconds, name in took[:50]:
+        terminalreporter.write_line(f"{seconds:7.1f}  {name}")
+    terminalreporter.write_line(f"{sum(s for s, _ in took):7.0f}  all {len(took)}, without fixtures and imports")

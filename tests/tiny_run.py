@@ -11,6 +11,7 @@ from hcl_jax.workdir.history import last_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS = 120
+PROGRAMS = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")  # variables that conftest.py sets
 FLAGS = [
     "--config=simclr:digits",
     "--config.data.num_examples=96",
@@ -27,8 +28,9 @@ FLAGS = [
 
 
 def environment() -> dict[str, str]:
-    """That of a user's shell: without the tests' flags, and with the project on the path."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_", "SLURM_", "OMPI_", "PMI"))}
+    """That of a user's shell: without the tests' flags but their compiled programs, with the project on the path."""
+    tests = ("XLA_", "JAX_", "SLURM_", "OMPI_", "PMI")
+    kept = {k: v for k, v in os.environ.items() if k.startswith(PROGRAMS) or not k.startswith(tests)}
     bin = str(pathlib.Path(sys.executable).parent)
     return kept | {"PYTHONPATH": str(ROOT), "PATH": f"{bin}:{kept['PATH']}:/usr/sbin:/sbin"}
 

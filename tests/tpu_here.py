@@ -1,6 +1,6 @@
 """A TPU's compiler without a TPU: libtpu beside the tests' environment, so that no other process loads it.
 
-make test LIBTPU=.venv/tpu puts it there first.
+make test-all LIBTPU=.venv/tpu puts it there first.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = os.environ.get("LIBTPU", "")
 MISSING = not (FOLDER and pathlib.Path(FOLDER, "libtpu").is_dir()) and importlib.util.find_spec("libtpu") is None
-needed = pytest.mark.skipif(MISSING, reason="libtpu is not here: make test LIBTPU=.venv/tpu")
+needed = pytest.mark.skipif(MISSING, reason="libtpu is not here: make test-all LIBTPU=.venv/tpu")
 
 
 def environment() -> dict[str, str]:

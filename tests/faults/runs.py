@@ -103,7 +103,8 @@ def start(folder, *flags, processes=1, devices=8, cache=None, before="", own=Non
       own: {process: {"flags": ..., "environment": ..., "cwd": ..., "before": ...}} of single processes.
       command: what stands before the interpreter, a launcher; the processes are its affair then.
     """
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PYTEST_CURRENT_TEST")}
+    left_out = ("XLA_FLAGS", "PYTEST_CURRENT_TEST", "JAX_COMPILATION_CACHE_DIR")
+    environment = {k: v for k, v in os.environ.items() if k not in left_out}
     environment |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
     if cache is not None:
         every = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
