@@ -4,7 +4,7 @@
 # make test-faults    the long runs with kills, one after the other, beside nothing else
 # make smoke   a short run of the tests, for the newest releases that Python 3.13 takes
 # make lint    style and types
-# make golden  write the flattened recipes again that tests/config/test_load.py compares with
+# make golden  write the flattened recipes and the tables of the docs again, after they were changed on purpose
 # make clean   remove what make made (runs/demo too)
 #
 # Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another

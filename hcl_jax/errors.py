@@ -25,6 +25,12 @@ class InputError(ValueError):
         self.where, self.found, self.allowed = where, found, allowed
         super().__init__(" ".join(f"{where}: found {found}; allowed: {allowed}".split()))
 
+    def below(self, where: str, allowed: str = "") -> "InputError":
+        """The same error of something inside of `where`: "where: what it says". Raise it `from None`."""
+        error = type(self)(f"{where}: {self.where}", self.found, allowed or self.allowed)
+        error.shared = self.shared
+        return error
+
 
 class CorruptState(RuntimeError):
     """Devices hold different bits of what should be the same: the memory or a link of one of them is at fault."""

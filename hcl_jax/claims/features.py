@@ -50,7 +50,7 @@ def extract(
         run, sources, state = restored(at, config, parts=prints.parts)
         groups = _groups(run, sources, views, prints)
     except InputError as error:
-        raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+        raise error.below(where) from None
     except (ValueError, KeyError, OSError) as error:  # what Orbax says of damaged files
         found = f"a damaged checkpoint ({type(error).__name__})"
         raise InputError(str(at), found, "delete that folder: the same command trains it again") from None
@@ -60,7 +60,7 @@ def extract(
         try:
             write_arrays(folder / f"seed{seed}{kind}.npz", _arrays(groups, one, seed))
         except InputError as error:
-            raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+            raise error.below(where) from None
     return folder
 
 

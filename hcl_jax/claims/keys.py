@@ -61,7 +61,7 @@ class Prints:
                 self._known[name] = sha([data.open_source(spec, s, self.parts.sources).fingerprint for s in splits])
             except InputError as error:
                 hint = f"{error.allowed} (--dir {spec.name}=DIR)" if "dir" in error.where else error.allowed
-                raise InputError(f"{where}: {error.where}", error.found, hint) from None
+                raise error.below(where, hint) from None
         return self._known[name]
 
     def other(self, fields: Mapping[str, Any]) -> Any:

@@ -130,7 +130,7 @@ def _program(
         tables = {"encoders": parts.encoders, "heads": parts.heads, "losses": parts.losses, "views": parts.views}
         validate.check(config, **tables)
     except InputError as error:
-        raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+        raise error.below(where) from None
     begun = [] if "init_from.path" in needs else keys.begun_from(config.init_from.path)
     if "data.dir" in needs:
         source = needs["data.dir"]

@@ -47,7 +47,7 @@ def check_program(program: Program, views: Mapping[str, Any], prints: Prints, wh
         )
         evaluation_check(build(config, parts, train, meshes.make_mesh(config.mesh)), train, test)
     except InputError as error:
-        raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+        raise error.below(where) from None
 
 
 def rehearse(claim: Claim, plan: list[Program], where: str) -> None:
@@ -68,7 +68,7 @@ def rehearse(claim: Claim, plan: list[Program], where: str) -> None:
     try:
         found = MEASURES[claim.measure](arms, 0, **claim.arguments)
     except InputError as error:
-        raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+        raise error.below(where) from None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         found_text = f"what {claim.measure} cannot use ({type(error).__name__}: {error})"
         raise InputError(f"{where}: arguments", found_text, "as its docstring says") from None

@@ -189,7 +189,7 @@ def _made(
             try:
                 train(program, cache, data_dir, prints.parts, say)
             except InputError as error:
-                raise InputError(f"{at}: {error.where}", error.found, error.allowed) from None
+                raise error.below(at) from None
             if program.arm in used:
                 folders[program.key] = features.extract(
                     program,
@@ -237,7 +237,7 @@ def _measured(
     try:
         found = MEASURES[claim.measure](_arms(claim, plan, folders, seed), seed, **claim.arguments)
     except InputError as error:
-        raise InputError(f"{where}: {error.where}", error.found, error.allowed) from None
+        raise error.below(where) from None
     text = json.dumps(found)
     files.keep(folder / f"seed{seed}.json", text)
     return json.loads(text)  # the same types as next time

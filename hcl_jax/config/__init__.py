@@ -13,6 +13,7 @@ from hcl_jax.config.load import (
     from_json,
     load,
     override,
+    read_recipe,
     recipe_folders,
     recipe_names,
     texts,
@@ -22,6 +23,6 @@ from hcl_jax.config.load import (
 
 __all__ = [
     "ConfigDict", "OPEN_FIELDS", "check_section",
-    "choose", "complete", "defaults", "differences", "flatten", "from_json", "load", "override", "recipe_folders",
-    "recipe_names", "texts", "to_json", "with_younger",
+    "choose", "complete", "defaults", "differences", "flatten", "from_json", "load", "override", "read_recipe",
+    "recipe_folders", "recipe_names", "texts", "to_json", "with_younger",
 ]  # fmt: skip

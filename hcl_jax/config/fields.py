@@ -276,6 +276,11 @@ def allowed(kinds: Any, rule: Rule, value: Any = None) -> str:
     return " or ".join(_one(kind, rule, value) for kind in several)
 
 
+def _plural(text: str) -> str:
+    noun, bound, rest = re.fullmatch(r"(?:an? )?((?:whole |Python regular )?\w+)( by name)?(.*)", text, re.S).groups("")  # type: ignore[union-attr]
+    return f"{noun}{'' if noun.endswith('s') else 's'}{bound}{rest}"
+
+
 def _one(kind: Any, rule: Rule, value: Any) -> str:
     inside = typing.get_args(kind)
     if kind is str and rule.choices:
@@ -283,7 +288,7 @@ def _one(kind: Any, rule: Rule, value: Any) -> str:
     if kind in (int, float):
         return ("a whole number" if kind is int else "a number") + bounds(rule, value, kind)
     if typing.get_origin(kind) is tuple and inside[-1] is ...:
-        return f"a list, each {_one(inside[0], rule, None)}"
+        return f"a list of {_plural(allowed(inside[0], rule))}"
     if typing.get_origin(kind) is tuple:
         return f"a {'pair' if len(inside) == 2 else 'list'} ({', '.join(_one(k, rule, None) for k in inside)})"
     words: dict[Any, str] = {

@@ -148,48 +148,53 @@ def recipe_names() -> list[str]:
 def load(text: str) -> ConfigDict:
     """`simclr:digits` or `path/to/recipe.py:argument` -> what its get_config gives. Runs that file, once."""
     name, _, argument = text.partition(":")
-    path = pathlib.Path(name)
-    if path.suffix != ".py":
-        found = [f / f"{name}.py" for f in recipe_folders() if (f / f"{name}.py").is_file()]
-        if not found:
-            raise InputError(
-                "--config", repr(name), f"a recipe, nearest {nearest(name, recipe_names())}; or a .py file"
-            )
-        path = found[0]
-    elif not path.is_file():
-        packaged = [
-            f / path.name for f in recipe_folders() if path.parts[:1] == ("configs",) and (f / path.name).is_file()
-        ]
-        if not packaged:
-            raise InputError(
-                "--config", f"no file {name}", f"a .py file, or a recipe, nearest {nearest(path.stem, recipe_names())}"
-            )
-        path = packaged[0]
-    spec = importlib.util.spec_from_file_location(f"hcl_jax_recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError("--config", name, "a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except InputError:
-        raise
-    except Exception as error:  # a user's file may fail in any way; the line says where
-        raise InputError(
-            "--config", f"{path} fails: {type(error).__name__}: {error}", "a recipe that can be imported"
-        ) from error
-    if not hasattr(module, "get_config"):
-        raise InputError("--config", f"{path} without get_config", "a file that defines get_config(arg) -> ConfigDict")
+    path = _recipe_path(name)
+    module = read_recipe(path)
     try:
         config = module.get_config(argument) if argument else module.get_config()
         config.name = path.stem
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            "--config", f"{text}: {type(error).__name__}: {error}", "an argument that get_config takes"
-        ) from error
+        found = f"{text}: {type(error).__name__}: {error}"
+        raise InputError("--config", found, "an argument that get_config takes") from error
     # Copied: views that share a recipe's operations, or towers a head, must not share their overrides.
     return ConfigDict(_tuples(config.to_dict()))
+
+
+def _recipe_path(name: str) -> pathlib.Path:
+    path = pathlib.Path(name)
+    if path.suffix != ".py":
+        found = [f / f"{name}.py" for f in recipe_folders() if (f / f"{name}.py").is_file()]
+        if not found:
+            allowed = f"a recipe, nearest {nearest(name, recipe_names())}; or a .py file"
+            raise InputError("--config", repr(name), allowed)
+        return found[0]
+    if path.is_file():
+        return path
+    packaged = [f / path.name for f in recipe_folders() if path.parts[:1] == ("configs",)]
+    for other in filter(pathlib.Path.is_file, packaged):
+        return other
+    allowed = f"a .py file, or a recipe, nearest {nearest(path.stem, recipe_names())}"
+    raise InputError("--config", f"no file {name}", allowed)
+
+
+def read_recipe(path: pathlib.Path) -> Any:
+    """The module of a recipe file, run. Raises InputError when it fails, or has no get_config."""
+    spec = importlib.util.spec_from_file_location(f"hcl_jax_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError("--config", str(path), "a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:  # a user's file may fail in any way; the line says where
+        found = f"{path} fails: {type(error).__name__}: {error}"
+        raise InputError("--config", found, "a recipe that can be imported") from error
+    if not hasattr(module, "get_config"):
+        raise InputError("--config", f"{path} without get_config", "a file that defines get_config(arg) -> ConfigDict")
+    return module
 
 
 def choose(argument: str, table: Mapping[str, Any]) -> Any:

@@ -85,9 +85,9 @@ def make_schedule(
     c = optimizer_config
     scaling, schedule = c.get("scaling", "none"), c.get("schedule", "cosine")
     if scaling not in SCALINGS:
-        raise InputError("optimizer.scaling", repr(scaling), ", ".join(SCALINGS))
+        raise InputError("config.optimizer.scaling", repr(scaling), ", ".join(SCALINGS))
     if schedule not in SCHEDULES:
-        raise InputError("optimizer.schedule", repr(schedule), ", ".join(SCHEDULES))
+        raise InputError("config.optimizer.schedule", repr(schedule), ", ".join(SCHEDULES))
     for field in ("learning_rate", "warmup_steps", "warmup_epochs"):
         _number(c, field, least=0.0)
     peak = SCALINGS[scaling](float(c["learning_rate"]), batch_size)
@@ -111,9 +111,9 @@ def _number(
     allowed = f"a number from {least:g}" + ("" if below is None else f", less than {below:g}")
     allowed += "" if most is None else f" to {most:g}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-        raise InputError(f"optimizer.{field}", repr(value), allowed)
+        raise InputError(f"config.optimizer.{field}", repr(value), allowed)
     if (below is not None and not value < below) or (most is not None and not value <= most):
-        raise InputError(f"optimizer.{field}", repr(value), allowed)
+        raise InputError(f"config.optimizer.{field}", repr(value), allowed)
 
 
 def path_mask(patterns: tuple[str, ...]) -> Mask:
@@ -202,7 +202,7 @@ def make_optimizer(
     c = optimizer_config
     name = c.get("name", "adamw")
     if name not in OPTIMIZERS:
-        raise InputError("optimizer.name", repr(name), nearest(str(name), OPTIMIZERS))
+        raise InputError("config.optimizer.name", repr(name), nearest(str(name), OPTIMIZERS))
     for field in ("weight_decay", "clip"):
         _number(c, field, least=0.0)
     for field in ("momentum", "b1", "b2"):
@@ -210,7 +210,7 @@ def make_optimizer(
     _number(c, "average", least=0.0, most=1.0)
     exclude = tuple(c.get("exclude", DEFAULT_EXCLUDE))
     for i, pattern in enumerate(exclude):
-        _check_pattern(pattern, f"optimizer.exclude[{i}]")
+        _check_pattern(pattern, f"config.optimizer.exclude[{i}]")
     rules = _checked_rules(c.get("rules", ()), list(flat_paths(params_like)))
 
     rate = make_schedule(c, steps=steps, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
@@ -241,7 +241,7 @@ def _check_pattern(pattern: Any, where: str) -> None:
 
 def _checked_rules(rules: Any, paths: list[str]) -> tuple[tuple[str, float], ...]:
     for i, rule in enumerate(rules):
-        where = f"optimizer.rules[{i}]"
+        where = f"config.optimizer.rules[{i}]"
         if not isinstance(rule, list | tuple) or len(rule) != 2:
             raise InputError(where, repr(rule), "a pair (regex, multiplier)")
         pattern, factor = rule
@@ -283,7 +283,7 @@ def _multiply(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformat
 def _matched(patterns: Any, params_like: Any) -> tuple[str, ...]:
     leaves = flat_paths(params_like)
     for i, pattern in enumerate(patterns):
-        where = f"optimizer.unit_norm[{i}]"
+        where = f"config.optimizer.unit_norm[{i}]"
         _check_pattern(pattern, where)
         found = [path for path in leaves if re.search(pattern, path)]
         if not found:

@@ -28,6 +28,7 @@ def _fashion_mnist(data: Any, split: str) -> Source:
 
 
 def _mixture(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], Source]] | None = None) -> Source:
+    """Several sources as one, each with its share: the parts of `data.parts`."""
     return mixture.mixture(data, split, partial(_read, sources=SOURCES if sources is None else sources))
 
 

@@ -30,20 +30,24 @@ def mesh_shape(mesh_config: Mapping[str, Any], available: int) -> tuple[int, int
     sizes = {axis: mesh_config.get(axis, -1 if axis == "data" else 1) for axis in AXES}
     for axis, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
-            raise InputError(f"mesh.{axis}", repr(size), "a whole number from 1, or -1 for what is left")
+            raise InputError(f"config.mesh.{axis}", repr(size), "a whole number from 1, or -1 for what is left")
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
-        raise InputError(f"mesh.{free[1]}", f"-1, and mesh.{free[0]} is -1 too", "-1 for one axis")
+        raise InputError(f"config.mesh.{free[1]}", f"-1, and mesh.{free[0]} is -1 too", "-1 for one axis")
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
     text = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size != -1)
     if fixed > available:
         # The largest axis is the one that asked for too much, most of the time.
         blamed = max((axis for axis in AXES if sizes[axis] != -1), key=lambda axis: sizes[axis])
-        raise InputError(f"mesh.{blamed}", f"{text} = {fixed} devices", f"at most the {available} that are there")
+        raise InputError(
+            f"config.mesh.{blamed}", f"{text} = {fixed} devices", f"at most the {available} that are there"
+        )
     if free:
         if available % fixed:
             found = f"-1 with {text} = {fixed} on {available} devices"
-            raise InputError(f"mesh.{free[0]}", found, f"sizes that divide {available}, or a size in place of -1")
+            raise InputError(
+                f"config.mesh.{free[0]}", found, f"sizes that divide {available}, or a size in place of -1"
+            )
         sizes[free[0]] = available // fixed
     return sizes["data"], sizes["fsdp"], sizes["tensor"]
 
@@ -72,7 +76,7 @@ def make_mesh(mesh_config: Mapping[str, Any], devices: Sequence[Any] | None = No
     idle = {d.process_index for d in devices} - {d.process_index for d in chosen}
     if idle:
         found = f"a mesh of {size} of {len(devices)} devices, which leaves processes {sorted(idle)} with none"
-        raise InputError("mesh", found, "at least one device of every process, or fewer processes")
+        raise InputError("config.mesh", found, "at least one device of every process, or fewer processes")
     return Mesh(_placed(shape, chosen, whole=size == len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -85,7 +89,9 @@ def _placed(shape: tuple[int, int, int], devices: list[Any], whole: bool) -> np.
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     data, fsdp, tensor = shape
     if data % slices:
-        raise InputError("mesh.data", f"{data} on {slices} slices", f"a multiple of {slices}: data joins the slices")
+        raise InputError(
+            "config.mesh.data", f"{data} on {slices} slices", f"a multiple of {slices}: data joins the slices"
+        )
     inner = (data // slices, fsdp, tensor)
     return mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
 
@@ -100,4 +106,4 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     ways = batch_ways(mesh)
     if batch_size < 1 or batch_size % ways:
         sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in BATCH_AXES)
-        raise InputError("data.batch_size", batch_size, f"a multiple of {ways} (mesh {sizes})")
+        raise InputError("config.data.batch_size", batch_size, f"a multiple of {ways} (mesh {sizes})")

@@ -46,7 +46,7 @@ def flat_paths(tree: Any) -> dict[str, Any]:
     return {path_text(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def check_rules(rules: Rules, where: str = "mesh.rules") -> None:
+def check_rules(rules: Rules, where: str = "config.mesh.rules") -> None:
     """Raises InputError for a rule that is no (regex, spec) pair or names an axis that does not exist."""
     for i, rule in enumerate(rules):
         if not isinstance(rule, list | tuple) or len(rule) != 2 or not isinstance(rule[0], str):
@@ -87,30 +87,30 @@ def resolve(path: str, shape: Sequence[int], mesh: Mesh, rules: Rules, strict: b
     Raises:
       InputError: naming the parameter, when no rule matches it or the rule's spec does not fit its shape.
     """
-    for pattern, spec in rules:
+    for i, (pattern, spec) in enumerate(rules):
         if re.search(pattern, path):
-            return _fit(path, tuple(shape), mesh, pattern, spec)
+            return _fit(path, tuple(shape), mesh, f"config.mesh.rules[{i}]", spec)
     if strict:
         found = f"no rule for parameter {path} {tuple(shape)}"
-        raise InputError("mesh.rules", found, "a last rule ('.*', 'fsdp') for the rest")
+        raise InputError("config.mesh.rules", found, "a last rule ('.*', 'fsdp') for the rest")
     return PartitionSpec()
 
 
-def _fit(path: str, shape: tuple[int, ...], mesh: Mesh, pattern: str, spec: Spec) -> PartitionSpec:
+def _fit(path: str, shape: tuple[int, ...], mesh: Mesh, where: str, spec: Spec) -> PartitionSpec:
     if spec == "replicate":
         return PartitionSpec()
     if isinstance(spec, str):
         return _named(shape, mesh, TENSOR_DIMENSION[spec])
     if len(spec) > len(shape):
         found = f"{spec!r} for {path}, which has {len(shape)} dimensions {shape}"
-        raise InputError(f"mesh.rules {pattern!r}", found, "at most that many entries; a rule for it in front")
+        raise InputError(where, found, "at most that many entries; a rule for it in front")
     entries: list[Any] = [None] * (len(shape) - len(spec))
     for size, entry in zip(shape[len(entries) :], spec, strict=True):
         names = _names(entry)
         ways = math.prod(mesh.shape[name] for name in names)
         if size % ways:
             found = f"a dimension of {size} of {path} {shape} split {ways} ways over {', '.join(names)}"
-            raise InputError(f"mesh.rules {pattern!r}", found, "dimensions that divide; another rule for it in front")
+            raise InputError(where, found, "dimensions that divide; another rule for it in front")
         # An axis of size 1 splits nothing: leaving it out keeps the printed table honest.
         names = tuple(name for name in names if mesh.shape[name] > 1)
         entries.append(names[0] if len(names) == 1 else names or None)

@@ -200,4 +200,4 @@ def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) ->
             raise InputError(f"target {taken[0]!r}", "made by an op", "another name")
         return {**made, **draws.targets}
     except InputError as error:
-        raise InputError(f"{at}: {error.where}", error.found, error.allowed) from None
+        raise error.below(at) from None

@@ -212,7 +212,7 @@ def test_what_the_next_refusals_change_is_valid(fields):
         (game(init=2.5), "contrast.distribution.init", "2 or more"),
         (game(learn="softmax"), "contrast.distribution.learn", "simplex"),
         (slot(reads=()), "image.memory.q.reads", "a name, or a list of names"),
-        (slot(reads=5), "image.memory.q.reads", "text or a list, each text"),
+        (slot(reads=5), "image.memory.q.reads", "text or a list of texts"),
         (slot(reads=("a.z", "c.z")), "image.memory.q.reads", "'c.z'"),
         (slot(reads=("a.z", "labels.label")), "image.memory.q.reads", "an output of a view"),
         (slot(reads=("a.z", "image.memory.q")), "image.memory.q.reads", "an output of a view"),

@@ -157,7 +157,7 @@ def check(config, losses=LOSSES):
         ({**PAIR, "weights": "pair_qualty"}, ("row_weights.weights", "'pair_qualty'", "pair_quality")),
         ({"inputs": PAIR["inputs"]}, ("row_weights.weights", "no value")),
         ({"weights": "pair_quality"}, ("row_weights.inputs", "no value")),
-        ({**PAIR, "inputs": "qa.tokens"}, ("row_weights.inputs", "a list, each text")),
+        ({**PAIR, "inputs": "qa.tokens"}, ("row_weights.inputs", "a list of texts")),
         ({**PAIR, "inputs": ()}, ("row_weights.inputs", "0 names", "2 (tokens_1, tokens_2)")),
         ({**PAIR, "inputs": ("qa.tokens",)}, ("row_weights.inputs", "1 names", "2 (tokens_1, tokens_2)")),
         ({**PAIR, "inputs": ("qa.tokens", "qc.tokens")}, ("row_weights.inputs", "'qc.tokens'", "no view")),

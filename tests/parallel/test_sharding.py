@@ -108,7 +108,7 @@ def test_an_unmatched_parameter_is_named():
         (("k", ("tensor", "tensor")), "an axis twice"),
         (("(", "fsdp"), "a Python regular expression"),
         ("k", "a pair"),
-        (("k", ("tensor", None, None)), r"mesh.rules 'k': found .* for k, which has 2 dimensions \(4, 6\)"),
+        (("k", ("tensor", None, None)), r"mesh.rules\[0\]: found .* for k, which has 2 dimensions \(4, 6\)"),
         (("k", (None, ("fsdp", "tensor"))), r"a dimension of 6 of k \(4, 6\) split 4 ways over fsdp, tensor; allowed"),
     ],
 )

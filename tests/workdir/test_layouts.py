@@ -163,3 +163,26 @@ def test_an_unknown_layout_is_refused(tmp_path, run, layout):
 
 def test_each_layout_is_known_up_to_that_of_today():
     assert [x for x in range(10) if layouts.known(x)] == list(range(1, LAYOUT + 1))
+
+
+ROOMS = FIRST.parent / "before_rooms"  # its README says how it was made
+
+
+@pytest.mark.slow
+def test_a_run_from_before_the_rooms_goes_on(tmp_path, capsys):
+    """Lines that were written stay as they are, and the steps to come have the losses that the old code wrote."""
+    work = pathlib.Path(shutil.copytree(ROOMS, tmp_path / "w"))
+    old = (ROOMS / "metrics.jsonl").read_text().splitlines()
+    (work / "metrics.jsonl").write_text("\n".join(old[:3]) + "\n")
+    config = (work / "config.json").read_bytes()
+    assert main([f"--workdir={work}"]) == 0
+    assert "resumed at step 3 of 6" in capsys.readouterr().out
+    new = (work / "metrics.jsonl").read_text().splitlines()
+    assert new[:3] == old[:3] and len(new) == 6 and (work / "config.json").read_bytes() == config
+    before, now = losses_of(ROOMS), losses_of(work)
+    np.testing.assert_allclose([now[i] for i in (4, 5, 6)], [before[i] for i in (4, 5, 6)], rtol=1e-6)
+    wanted, got = json.loads(old[5]), json.loads(new[5])
+    names = [k for k in wanted if k.startswith("eval/")]
+    assert len(names) > 5
+    # A row of 360 may fall to the other side on another machine.
+    np.testing.assert_allclose([got[k] for k in names], [wanted[k] for k in names], atol=0.006)

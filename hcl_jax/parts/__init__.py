@@ -1,0 +1,1 @@
+"""The parts that a recipe can name: what there is, with arguments and one line each."""
