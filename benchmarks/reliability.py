@@ -147,8 +147,8 @@ def saves(run: Any, source: Any, rounds: int, step: float) -> None:
             seen["block"].append(timed(lambda i=i: checkpoints.save(i, state))[0])
             seen["write"].append(timed(checkpoints.wait)[0])
             place = pathlib.Path(folder) / "checkpoints" / str(i)
-            seen["seal"].append(timed(lambda place=place, i=i: manifest.seal(place, {"step": i}))[0])
-            seconds, fault = timed(lambda place=place: manifest.fault(place))
+            seen["seal"].append(timed(lambda place=place, i=i: manifest.write(place, {"step": i}))[0])
+            seconds, fault = timed(lambda place=place: manifest.verify(place))
             assert fault is None, fault
             seen["verify"].append(seconds)
             reader = Checkpoints(folder, keep=2, meta=run.meta(source), read_only=True)
@@ -162,11 +162,11 @@ def saves(run: Any, source: Any, rounds: int, step: float) -> None:
             x.nbytes for x in jax.tree.leaves(state) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
         )
         meta = sum(p.stat().st_size for p in files if "meta" in p.relative_to(place).parts)
-        manifest = (place / manifest.MANIFEST).stat().st_size
+        seal = (place / manifest.MANIFEST).stat().st_size
         checkpoints.close()
     print(f"  state {state_bytes / 1e6:.1f} MB in {len(jax.tree.leaves(state))} arrays; on disk {size / 1e6:.1f} MB "
           f"in {len(files)} files")  # fmt: skip
-    print(f"  of that no arrays: {meta:,} bytes (the config, what a resume must agree with), seal {manifest:,} bytes")
+    print(f"  of that no arrays: {meta:,} bytes (the config, what a resume must agree with), seal {seal:,} bytes")
 
     def share(values: list[float]) -> str:
         return f"{100 * statistics.median(values) / (INTERVAL * step):8.4f} % of the steps"

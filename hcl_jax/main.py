@@ -59,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
         distributed.join(config.limits.heartbeat, config.limits.barrier)
         from hcl_jax.runtime.preemption import ctrl_c_saves, status_of_end
         from hcl_jax.train import train_and_evaluate
-        from hcl_jax.workdir.quiet import hush
+        from hcl_jax.workdir.quiet import silence_failed_saves
 
         _show_choices()
-        hush()
+        silence_failed_saves()
         with tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
         return 130 if asked.pressed else status_of_end()

@@ -70,9 +70,9 @@ def train_and_evaluate(
     parts = Parts(encoders, heads, losses, measures, views, sources)
     config = configs.complete(config)
     seconds = config.limits.barrier
-    processes.agree("the run", {**card.code(), **configs.texts(config)}, seconds)
+    processes.assert_equal("the run", {**card.code(), **configs.texts(config)}, seconds)
     work = functools.partial(prepare, config, workdir_path, parts, try_steps)
-    config, run, source, test, changed, lowered = processes.together("config and data", work, seconds)
+    config, run, source, test, changed, lowered = processes.run_on_all("config and data", work, seconds)
     # Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
     apart = try_steps is not None and processes.count() > 1
     first = processes.index() == 0
@@ -235,7 +235,7 @@ def _history(log: Log, config: Any, start: int) -> tuple[dict[int, float], bool]
         last = log.history.lines[-1] if log.history.lines else {}
         return scores, last.get("step") == start and any(k.startswith("eval/") for k in last)
 
-    scores, evaluated = processes.from_first("metrics.jsonl", read, config.limits.barrier)
+    scores, evaluated = processes.broadcast_from_first("metrics.jsonl", read, config.limits.barrier)
     return {int(step): score for step, score in scores}, evaluated
 
 
@@ -259,7 +259,7 @@ def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> 
             held.append(lock)
             return held[0].message
 
-        message = processes.from_first("the lock of the workdir", take, seconds)
+        message = processes.broadcast_from_first("the lock of the workdir", take, seconds)
         said += [message] if message else []
         yield held[0] if held else None
 

@@ -1,4 +1,4 @@
-"""What the launchers of clouds share: their flags, what a run may be asked for, and the commit that is run."""
+"""What the launchers of clouds share: their flags, checks of the run's arguments, and the commit that is run."""
 
 import argparse
 import contextlib
@@ -13,8 +13,8 @@ from typing import IO, NoReturn
 from hcl_jax.errors import InputError, nearest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# The status of a run that was told to end before its last step, instead of 0 (runtime/preemption.py): preemption
-# comes as SIGTERM, and a run that saved and ended must not be taken for one that is done. 75 is EX_TEMPFAIL.
+# The status of a run that was asked to end before its last step, instead of 0 (runtime/preemption.py): preemption
+# comes as SIGTERM, and a run that saved and ended must not be considered done. 75 is EX_TEMPFAIL.
 STOPPED = 75
 VALUED = ("--config", "--workdir", "--steps")  # of hcl_jax.main, beside --config.FIELD and --profile
 OF_ONE_MACHINE = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -30,11 +30,11 @@ class Parser(argparse.ArgumentParser):
 
 def parser(where: str, doc: str | None) -> Parser:
     """The parser of `python -m launch.WHERE`, with the flags that all launchers have."""
-    made = Parser(
+    created = Parser(
         f"python -m launch.{where}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"python -m launch.{where} [flags] [--dry-run] -- ARGUMENTS OF hcl_jax.main", allow_abbrev=False,
     )  # fmt: skip
-    add = made.add_argument
+    add = created.add_argument
     add("--type", required=True, metavar="TYPE", help="v5litepod-256, or its topology v5e:16x16")
     add("--name", default="hcl-jax", metavar="NAME", help="of what is created (default hcl-jax)")
     add("--dry-run", action="store_true", help="print every command and file, exactly, and run nothing")
@@ -44,10 +44,10 @@ def parser(where: str, doc: str | None) -> Parser:
     add("--most", type=int, default=10, metavar="N", help="restarts in a row within ten minutes; of a JobSet: all (10)")
     add("--grace", type=int, default=300, metavar="SECONDS", help="to save after SIGTERM (default 300)")
     add("--poll", type=float, default=60.0, metavar="SECONDS", help="between looks at the state (default 60)")
-    return made
+    return created
 
 
-def split(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def split(flags: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """A launcher's flags and, after the first --, the run's arguments.
 
     Raises:
@@ -55,8 +55,8 @@ def split(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[
     """
     at = arguments.index("--") if "--" in arguments else len(arguments)
     if not arguments[at + 1 :] and not {"-h", "--help"} & set(arguments[:at]):
-        made.error("the arguments of hcl_jax.main are needed after --")
-    known, run = made.parse_args(arguments[:at]), arguments[at + 1 :]
+        flags.error("the arguments of hcl_jax.main are needed after --")
+    known, run = flags.parse_args(arguments[:at]), arguments[at + 1 :]
     words = iter(run)
     for word in words:
         flag, equals, _ = word.partition("=")
@@ -77,9 +77,9 @@ def needs_workdir(run: list[str], machines: int) -> None:
         raise InputError("--workdir", f"{workdir}, a folder of each machine", f"one that all {machines} machines share")
 
 
-def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(flags: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The launcher's flags and, after the first --, the run's arguments."""
-    known, run = split(made, arguments)
+    known, run = split(flags, arguments)
     if not re.fullmatch(r"[a-z](?:[-a-z0-9]{0,38}[a-z0-9])?", known.name):
         raise InputError("--name", repr(known.name), "1 to 40 of a-z, 0-9 and -, a letter first and no - last")
     if known.most < 0 or known.grace < 1 or not known.poll > 0:
@@ -89,18 +89,18 @@ def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[
 
 
 def value_of(flag: str, run: list[str]) -> str | None:
-    """What a run's arguments say of a flag, as `--flag=VALUE` or `--flag VALUE`; the last time counts."""
-    found = None
+    """The value of a flag in a run's arguments, as `--flag=VALUE` or `--flag VALUE`; the last one counts."""
+    value = None
     for argument, following in zip(run, [*run[1:], None], strict=True):
         if argument == flag:
-            found = following
+            value = following
         elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
-    return found
+            value = argument.partition("=")[2]
+    return value
 
 
 def check_run(run: list[str], commit: str) -> None:
-    """Refuses a run whose result would go with its machines, or whose recipe the commit does not hold."""
+    """Refuses a run whose results would be deleted with its machines, or whose recipe is not in the commit."""
     workdir = value_of("--workdir", run)
     if workdir is None and value_of("--steps", run) is None:
         raise InputError("--workdir", "nothing", "--workdir=gs://BUCKET/FOLDER after --, which outlives the machines")
@@ -116,7 +116,7 @@ def check_run(run: list[str], commit: str) -> None:
 
 
 def git(*arguments: str, check: bool = True) -> str | None:
-    """What git says in this clone; None when it fails and `check` is false."""
+    """The output of git in this clone; None when it fails and `check` is false."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     except FileNotFoundError:
@@ -124,13 +124,13 @@ def git(*arguments: str, check: bool = True) -> str | None:
     if done.returncode == 0:
         return done.stdout
     if check:
-        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise InputError(f"git {arguments[0]}", said, f"a clone of the project at {ROOT}")
+        error = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise InputError(f"git {arguments[0]}", error, f"a clone of the project at {ROOT}")
     return None
 
 
 def commit_of(allow_dirty: bool) -> str:
-    """The commit that is run; what is not committed is refused, or told when it is allowed.
+    """The commit that is run; uncommitted files are refused, or listed when they are allowed.
 
     Raises:
       InputError: this is no clone, or a file differs from HEAD.

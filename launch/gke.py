@@ -36,7 +36,7 @@ JOB = "slice"
 LABEL = "jobset.sigs.k8s.io/jobset-name"
 FOLDER = "/hcl_jax"  # of the image, see launch/Dockerfile
 ENDS = (1, 2, 130)  # statuses after which another start would end the same way
-ABSENT = ("NotFound", "not found")  # what kubectl says of what is not there
+ABSENT = ("NotFound", "not found")  # what kubectl answers when there is no such thing
 PREFIXED = re.compile(r"\[pod/([^/\]]+)/[^\]]+\] ?")
 
 
@@ -262,18 +262,18 @@ class Launch:
     def __init__(self, job: Job, cluster: Cluster, logs: pathlib.Path, poll: float, c: subprocesses.Commands):
         self.job, self.cluster, self.poll, self.c = job, cluster, poll, c
         first = re.compile(rf"{re.escape(job.name)}-[a-z-]+-0-0-[a-z0-9]+$")
-        self.said_by_kubectl = logs / "kubectl.txt"
+        self.kubectl_errors = logs / "kubectl.txt"
         self.logs = Logs(logs, PREFIXED, first)
-        self.said = ""
+        self.last = ""
 
     def tell(self, text: str) -> None:
         """A line, when it is another one than the last."""
-        if text != self.said:
+        if text != self.last:
             cli.say(text)
-        self.said = text
+        self.last = text
 
     def there(self) -> str | None:
-        """The uid of the cluster's JobSet of that name, None where there is none."""
+        """The uid of the cluster's JobSet of that name; None if there is no such JobSet."""
         try:
             done = self.c.retried(self.cluster.state(self.job), tries=3, between=self.absent)
         except subprocesses.Failed as error:
@@ -287,7 +287,7 @@ class Launch:
         return any(text in self.c.last for text in (*ABSENT, "resource type"))
 
     def terminal(self) -> str:
-        """Its final state, Completed or Failed; "gone", or "" while it is under way. Waits while nobody answers."""
+        """Its final state, Completed or Failed; "gone", or "" while it runs. Waits without an answer."""
         while True:
             done = self.c.once(self.cluster.state(self.job), quiet=True)
             if done.status == 0:
@@ -315,14 +315,14 @@ class Launch:
         def over() -> bool:
             return self.terminal() == "gone"
 
-        stream(self.c, self.cluster.logs(self.job), self.logs, self.said_by_kubectl, self.poll, over)
+        stream(self.c, self.cluster.logs(self.job), self.logs, self.kubectl_errors, self.poll, over)
 
     def keep_going(self) -> int:
         """Follows until the JobSet has ended; returns the status."""
         while True:
             state = self.terminal()
             if state in ("Completed", "Failed"):
-                self.follow()  # what was said last, or all of a run that ended before it was looked at
+                self.follow()  # the last lines, or all of a run that ended before the first look
             if state in ("Completed", "Failed", "gone"):
                 self.tell(f"{self.job.name}: {state}")
                 return 0 if state == "Completed" else 1
@@ -340,7 +340,7 @@ def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Name
         it = Launch(job, cluster, known.logs, known.poll, c)
         stack.callback(it.logs.close)
         try:
-            if (uid := it.there()) is not None:  # asked before anything is made
+            if (uid := it.there()) is not None:  # before anything is created
                 if cleanup.read_note(known.logs) != note | {"uid": uid}:
                     allowed = f"another name, or {note['delete']}"
                     raise InputError("--name", f"{job.name}, which is there already", allowed)
@@ -367,7 +367,7 @@ def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Name
             status = 128 + error.number
         except subprocesses.Failed as error:
             cli.say(str(error))
-            if re.search("AlreadyExists|already exists", c.last):  # made by somebody since it was looked for
+            if re.search("AlreadyExists|already exists", c.last):  # created by someone else since the look
                 ours = False
         finally:
             c.cleaning()
@@ -397,8 +397,8 @@ def leave(job: Job, cluster: Cluster, keep: bool, c: subprocesses.Commands) -> b
 
 def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Job, Cluster, Image | None]:
     """The command line, checked."""
-    made = cli.parser("gke", __doc__)
-    add = made.add_argument
+    parser = cli.parser("gke", __doc__)
+    add = parser.add_argument
     add("--image", required=True, metavar="NAME[:TAG]", help="holds the package; without a tag the commit is its tag")
     add("--build", action="store_true", help="build and push it first, from the commit")
     add("--slices", type=int, default=1, metavar="N", help="joined by the network of the data centre (default 1)")
@@ -413,7 +413,7 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Job, Cluster
     add("--cluster", metavar="NAME", help="for xpk")
     add("--zone", metavar="ZONE", help="of the cluster, for xpk")
     add("--project", metavar="ID", help="for xpk, in place of gcloud's own")
-    known, run = cli.parse(made, arguments)
+    known, run = cli.parse(parser, arguments)
     tpu = find(known.type)
     if known.slices < 1:
         raise InputError("--slices", known.slices, "a number from 1")

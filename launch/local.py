@@ -34,12 +34,12 @@ from launch.cleanup import record_signals
 
 GRACE = 120.0  # seconds to save after SIGTERM or Ctrl-C
 SETTLE = 3.0  # seconds in which the peers of a failed process may fail too
-PATIENCE = 10.0  # seconds for the peers to end when they are told to; a collective may hold them
+PATIENCE = 10.0  # seconds for the peers to end when asked to; a collective may block them
 POLL = 0.1
 
 
 def free_port() -> int:
-    """A port on the loopback address that nobody listens on."""
+    """A free port on the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -56,12 +56,12 @@ def environments(processes: int, port: int, devices: int | None = None) -> list[
 
 
 def group_status(statuses: Iterable[int | None]) -> int:
-    """The status of a group as a shell has it: 0, or that of the process which failed first by its kind.
+    """The status of a group as a shell reports it: 0, or that of the process whose failure is the cause, by its kind.
 
     A signal goes before an abort, which the loss of a peer brings about too, and an abort before a Python error.
 
     Args:
-      statuses: of its processes: negative for a signal, as subprocess has it; None for one that runs.
+      statuses: of its processes: negative for a signal, as in subprocess; None for one that still runs.
     """
     failed = [128 - s if s < 0 else s for s in statuses if s]
     return max(failed, key=_rank, default=0)
@@ -70,7 +70,7 @@ def group_status(statuses: Iterable[int | None]) -> int:
 def _rank(status: int) -> int:
     if status == 2:
         return 3  # one process was refused, and its peers died of its absence: to start again would not help
-    ended_by_signal = 128 < status <= 192 and status != 128 + signal.SIGINT  # 130 is said by Python itself
+    ended_by_signal = 128 < status <= 192 and status != 128 + signal.SIGINT  # Python itself exits with 130
     return ended_by_signal + (ended_by_signal and status != 128 + signal.SIGABRT)
 
 
@@ -82,7 +82,7 @@ def run(
     grace: float = GRACE,
 ) -> int:
     """Starts `command` once a process and waits; returns the status of the group."""
-    asked: list[int] = []  # the signals that told the group to end
+    asked: list[int] = []  # the signals that asked the group to end
     with record_signals(asked):
         return _run(command, environments(processes, free_port(), devices), logs, grace, asked)
 
@@ -116,11 +116,11 @@ def _wait(children: list[subprocess.Popen], asked: list[int], grace: float) -> i
         if all(s == 0 for s in statuses):
             return 0
         time.sleep(POLL)
-    until, told = time.monotonic() + grace, False
+    until, passed_on = time.monotonic() + grace, False
     while _running(children) and time.monotonic() < until and asked.count(signal.SIGINT) < 2:
-        if {signal.SIGTERM, signal.SIGHUP} & set(asked) and not told:
+        if {signal.SIGTERM, signal.SIGHUP} & set(asked) and not passed_on:
             _tell(children)
-            told = True
+            passed_on = True
         time.sleep(POLL)
     if _kill(children):
         print(f"launch.local: killed what had not ended after signal {asked[0]}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What many processes say, through one connection: a file each, and the first one on standard output."""
+"""The output of many processes through one connection: a file each, and the first one on standard output."""
 
 import os
 import pathlib
@@ -15,16 +15,16 @@ from launch import cli, subprocesses
 class Logs:
     """Splits `[NAME] text` lines into NAME.log.
 
-    A new connection begins with what was said before: lines of a name that are there already are left out, also those
-    that another launcher has filed in this folder.
+    A new connection repeats the log from its beginning: lines that a file has already are dropped, also if another
+    launcher wrote them.
 
     Args:
-      folder: of the files; made when it is missing.
+      folder: of the files; created if missing.
       form: matches the start of a line; its group 1 is the name.
       first: matches the name of the one that is printed.
     """
 
-    BEGIN = "hcl_jax-follow"  # said where one begins again inside of a connection, for gcloud connects again by itself
+    BEGIN = "hcl_jax-follow"  # marks a new beginning inside a connection: gcloud reconnects by itself
 
     def __init__(self, folder: pathlib.Path, form: re.Pattern, first: re.Pattern):
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ class Logs:
         self._rest = b""
 
     def connect(self) -> None:
-        """A new connection is made."""
+        """A new connection begins."""
         self._now, self._rest = {}, b""
 
     def take(self, data: bytes) -> None:
@@ -70,15 +70,20 @@ class Logs:
 
 
 def stream(
-    c: subprocesses.Commands, command: list[str], logs: Logs, said: pathlib.Path, poll: float, over: Callable[[], bool]
+    c: subprocesses.Commands,
+    command: list[str],
+    logs: Logs,
+    errors: pathlib.Path,
+    poll: float,
+    over: Callable[[], bool],
 ) -> int | None:
     """Runs a command whose output is logs.
 
     Args:
       c: that runs it.
-      command: its output goes to `logs`, its errors to the file `said`.
+      command: its output goes to `logs`, its errors to the file `errors`.
       logs: of one connection after the other.
-      said: appended to.
+      errors: appended to.
       poll: seconds between two times that `over` is asked.
       over: whether nothing more is to come.
 
@@ -86,8 +91,8 @@ def stream(
       Its status, or None when `over` has ended it.
     """
     logs.connect()
-    with tempfile.TemporaryFile() as out, said.open("ab") as errors:
-        child, read, looked = c.start(command, out, errors), 0, time.monotonic()
+    with tempfile.TemporaryFile() as out, errors.open("ab") as file:
+        child, read, looked = c.start(command, out, file), 0, time.monotonic()
         try:
             while child.poll() is None:
                 read += _take(out, read, logs)

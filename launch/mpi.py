@@ -58,7 +58,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags, and the run's arguments after --.
 
     Raises:
-      InputError: a number or a list of hosts that is none.
+      InputError: not a number, or not a list of hosts.
     """
     parser = cli.Parser(
         "python -m launch.mpi", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -129,8 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
         return run(line, known.grace)
     except FileNotFoundError:
         error: Exception = InputError("mpirun", "nothing on PATH", "Open MPI; on Debian: apt-get install openmpi-bin")
-    except InputError as found:
-        error = found
+    except InputError as refusal:
+        error = refusal
     print(f"launch.mpi: {error}", file=sys.stderr)
     return 2
 

@@ -52,10 +52,10 @@ def seconds_of(time: str) -> int:
     """Seconds of a time limit as sbatch reads it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
 
     Raises:
-      InputError: it is none, or no time at all.
+      InputError: not such a time, or zero.
     """
-    found = next((m for form in TIMES if (m := re.fullmatch(form, time, re.ASCII))), None)
-    seconds = sum(int(n) * SECONDS[unit] for unit, n in found.groupdict().items() if n) if found else 0
+    match = next((m for form in TIMES if (m := re.fullmatch(form, time, re.ASCII))), None)
+    seconds = sum(int(n) * SECONDS[unit] for unit, n in match.groupdict().items() if n) if match else 0
     if not seconds:
         raise InputError("--time", repr(time), "minutes, H:M:S, D-H or D-H:M:S, more than nothing")
     return seconds
@@ -97,12 +97,12 @@ def script(known: argparse.Namespace, run: list[str]) -> str:
 
 
 def _variables(devices: int | None, gpus: int | None) -> dict[str, str]:
-    found = {"PYTHONUNBUFFERED": "1", "HCL_JAX_STOPPED": str(cli.STOPPED)}
+    variables = {"PYTHONUNBUFFERED": "1", "HCL_JAX_STOPPED": str(cli.STOPPED)}
     if gpus:
-        found["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(gpus)))
+        variables["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(gpus)))
     if devices:
-        found |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    return found
+        variables |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return variables
 
 
 def _folder(run: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Commands of this machine that may fail, be tried again, or be cut short by a signal; lists only, never a shell."""
+"""Commands on this machine that may fail, be retried, or be cut short by a signal; lists only, never a shell."""
 
 import contextlib
 import os
@@ -17,17 +17,17 @@ from launch.cleanup import record_signals
 from launch.restart import pause
 
 TICK = 0.1
-# What no second try mends; gcloud and kubectl exit with 2 on flags they do not know.
+# Errors that a retry does not fix; gcloud and kubectl exit with 2 on flags they do not know.
 FINAL = ("PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_ARGUMENT", "unrecognized arguments", "Forbidden",
          "is invalid:", "error validating", "unknown flag", "do not currently have an active account",
          "Reauthentication", "required property [project]", "Failed to find attribute [project]",
          "a run is under way here")  # fmt: skip
-# No capacity may come; a limit of the project does not move by itself. Requests a minute are another quota.
+# Capacity may become free; a limit of the project does not change by itself. Requests a minute are another quota.
 QUOTA = re.compile(r"Quota limit '\S+' has been exceeded")
 
 
 class Interrupted(Exception):
-    """Ctrl-C, SIGTERM or SIGHUP has ended what was under way; `number` is the signal."""
+    """Ctrl-C, SIGTERM or SIGHUP has ended the command under way; `number` is the signal."""
 
     def __init__(self, number: int):
         self.number = number
@@ -54,7 +54,7 @@ def reason(done: Done) -> str:
 
 
 class Commands:
-    """Runs commands, says them, and hears the signals that ask for the end meanwhile.
+    """Runs commands, prints them, and records the signals that arrive meanwhile.
 
     Args:
       tries: of a command that `retried` runs.
@@ -64,8 +64,8 @@ class Commands:
     def __init__(self, tries: int = 5, wait: float = 5.0):
         self.tries, self.wait = tries, wait
         self.received: list[int] = []
-        self.last = ""  # what the last failed command said
-        self._limit = 1  # so many signals end what is under way
+        self.last = ""  # output of the last failed command
+        self._limit = 1  # number of signals that ends the command under way
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Commands":
@@ -76,11 +76,11 @@ class Commands:
         self._stack.close()
 
     def cleaning(self) -> None:
-        """What follows is cut short by a further signal only."""
+        """From here on only a further signal cuts commands short."""
         self._limit = len(self.received) + 1
 
     def check(self) -> None:
-        """Raises Interrupted once a signal was heard."""
+        """Raises Interrupted once a signal has arrived."""
         if len(self.received) >= self._limit:
             raise Interrupted(self.received[-1])
 
@@ -130,7 +130,7 @@ class Commands:
         Args:
           command: that may be run again.
           tries: in place of self.tries.
-          between: asked after a failure; when it gives true, the failure is taken as it is.
+          between: called after a failure; when it returns true, there is no retry.
           stdin: a file.
 
         Raises:

@@ -45,7 +45,7 @@ SAID = re.compile(r"hcl_jax-run (\S+) (\S+) (running|ended|absent) (\d+)")
 
 
 class Options(NamedTuple):
-    """How a run is kept going."""
+    """What to run, and how often to restart it."""
 
     run: list[str]
     logs: pathlib.Path
@@ -84,7 +84,7 @@ def steps(m: Machine, o: Options) -> Iterator[str]:
 
 
 class Refused(subprocesses.Failed):
-    """There is no slice to be had."""
+    """No slice can be created."""
 
 
 class Launch:
@@ -92,13 +92,13 @@ class Launch:
 
     def __init__(self, m: Machine, o: Options, c: subprocesses.Commands):
         self.m, self.o, self.c = m, o, c
-        self.ours = False  # whether the slice, or a request for it, may be there on our account
+        self.ours = False  # whether this launcher may have created the slice, or a request for it
         self.stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
         self.run_id = ""  # of the run that may be under way
         self.logs: Logs | None = None
         self.broken = False  # READY, and some of its workers cannot be reached
-        self.label = self.why = ""  # of what is there; of a request that came to nothing
-        self.noted = False  # left.json speaks of this launch
+        self.label = self.why = ""  # of the existing slice; of a request that failed
+        self.noted = False  # left.json describes this launch
         self.seen: str | None = None  # its last state
         self.attempt = 0
 
@@ -119,11 +119,11 @@ class Launch:
     def note(self) -> dict[str, Any]:
         """What is left if this process dies."""
         deletes = cli.shown(self.m.delete())[2:]
-        made = {"delete": deletes, "commit": self.m.commit, "run": self.o.run}
-        return {**made, "label": self.stamp, "run_id": self.run_id}
+        slice_ = {"delete": deletes, "commit": self.m.commit, "run": self.o.run}
+        return {**slice_, "label": self.stamp, "run_id": self.run_id}
 
     def write_note(self) -> None:
-        """Says it in left.json, before it is so."""
+        """Writes left.json, before anything is created."""
         cleanup.write_note(self.o.logs, self.note())
         self.noted = True
 
@@ -163,10 +163,10 @@ class Launch:
         return "coming" if state in COMING else state
 
     def ready(self) -> None:
-        """Brings the slice to READY: creates it where there is none, deletes what is no good.
+        """Brings the slice to READY: creates a missing one, deletes a failed one.
 
         Raises:
-          Refused: it becomes no good again and again, or creating it fails for good.
+          Refused: it fails again and again, or cannot be created.
         """
         failures = bad = 0
         while True:
@@ -202,7 +202,9 @@ class Launch:
             return
         last = subprocesses.reason(done)
         if failures == 1 and re.search("ALREADY_EXISTS|already exists", done.err):
-            self.ours = False  # made by somebody since it was looked for; later tries may meet what an earlier one made
+            self.ours = (
+                False  # created by someone else since the look; later tries may meet what an earlier one created
+            )
             raise Refused(f"create {self.m.name}: {last}; that one is left alone")
         final = done.status == 2 or any(text in done.err for text in subprocesses.FINAL) or self.limited(done.err)
         if final or failures > self.o.most:
@@ -218,17 +220,17 @@ class Launch:
     def lost(self) -> bool:
         """Whether the slice is no longer there to be used.
 
-        While nobody answers, as when this machine has no network or the sign-in has run out, it waits: the run needs
+        Without an answer, as when this machine has no network or the sign-in has expired, it waits: the run needs
         neither.
         """
-        told = ""
+        reported = ""
         while True:
             try:
                 return self.whole() not in READY
             except subprocesses.Failed as error:
-                if str(error) != told:
+                if str(error) != reported:
                     cli.say(f"{error}; asking until it answers, the run goes on meanwhile")
-                told = str(error)
+                reported = str(error)
                 self.c.sleep(self.o.poll)
 
     def prepare(self, file: pathlib.Path) -> None:
@@ -241,14 +243,14 @@ class Launch:
     def follow(self) -> None:
         """Prints what the first worker says until all have ended, or the slice is lost."""
         assert self.logs is not None
-        command, said, quick = self.m.ssh(self.m.worker("follow", self.run_id)), self.o.logs / "gcloud.txt", 0
+        command, errors, quick = self.m.ssh(self.m.worker("follow", self.run_id)), self.o.logs / "gcloud.txt", 0
         while quick < 10:  # then `statuses` finds out what is the matter
             began = time.monotonic()
-            status = stream(self.c, command, self.logs, said, self.o.poll, self.lost)
+            status = stream(self.c, command, self.logs, errors, self.o.poll, self.lost)
             if status in (0, None) or self.lost():
                 return
             quick = quick + 1 if time.monotonic() - began < 60 else 1
-            cli.say(f"the connection was lost; {said} has what gcloud says")
+            cli.say(f"the connection was lost; {errors} has what gcloud says")
             self.c.sleep(pause(self.c.wait, quick))
 
     def statuses(self, *words: str) -> list[int] | None:
@@ -258,10 +260,10 @@ class Launch:
         except subprocesses.Failed as error:
             cli.say(str(error))
             return None
-        found = {match[0]: match for match in SAID.findall(done.out) if match[1] == self.run_id}
-        if len(found) < self.m.tpu.hosts or any(match[2] == "absent" for match in found.values()):
+        workers = {match[0]: match for match in SAID.findall(done.out) if match[1] == self.run_id}
+        if len(workers) < self.m.tpu.hosts or any(match[2] == "absent" for match in workers.values()):
             return None
-        return [-1 if match[2] == "running" else int(match[3]) for match in found.values()]
+        return [-1 if match[2] == "running" else int(match[3]) for match in workers.values()]
 
     def once(self, file: pathlib.Path) -> tuple[str, int]:
         """One start of the run: ("done", 0), ("failed", status) or ("again", status)."""
@@ -275,18 +277,18 @@ class Launch:
         self.logs = Logs(self.o.logs / self.run_id, re.compile(r"\[([\w.-]+)\] "), first)
         self.c.retried(self.m.ssh(self.m.worker("start", self.run_id, *self.o.run)), between=self.lost)
         self.follow()
-        found = None if self.lost() else self.statuses("wait", str(SETTLE))
-        if found and -1 in found:  # some have ended, others wait for them
-            found = [s for s in found if s > 0] + (self.statuses("stop", str(self.o.grace)) or [])
+        statuses = None if self.lost() else self.statuses("wait", str(SETTLE))
+        if statuses and -1 in statuses:  # some have ended, others wait for them
+            statuses = [s for s in statuses if s > 0] + (self.statuses("stop", str(self.o.grace)) or [])
         self.run_id = ""
-        if self.lost():  # told to end by the preemption itself, perhaps
+        if self.lost():  # perhaps ended by the preemption itself
             return "again", 0
-        if not found:
+        if not statuses:
             self.broken = True
             return "again", 0
-        if cli.STOPPED in found:
+        if cli.STOPPED in statuses:
             return "again", cli.STOPPED
-        status = group_status(found)
+        status = group_status(statuses)
         if status == 0:
             return "done", 0
         return ("again" if status in AGAIN else "failed"), status
@@ -317,20 +319,20 @@ class Launch:
             self.c.sleep(seconds)
 
     def absent(self) -> bool:
-        """Whether it is certain that nothing is there."""
+        """Whether it is certain that nothing is left."""
         try:
             return self.whole() is None
         except subprocesses.Failed:
             return False
 
     def stop(self) -> None:
-        """Tells the run to save and end, and fetches what was said last."""
+        """Asks the run to save and end, and fetches its last lines."""
         cli.say(f"telling the run to save; at most {self.o.grace} seconds")
         if self.statuses("stop", str(self.o.grace)) is not None:
             self.follow()
 
     def leave(self) -> bool:
-        """Deletes the slice unless it is to be kept; whether that is done."""
+        """Deletes the slice unless it is to be kept; whether that succeeded."""
         if not self.ours or self.o.keep:
             kept = f"{self.m.name} is left as it is, and costs; {cli.shown(self.m.delete())[2:]}"
             cli.say(kept if self.ours or self.o.reuse else "nothing was created")
@@ -388,8 +390,8 @@ def launch(m: Machine, o: Options, c: subprocesses.Commands) -> int:
 
 def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Options]:
     """The command line, checked."""
-    made = cli.parser("tpu_vm", __doc__)
-    add = made.add_argument
+    parser = cli.parser("tpu_vm", __doc__)
+    add = parser.add_argument
     add("--zone", metavar="ZONE", help="where; the zones of a type are listed when it is left out")
     add("--any-zone", action="store_true", help="take a zone that is not listed")
     add("--project", metavar="ID", help="in place of gcloud's own")
@@ -409,7 +411,7 @@ def arguments_of(arguments: list[str]) -> tuple[argparse.Namespace, Machine, Opt
     add("--batch-size", metavar="N", help="workers that gcloud talks to at once: a number or all (gcloud alpha)")
     add("--python", default="3.11", metavar="VERSION", help="of the environment on the workers (default 3.11)")
     add("--wait", type=float, default=30.0, metavar="SECONDS", help="before the first restart; then twice as long")
-    known, run = cli.parse(made, arguments)
+    known, run = cli.parse(parser, arguments)
     tpu = find(known.type)
     generation = GENERATIONS[tpu.generation]
     if not generation.runtime and not known.runtime_version:

@@ -19,17 +19,17 @@ WAIT = 300  # seconds for the name of the first process to become known
 
 
 def join(heartbeat: int = 100, seconds: int = 600) -> None:
-    """Joins the processes of a launch; a run of one process, too, gets the service that hears SIGTERM.
+    """Joins the processes of a launch; a run of one process also gets the service that receives SIGTERM.
 
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who (launch/local.py); else the cluster
-    does, as jax finds it: Open MPI, SLURM, Cloud TPU VMs, GKE, another MPI through mpi4py.
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID identify them (launch/local.py); otherwise the
+    cluster does, as jax detects it: Open MPI, SLURM, Cloud TPU VMs, GKE, another MPI through mpi4py.
 
     Args:
-      heartbeat: seconds without a sign of life before a process counts as dead, and the others end.
-      seconds: how long to wait for the others to join; then this process says so, and JAX aborts it.
+      heartbeat: seconds without a heartbeat before a process counts as dead, and the others end.
+      seconds: how long to wait for the others to join; then this process reports it, and JAX aborts it.
 
     Raises:
-      InputError: there are several processes, and nothing says where the first one is.
+      InputError: there are several processes, and the address of the first is unknown.
     """
     import jax
     from jax._src import xla_bridge
@@ -41,7 +41,7 @@ def join(heartbeat: int = 100, seconds: int = 600) -> None:
         # Gloo, the default once there is a coordinator, takes 40 times as long between the devices of one process.
         jax.config.update("jax_cpu_collectives_implementation", None)
         address = address or f"127.0.0.1:{_free_port()}"
-    # JAX itself names neither the wait nor the place.
+    # JAX itself reports neither how long it waited nor where.
     line = f"hcl_jax: process {number} waited {seconds} s at {address} for all {processes} processes to join"
     late = threading.Timer(seconds, lambda: print(line, file=sys.stderr, flush=True))
     late.daemon = True
@@ -60,13 +60,13 @@ def join(heartbeat: int = 100, seconds: int = 600) -> None:
     late.cancel()
 
 
-# How many processes there are and which one this is, by Open MPI, and by MPICH and Intel MPI.
+# The variables of world size and rank: Open MPI; MPICH and Intel MPI.
 MPI = (("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK"))
 
 
 def _place() -> tuple[str, int, int, Sequence[int] | None]:
-    """The coordinator, how many processes there are, which one this is, and its GPUs (None: all that it sees)."""
-    from jax._src import clusters  # what jax.distributed.initialize asks; it tells nobody the address
+    """(address of the coordinator, number of processes, index of this one, its GPUs; None: all that it sees)."""
+    from jax._src import clusters  # what jax.distributed.initialize uses; the address is not public
 
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if address and "JAX_PROCESS_ID" in os.environ:
@@ -74,7 +74,7 @@ def _place() -> tuple[str, int, int, Sequence[int] | None]:
     cluster = next((c for c in clusters.ClusterEnv._cluster_types if _is_here(c)), None)
     count = cluster.get_process_count() if cluster else 1
     if cluster is clusters.SlurmCluster:
-        # A shell of one task knows the tasks of its whole allocation too: nobody else would come.
+        # A shell of one task sees the tasks of its whole allocation too, and none of the others would join.
         count = min(count, int(os.environ.get("SLURM_STEP_NUM_TASKS", count)))
     known = [(int(os.environ[n]), int(os.environ[i])) for n, i in MPI if n in os.environ and i in os.environ]
     size, rank = known[0] if known else (1, 0)
@@ -91,14 +91,14 @@ def _place() -> tuple[str, int, int, Sequence[int] | None]:
         if address and not known and not cluster:
             raise InputError("JAX_COORDINATOR_ADDRESS", "no JAX_PROCESS_ID beside it", "both, or neither")
         return "", 1, 0, None
-    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(address or None, None, None, None, method, WAIT)
-    first, processes, number, devices = found
+    detected = clusters.ClusterEnv.auto_detect_unset_distributed_params(address or None, None, None, None, method, WAIT)
+    first, processes, number, devices = detected
     assert first is not None and processes is not None and number is not None
     return first, processes, number, devices
 
 
 def _is_here(cluster: Any) -> bool:
-    """Whether jax's cluster is this one. A pod that is no part of an indexed job is one process."""
+    """Whether this process runs in jax's cluster. A pod outside of an indexed job is one process."""
     from jax._src import clusters
 
     if cluster.opt_in_only_method or (cluster is clusters.K8sCluster and "JOB_COMPLETION_INDEX" not in os.environ):
@@ -107,15 +107,15 @@ def _is_here(cluster: Any) -> bool:
 
 
 def _own(address: str) -> str | None:
-    """Where the coordinator listens: at its address alone. None, every interface, when that would not be heard."""
+    """Where the coordinator listens: only at its address. None, every interface, if peers could not reach that."""
     if os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):
         return os.environ["JAX_COORDINATOR_BIND_ADDRESS"]
     host = address.rpartition(":")[0].strip("[]")
     try:
         places = {(family, str(where[0])) for family, _, _, _, where in socket.getaddrinfo(host, None)}
     except OSError:
-        return address  # and what is wrong with the name is said there
-    # Debian gives a machine's own name 127.0.1.1, where the other machines do not come.
+        return address  # binding reports what is wrong with the name
+    # Debian resolves a machine's own name to 127.0.1.1, which other machines cannot reach.
     apart = int(os.environ.get("SLURM_STEP_NUM_NODES", 1)) > 1
     if apart and all(ipaddress.ip_address(place).is_loopback for _, place in places):
         return None
@@ -138,7 +138,7 @@ def _free_port() -> int:
 
 
 def prepare() -> None:
-    """Sets the XLA:CPU flag for the tested jaxlib, unless there are flags or an accelerator is asked for."""
+    """Sets the XLA:CPU flag for the tested jaxlib, unless flags are set or an accelerator is requested."""
     import jaxlib.version
 
     platforms = os.environ.get("JAX_PLATFORMS", "cpu")

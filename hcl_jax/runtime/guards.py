@@ -1,4 +1,4 @@
-"""What watches over a run from outside of its steps: may it write, is it stuck, has it been told to end."""
+"""Guards of a run outside its steps: may it still write, is it stuck, has it been asked to end."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ class Guards(NamedTuple):
     """Host objects that never enter jitted code.
 
     Attributes:
-      stopping: whether the run has been told to end.
-      watch: ends a process that is stuck.
-      phase: seconds that what is no step may take.
-      lock: holds the workdir; None in processes that write nothing there.
+      stopping: whether the run has been asked to end.
+      watch: ends a stuck process.
+      phase: seconds that a phase between steps (a save, an evaluation) may take.
+      lock: owns the workdir; None in processes that write nothing there.
     """
 
     stopping: Interruption
@@ -25,6 +25,6 @@ class Guards(NamedTuple):
     lock: Lock | Lease | None = None
 
     def hold(self) -> None:
-        """Raises InputError when another run has taken the workdir while this one slept."""
+        """Raises InputError if another run has taken the workdir while this one was suspended."""
         if self.lock is not None and self.lock.lost:
             raise InputError(str(self.lock.path), f"a lock of {self.lock.lost}", "that of this run, which ends here")

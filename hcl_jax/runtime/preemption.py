@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 
 import jax
-from jax._src import distributed  # whether there is a preemption service has no public name in jax 0.10
+from jax._src import distributed  # the preemption service has no public name in jax 0.10
 from jax.experimental import multihost_utils
 
 from hcl_jax.runtime import processes
@@ -19,22 +19,22 @@ class Stop(Exception):
 
 
 class Interruption:
-    """Asks the coordination service whether a process has been told to end.
+    """Asks the coordination service whether a process has been asked to end.
 
-    The service's own thread takes the signal, so it is heard during a compilation or a save, and every process is told
-    to end at the same tick. It is there when jax.distributed has been initialized, which main.py does for one process
-    too; without it SIGTERM ends a process at once.
+    The service's own thread receives the signal, also during a compilation or a save, and every process stops at the
+    same tick. The service runs once jax.distributed has been initialized, which main.py does for one process too;
+    without it SIGTERM ends a process at once.
     """
 
     stopped = False  # whether a run of this process has ended before its last step
 
     def __init__(self) -> None:
-        self._tick, self._there = 0, distributed.global_state.preemption_sync_manager is not None
+        self._tick, self._has_service = 0, distributed.global_state.preemption_sync_manager is not None
         self.reached = False
 
     def due(self) -> bool:
         """Whether to end now. Every process asks the same number of times, at the same places."""
-        if self._there and not self.reached:
+        if self._has_service and not self.reached:
             self._tick += 1
             self.reached = multihost_utils.reached_preemption_sync_point(self._tick)
             Interruption.stopped = Interruption.stopped or self.reached
@@ -47,20 +47,20 @@ class Interruption:
 
 
 def status_of_end() -> int:
-    """The exit status of a run that has ended and saved: 0, or what HCL_JAX_STOPPED says where it was told to end.
+    """The exit status of a run that has ended and saved: 0, or that of HCL_JAX_STOPPED if it was asked to end.
 
-    A scheduler that sends SIGTERM and starts the run elsewhere must not take it for done.
+    A scheduler that sends SIGTERM and starts the run elsewhere must not consider it done.
     """
-    said = os.environ.get("HCL_JAX_STOPPED", "")
-    return int(said) if Interruption.stopped and said.isdecimal() else 0
+    status = os.environ.get("HCL_JAX_STOPPED", "")
+    return int(status) if Interruption.stopped and status.isdecimal() else 0
 
 
 @contextlib.contextmanager
 def peers_needed(trained: bool) -> Iterator[None]:
     """A step that fails in a run of several processes ends this one as a crash does (status 134).
 
-    The usual cause is that another process is gone. A Python error would wait for it at the exit, and launch.restart
-    would not start this process again. Before the first step has ended an error is raised as it is.
+    The usual cause is a lost peer. A Python error would wait for that peer at exit, and launch.restart would not start
+    this process again. Before the first step has ended, errors are raised unchanged.
     """
     try:
         yield
@@ -81,26 +81,26 @@ class CtrlC:
 
 @contextlib.contextmanager
 def ctrl_c_saves() -> Iterator[CtrlC]:
-    """The first Ctrl-C in this block is told to all processes as SIGTERM is; the second ends this one at once.
+    """The first Ctrl-C in this block acts on all processes as SIGTERM does; the second ends this one at once.
 
-    SIGUSR1 is SIGTERM: mpirun passes it on to its processes, and follows a SIGTERM with SIGKILL after a second.
+    SIGUSR1 counts as SIGTERM: mpirun forwards it, but follows a SIGTERM with SIGKILL after a second.
     """
-    said = CtrlC()
+    ctrl_c = CtrlC()
 
     def ask(*_: object) -> None:
-        if said.pressed:
+        if ctrl_c.pressed:
             raise KeyboardInterrupt
-        said.pressed = True
+        ctrl_c.pressed = True
         print("hcl_jax: saving and stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     if distributed.global_state.preemption_sync_manager is None:
-        yield said
+        yield ctrl_c
         return
     handlers = {signal.SIGINT: ask, signal.SIGUSR1: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
     old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield said
+        yield ctrl_c
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""Agreement between the processes of a run, through the coordinator's key-value store.
+"""Agreement between the processes of a run, through the coordinator's key-value store: no device, no collective.
 
-No device and no collective takes part, and every wait has a limit. A lone process agrees with itself.
+Every wait has a limit. A run of one process needs no coordinator.
 """
 
 import collections
@@ -14,7 +14,7 @@ from jax._src import distributed  # the store has no public name in jax 0.10
 from hcl_jax.errors import InputError
 
 _calls: collections.Counter[str] = collections.Counter()
-_alone: dict[str, str] = {}
+_alone: dict[str, str] = {}  # the store of a run of one process
 
 
 def count() -> int:
@@ -24,58 +24,58 @@ def count() -> int:
 
 
 def index() -> int:
-    """The number of this process; it waits for nobody, as `count`."""
+    """The number of this process; like `count`, it waits for no other one."""
     joined = distributed.global_state.num_processes or 1
     return distributed.global_state.process_id if joined > 1 else jax.process_index()
 
 
-def publish(name: str, text: str) -> None:
-    """Sets a word that every process can read; a name is set once."""
+def publish(key: str, text: str) -> None:
+    """Stores a text that every process can read; a key is set once."""
     client = distributed.global_state.client
     if client is None:
-        _alone.setdefault(name, text)
+        _alone.setdefault(key, text)
     else:
-        client.key_value_set(f"hcl_jax/{name}", text)
+        client.key_value_set(f"hcl_jax/{key}", text)
 
 
 def published(prefix: str) -> dict[str, str]:
-    """The words whose name begins with `prefix` and a slash, {rest of the name: text}."""
+    """The texts whose key begins with `prefix` and a slash, {rest of the key: text}."""
     client = distributed.global_state.client
     start = f"{prefix}/"
     if client is None:
         return {k.removeprefix(start): v for k, v in _alone.items() if k.startswith(start)}
-    found = client.key_value_dir_get(f"hcl_jax/{start}")
-    return {k.partition(f"hcl_jax/{start}")[2]: v for k, v in found}
+    entries = client.key_value_dir_get(f"hcl_jax/{start}")
+    return {k.partition(f"hcl_jax/{start}")[2]: v for k, v in entries}
 
 
-def from_first(name: str, make: Callable[[], Any], seconds: float) -> Any:
-    """What `make` gives in the first process, in all of them; an InputError there is one everywhere.
+def broadcast_from_first(name: str, compute: Callable[[], Any], seconds: float) -> Any:
+    """The result of `compute` in the first process, in all of them; an InputError there is raised everywhere.
 
     Args:
       name: what it is about, for messages. All processes call in the same order.
-      make: gives something that JSON can hold; called in the first process only.
+      compute: returns something that JSON can hold; called in the first process only.
       seconds: how long to wait for it.
 
     Raises:
-      TimeoutError: the first process gave nothing in that time.
+      TimeoutError: no result in that time.
     """
     if count() == 1:
-        return make()
+        return compute()
     key = _key(name)
     if index() == 0:
         try:
-            said = {"value": make()}
+            message = {"value": compute()}
         except InputError as error:
             publish(key, json.dumps({"error": [error.where, str(error.found), error.allowed]}))
             raise
-        publish(key, json.dumps(said))
-    said = json.loads(_wait(key, seconds, f"process 0 about {name}"))
-    if "error" in said:
-        raise _shared(*said["error"])
-    return said["value"]
+        publish(key, json.dumps(message))
+    message = json.loads(_wait(key, seconds, f"process 0 about {name}"))
+    if "error" in message:
+        raise _shared(*message["error"])
+    return message["value"]
 
 
-def agree(name: str, value: dict[str, str], seconds: float) -> None:
+def assert_equal(name: str, value: dict[str, str], seconds: float) -> None:
     """Refuses to go on unless all processes have the same value.
 
     Args:
@@ -85,7 +85,7 @@ def agree(name: str, value: dict[str, str], seconds: float) -> None:
 
     Raises:
       InputError: naming the process and the field, with both texts.
-      TimeoutError: a process said nothing in that time.
+      TimeoutError: a process published nothing in that time.
     """
     if count() == 1:
         return
@@ -100,23 +100,23 @@ def agree(name: str, value: dict[str, str], seconds: float) -> None:
                 raise _shared(f"process {i}: {field}", other.get(field), f"{first.get(field)}, as process 0 has it")
 
 
-def together(name: str, work: Callable[[], Any], seconds: float) -> Any:
-    """Does the same work in every process; when it is refused in one, all of them raise that one's InputError.
+def run_on_all(name: str, work: Callable[[], Any], seconds: float) -> Any:
+    """The result of the same work in every process; if one is refused, all of them raise that one's InputError.
 
-    Without this the others would wait for ever at their next collective for one that has left.
+    Otherwise the others would hang at their next collective, waiting for one that has left.
     """
     if count() == 1:
         return work()
-    key, mine, result = _key(name), "", None
+    key, refusal, result = _key(name), "", None
     try:
         result = work()
     except InputError as error:
-        mine = json.dumps([error.where, str(error.found), error.allowed])
-    publish(f"{key}/{index()}", mine)
+        refusal = json.dumps([error.where, str(error.found), error.allowed])
+    publish(f"{key}/{index()}", refusal)
     for i in range(count()):
-        said = _wait(f"{key}/{i}", seconds, f"process {i} about {name}")
-        if said:
-            raise _shared(*json.loads(said))
+        first = _wait(f"{key}/{i}", seconds, f"process {i} about {name}")
+        if first:
+            raise _shared(*json.loads(first))
     return result
 
 
@@ -133,7 +133,7 @@ def _key(name: str) -> str:
 
 def _wait(key: str, seconds: float, what: str) -> str:
     client = distributed.global_state.client
-    assert client is not None  # of several processes there is one
+    assert client is not None  # a run of several processes has one
     try:
         return client.blocking_key_value_get(f"hcl_jax/{key}", int(seconds * 1000))
     except jax.errors.JaxRuntimeError as error:

@@ -1,9 +1,9 @@
-"""A stuck process says where it stands and ends, so that a restart can begin: no heartbeat sees it, its peers wait.
+"""A stuck process reports its stacks and ends, so that it can be restarted: heartbeats miss it, its peers wait.
 
-Two nets. A thread sees that no step has ended within the limit, writes one line and the stacks of all threads, and
-aborts (status 134). Where a thread cannot run, since native code keeps the interpreter's lock, an alarm of the system
-writes the stacks a little later and ends the process (status 142). launch.restart runs both again. (faulthandler's own
-timer would end with status 1, as a Python error does, and takes 43 us to start again; the alarm takes 0.7.)
+Two nets. A thread notices that no step has ended within the limit, writes one line and the stacks of all threads, and
+aborts (status 134). If no thread can run, since native code holds the interpreter's lock, an alarm of the system writes
+the stacks a little later and ends the process (status 142). launch.restart restarts it after either. (The timer of
+faulthandler would end with status 1, as a Python error does, and takes 43 us to start again; the alarm takes 0.7.)
 
 Times are those of the monotonic clock. A process that was stopped (Ctrl-Z) for longer than the limit counts as stuck.
 """
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 STDERR = 2  # the descriptor: a stuck thread may hold the lock of sys.stderr
 MARGIN = 5.0  # seconds between the first net and the second
-POLL = 1.0  # a beat wakes nobody: the thread looks this often
+POLL = 1.0  # a beat does not wake the thread: it looks this often
 GAPS = 50
 
 
@@ -33,18 +33,18 @@ class Watchdog:
                 ...
                 watch.beat(step + 1)
 
-    Until the first beat there is no limit (a compile), unless `allow` sets one. A beat says that a step has ended: one
-    after the dispatch of a step would measure only how fast steps are queued. A beat takes 5 us.
+    Until the first beat there is no limit (a compile), unless `allow` sets one. A beat means that a step has ended: one
+    after the dispatch of a step would only measure how fast steps are queued. A beat takes 5 us.
 
     Args:
-      least: seconds; it must be above the length of a step. 0 or less switches the watchdog off.
+      least: seconds, more than a step takes. 0 or less disables the watchdog.
       factor: times the usual gap.
     """
 
     def __init__(self, least: float = 300.0, factor: float = 10.0):
         self._least, self._factor = least, factor
         self._gaps: deque[float] = deque(maxlen=GAPS)
-        self._allowed: list[float] = []  # of the phases that this thread is in
+        self._allowed: list[float] = []  # of the phases under way
         self._step: int | None = None
         self._last = self._deadline = math.inf  # of the last beat, and when the process counts as stuck
         self._counts = False  # whether the gap up to the next beat is one of steps
@@ -53,7 +53,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self._least > 0:
-            # Another user of the alarm keeps it; only the main thread may look after signals.
+            # Another user of the alarm keeps it; only the main thread may handle signals.
             if threading.current_thread() is threading.main_thread():
                 self._alarm = signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
             if self._alarm:
@@ -76,7 +76,7 @@ class Watchdog:
         return max(self._factor * usual, self._least, *self._allowed)
 
     def beat(self, step: int | None = None, *, allow: float = 0.0) -> None:
-        """A step has ended, the `step`-th. With `allow` the next may take so many seconds, and its gap is left out."""
+        """Step number `step` has ended. With `allow` the next may take that long, and its gap is not counted."""
         now = time.monotonic()
         if self._counts:
             self._gaps.append(now - self._last)
@@ -86,7 +86,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def allow(self, seconds: float) -> Iterator[None]:
-        """A phase that is no step (evaluation, restore, compile) and may take so long; math.inf is for ever."""
+        """A phase between steps (evaluation, restore, compile) that may take this long; math.inf: no limit."""
         self._allowed.append(seconds)
         self._arm(time.monotonic())
         try:

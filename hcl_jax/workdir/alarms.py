@@ -14,18 +14,18 @@ LEAST = 10  # of them before it is
 COLLAPSED = 3  # lines in a row: the first step of a network, or one batch that lacks a view, is no collapse
 
 
-class Seen(NamedTuple):
-    """What the warnings of the next line depend on; `Seen()` before the first one.
+class State(NamedTuple):
+    """What the warnings of the next line depend on; `State()` before the first one.
 
     Attributes:
       losses: {run: its last logged losses, oldest first}; a run is "", or "seed3/" of several seeds side by side.
       skipped: {run: steps skipped up to the last line}.
-      held: {metric: lines in a row, up to the last one, in which its condition held}.
+      streaks: {metric: lines in a row, up to the last one, in which its condition held}.
     """
 
     losses: Mapping[str, tuple[float, ...]] = {}
     skipped: Mapping[str, int] = {}
-    held: Mapping[str, int] = {}
+    streaks: Mapping[str, int] = {}
 
 
 def spike(loss: float, earlier: Sequence[float]) -> float:
@@ -52,20 +52,20 @@ def spike(loss: float, earlier: Sequence[float]) -> float:
 
 
 def warnings(
-    seen: Seen,
+    state: State,
     step: int,
     metrics: Mapping[str, float | str],
     *,
     spike_above: float,
     collapse_below: float,
     skipped_steps: Mapping[str, Sequence[int]] | None = None,
-) -> tuple[Seen, list[str]]:
+) -> tuple[State, list[str]]:
     """The warnings of one line of metrics.jsonl, and what those of the next line depend on.
 
-    A run that goes on gives the lines that it has first, and drops their warnings.
+    A resumed run passes the lines that it has first, and drops their warnings.
 
     Args:
-      seen: from the line before.
+      state: from the line before.
       step: of the line.
       metrics: its numbers by name. Of several seeds each one's count, not their means.
       spike_above: log.spike, in robust deviations; 0 = off.
@@ -73,17 +73,17 @@ def warnings(
       skipped_steps: {run: numbers of its last skipped steps, newest first, below 0 for none}, where they are known.
 
     Returns:
-      (seen, a text for each warning).
+      (state, a text for each warning).
     """
     runs = [name.removesuffix("loss") for name in metrics if re.fullmatch(r"(seed\d+/)?loss", name)]
-    if not runs:  # a line of an evaluation alone says nothing of the steps
-        return seen, []
-    losses, skipped, found = dict(seen.losses), dict(seen.skipped), []
-    held: dict[str, int] = {}
+    if not runs:  # a line of an evaluation alone has no step to judge
+        return state, []
+    losses, skipped, found = dict(state.losses), dict(state.skipped), []
+    streaks: dict[str, int] = {}
 
     def holds(name: str) -> int:
-        held[name] = seen.held.get(name, 0) + 1
-        return held[name]
+        streaks[name] = state.streaks.get(name, 0) + 1
+        return streaks[name]
 
     low = []
     for run in [run for run in runs if run] or runs:
@@ -91,7 +91,7 @@ def warnings(
         above = spike(loss, before)
         if math.isfinite(loss):
             losses[run] = (*before, loss)[-HISTORY:]
-            # A loss that is no number is a skipped step, and told of as that.
+            # A NaN loss is reported as a skipped step.
             if spike_above and above > spike_above and holds(f"{run}loss") == 1:
                 found.append(_spike_text(f"{run}loss", loss, above, before))
         last = skipped.get(run, 0)
@@ -103,7 +103,7 @@ def warnings(
                 low.append(f"{name} {float(metrics[name]):.3g}")
     if low:
         found.append(_collapse_text(low, collapse_below))
-    return Seen(losses, skipped, held), [f"step {step}: {text}" for text in found]
+    return State(losses, skipped, streaks), [f"step {step}: {text}" for text in found]
 
 
 def _spike_text(name: str, loss: float, above: float, before: Sequence[float]) -> str:

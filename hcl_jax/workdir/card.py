@@ -1,4 +1,4 @@
-"""The run card: what was run, on what, with what, and what came out."""
+"""The run card: config, data, versions, devices and results of a run, in card.json and as a table."""
 
 import datetime
 import hashlib
@@ -22,18 +22,18 @@ PACKAGES = ("hcl_jax", "jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "flax", "op
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what a run stands on."""
-    found = {"python": platform.python_version()}
+    """Installed versions of what a run depends on."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def code() -> dict[str, str]:
-    """What processes of one run must have in common beside the config: releases, and the package's own source."""
+    """What the processes of one run must share besides the config: releases, and the package's own source."""
     digest = hashlib.sha256()
     root = pathlib.Path(__file__).resolve().parents[1]
     for path in sorted(root.rglob("*.py")):

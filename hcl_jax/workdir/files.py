@@ -89,7 +89,7 @@ def replacing(place: pathlib.Path, suffix: str = "part") -> Iterator[IO[bytes]]:
 
     Args:
       place: the file.
-      suffix: of the other one's name. What a kill leaves there is overwritten by the next that has the same.
+      suffix: of the other one's name; what a kill leaves there is overwritten by the next try with the same suffix.
     """
     part = place.with_name(f"{place.name}.{suffix}")
     try:

@@ -1,4 +1,4 @@
-"""A run is its folder: which config it holds, and whether it may go on."""
+"""A run is its folder: which config it holds, and whether another may resume it."""
 
 import io
 import os
@@ -58,7 +58,7 @@ def check(
 
 
 def has_run(workdir: str | os.PathLike) -> bool:
-    """Whether a run has been begun there."""
+    """Whether the folder holds a run."""
     return (files.path(workdir) / "config.json").exists()
 
 
@@ -91,7 +91,7 @@ def _check_disk(path: pathlib.Path, where: str) -> None:
     except UnicodeEncodeError:
         raise InputError(where, "a name that is no UTF-8", "one that is") from None
     if "[" in full:
-        # Orbax looks for its parts with a pattern made of the folder's own name, finds none, and saves half a step.
+        # Orbax uses the folder's own name as a glob pattern for its parts, finds none, and saves half a step.
         raise InputError(where, f"{full}, with a [", "a path without [")
     if (path / "checkpoints").exists() and not (path / "checkpoints").is_dir():
         raise InputError(f"{path}/checkpoints", "a file", "a folder, or nothing")
@@ -123,7 +123,7 @@ def _writable(folder: pathlib.Path) -> bool:
 
 
 def freeze(workdir: str | os.PathLike, config: Any) -> files.Path:
-    """Makes the folder and writes config.json, whole or not at all."""
+    """Creates the folder and writes config.json, whole or not at all."""
     path = files.path(workdir)
     path.mkdir(parents=True, exist_ok=True)
     files.write(path / "config.json", configs.to_json(config))

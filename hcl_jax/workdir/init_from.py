@@ -28,7 +28,7 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
     Args:
       spec: {"path", "rename", "include", "exclude", "frozen"}; an empty path changes nothing. Names are "/"-joined
         paths such as "image/encoder/...". `rename` holds (regex, replacement), used one after the other on the saved
-        names; `include` and `exclude` are of this run's. Frozen weights are the optimizer's business (rules with
+        names; `include` and `exclude` are of this run's. Frozen weights are left to the optimizer (rules with
         multiplier 0).
       state: a fresh state.
       seeds: with more than one the state has a leading axis of seeds, and each run starts from the same weights.
@@ -114,7 +114,7 @@ def _read(path: files.Path) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     step = Checkpoints(path, keep=1, meta={}, read_only=True).newest()
-    # A handler for all that lies there: Orbax warns of what it cannot read.
+    # A handler for each item on disk: Orbax warns of items that it cannot read.
     handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(
         folder.absolute() if files.is_disk(folder) else folder, item_handlers=handlers

@@ -1,7 +1,6 @@
-"""States of earlier layouts: what a checkpoint of each holds, and how it becomes a state of today.
+"""States of earlier layouts: what a checkpoint of each holds, and how it becomes a current state.
 
-Who changes the state raises state.LAYOUT, and adds here, under the layout that was before, what such a checkpoint looks
-like (`before`) and what fills the difference (`after`).
+Bump state.LAYOUT when you change TrainState, and add to CHANGES, under the layout before, which fields it lacks.
 """
 
 from typing import Any, NamedTuple
@@ -32,11 +31,11 @@ def known(layout: Any) -> bool:
 
 
 def before(layout: int, like: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a state of today that a checkpoint of an earlier layout has.
+    """The fields of the current state that a checkpoint of an earlier layout has.
 
     Args:
       layout: of the checkpoint.
-      like: {field: anything} of today's state.
+      like: {field: anything} of the current state.
     """
     lacking = {name for older in range(layout, LAYOUT) for name in CHANGES[older].added}
     return {k: v for k, v in like.items() if k not in lacking}
@@ -48,7 +47,7 @@ def after(layout: int, restored: dict[str, Any], like: dict[str, Any]) -> dict[s
     Args:
       layout: of the checkpoint.
       restored: {field: arrays}, as `before` names them.
-      like: {field: jax.ShapeDtypeStruct with its sharding} of today's state.
+      like: {field: jax.ShapeDtypeStruct with its sharding} of the current state.
     """
     for older in range(layout, LAYOUT):
         for name, start in CHANGES[older].added.items():

@@ -1,8 +1,8 @@
 """One run a folder on gs://: the object `lock` names the process that trains there, as lock.py does on a disk.
 
-Every writing of an object has a new generation number, and a writing can be made to hold only if the number is still
-the one that was seen: of two that try, one succeeds. The owner writes it anew every few seconds; a newcomer watches
-whether the number moves. No clock is compared with another.
+Each write of an object gives it a new generation number, and a write can be made conditional on the number last seen:
+of two that try, one succeeds. The owner rewrites it every few seconds, its heartbeat; a newcomer watches whether the
+number moves. No clock is compared with another.
 """
 
 import contextlib
@@ -19,19 +19,19 @@ from hcl_jax.workdir.lock import HEARTBEAT, in_use, name_of, owner_of, this_proc
 
 
 class Lease:
-    """Holds a folder of gs:// for this process, which is the first of its run; used as hcl_jax.workdir.lock.Lock is.
+    """Owns a folder of gs:// for this process, which is the first of its run; used as hcl_jax.workdir.lock.Lock is.
 
     Args:
       folder: gs://BUCKET/FOLDER.
-      beat: seconds between two writings.
-      watch: how long a newcomer looks at a lock that is there; default three beats.
+      heartbeat: seconds between two writes.
+      lease: seconds that a newcomer watches an existing lock; default three heartbeats.
 
     Attributes:
       message: what was taken over, for the log; "" when the folder was free.
-      lost: who has the folder now, when another took it because this process slept longer than `watch`; "" else.
+      lost: who owns the folder now, when another process took it because this one slept longer than `lease`; else "".
 
     Raises:
-      InputError: another run holds the folder.
+      InputError: another run owns the folder.
     """
 
     def __init__(self, folder: str | os.PathLike, *, heartbeat: float = HEARTBEAT, lease: float | None = None):
@@ -62,7 +62,7 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Lets go. The object goes only if it is still this process's."""
+        """Releases the folder. The object is deleted only if it is still this process's."""
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(Exception):  # another's by now, or no network: the next run sees that it does not move
@@ -70,7 +70,7 @@ class Lease:
                 self._bucket.blob(self._name, generation=self._generation).delete()
 
     def _see_still(self, seen: int, owner: dict[str, Any]) -> None:
-        """Raises InputError when the lock is written anew while it is watched."""
+        """Raises InputError when the lock is rewritten while it is watched."""
         until = time.monotonic() + self._lease
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, self._heartbeat / 4))
@@ -78,7 +78,7 @@ class Lease:
                 raise in_use(self.folder, owner)
 
     def _write(self) -> bool:
-        """Names this process, if nobody wrote since `_generation`; 0 = if there is no lock."""
+        """Names this process if the object still has `_generation` (0: if there is no lock); whether it did."""
         from google.api_core import exceptions
 
         blob = self._bucket.blob(self._name)
@@ -88,13 +88,13 @@ class Lease:
             generation, owner = self._seen()
             if owner != self._me:
                 return False
-            self._generation = generation  # of a try whose answer was lost on the way
+            self._generation = generation  # this process's own write, whose answer was lost
             return True
         self._generation = blob.generation
         return True
 
     def _seen(self) -> tuple[int, dict[str, Any]]:
-        """(generation, owner) of the lock that is there; (0, {}) where there is none."""
+        """(generation, owner) of the lock; (0, {}) if there is none."""
         from google.api_core import exceptions
 
         try:
@@ -103,11 +103,11 @@ class Lease:
             if blob is None:
                 return 0, {}
             return blob.generation, owner_of(blob.download_as_bytes())
-        except exceptions.NotFound:  # written anew between the two
+        except exceptions.NotFound:  # rewritten between the two
             return self._seen()
 
     def _beat(self) -> None:
-        """Writes the lock anew until the end; sees whether another has taken the folder."""
+        """Rewrites the lock until the end; notices when another process has taken the folder."""
         while not self._ended.wait(self._heartbeat):
             with contextlib.suppress(Exception):  # the service is briefly unavailable: retry at the next heartbeat
                 if not self._write():

@@ -30,16 +30,16 @@ class Meter:
         self._pending: tuple[int, Any, jax.Array] | None = None
         self._since, self._waited = time.monotonic(), 0.0
         self._began = self._since if began is None else began
-        self._seen = alarms.Seen()
-        for line in log.history.lines:  # what was said then is not said again
+        self._seen = alarms.State()
+        for line in log.history.lines:  # their warnings are not repeated
             self._seen, _ = self._warnings(line["step"], line, {})
 
     def waited(self, seconds: float) -> None:
-        """So long the loop has waited for input."""
+        """Adds seconds spent waiting for input."""
         self._waited += seconds
 
     def paused(self, seconds: float) -> None:
-        """So long the run did something else than to train."""
+        """Adds seconds spent not training."""
         self._since += seconds
 
     def take(self, step: int, metrics: Any, skipped_steps: jax.Array) -> None:
@@ -47,7 +47,7 @@ class Meter:
         self._pending = (step, metrics, skipped_steps)
 
     def fetch(self) -> None:
-        """Writes what was kept.
+        """Writes the pending numbers.
 
         Raises:
           FloatingPointError: too many steps in a row were not finite.
@@ -69,7 +69,7 @@ class Meter:
         self._log.write(step, values)
         self._log.progress(step, values["loss"], values["examples_per_second"])
         names = [f"seed{s}/" for s in self._run.seeds] if len(self._run.seeds) > 1 else [""]
-        # Of users a step's number counts from 1, as in metrics.jsonl.
+        # Users count steps from 1, as metrics.jsonl does.
         numbers = {n: [int(s) + 1 for s in row if s >= 0] for n, row in zip(names, np.atleast_2d(steps), strict=True)}
         self._seen, found = self._warnings(step, values, numbers)
         for text in found:

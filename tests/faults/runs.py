@@ -166,7 +166,7 @@ def lines(folder) -> list[dict]:
 def saved(folder) -> list[int]:
     """The steps in checkpoints/ with a true seal. The newest must be; an older one a kill may have half removed."""
     steps = sorted(int(p.name) for p in (pathlib.Path(folder) / "checkpoints").glob("*") if p.name.isdecimal())
-    whole = [s for s in steps if manifest.fault(pathlib.Path(folder) / "checkpoints" / str(s)) is None]
+    whole = [s for s in steps if manifest.verify(pathlib.Path(folder) / "checkpoints" / str(s)) is None]
     assert whole[-1:] == steps[-1:], f"step {steps[-1]} stands there and is not whole"
     return whole
 

@@ -11,7 +11,7 @@ from hcl_jax import config as configs
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
 from hcl_jax.workdir import alarms
-from hcl_jax.workdir.alarms import Seen, spike
+from hcl_jax.workdir.alarms import State, spike
 
 ROWS = 16
 
@@ -49,7 +49,7 @@ def test_spike_at_the_limits():
 
 def told(lines, spike_above=10.0, collapse_below=0.05, steps=None):
     """{step: its warnings} of lines that stand at steps 1, 2, 3, ..."""
-    seen, found = Seen(), {}
+    seen, found = State(), {}
     for step, line in enumerate(lines, 1):
         seen, texts = alarms.warnings(
             seen, step, line, spike_above=spike_above, collapse_below=collapse_below, skipped_steps=steps
@@ -130,12 +130,12 @@ def test_a_run_that_goes_on_remembers():
     """Read back from metrics.jsonl, where no number is a text and an evaluation may have a line of its own."""
     before = [*losses(*[2.0] * 12), {"loss": "nan", "skipped_total": 2.0}, {"eval/image/knn_accuracy": 0.5}]
     limits = {"spike_above": 10.0, "collapse_below": 0.05}
-    seen = Seen()
+    seen = State()
     for step, line in enumerate(before, 1):
         seen, _ = alarms.warnings(seen, step, line, **limits)
     _, found = alarms.warnings(seen, 15, {"loss": 9.0, "skipped_total": 2.0}, **limits)
     assert len(found) == 1 and "loss 9" in found[0]
-    assert alarms.warnings(Seen(), 15, {"loss": 9.0, "skipped_total": 0.0}, **limits)[1] == []
+    assert alarms.warnings(State(), 15, {"loss": 9.0, "skipped_total": 0.0}, **limits)[1] == []
 
 
 @pytest.mark.parametrize("field", ["spike", "collapse"])

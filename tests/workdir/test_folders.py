@@ -98,9 +98,9 @@ def test_what_file_managers_leave_is_passed_over(tmp_path):
     step = tmp_path / "checkpoints" / "1"
     for name in (".DS_Store", "state/._d", ".nfs000012"):
         (step / name).write_text("x")
-    assert manifest.fault(step) is None
+    assert manifest.verify(step) is None
     (step / "extra").write_text("x")
-    assert "extra" in manifest.fault(step)
+    assert "extra" in manifest.verify(step)
 
 
 def test_a_step_sealed_anew_under_another_number(tmp_path):
@@ -108,7 +108,7 @@ def test_a_step_sealed_anew_under_another_number(tmp_path):
     copy = tmp_path / "checkpoints" / "7"
     shutil.copytree(tmp_path / "checkpoints" / "4", copy)
     (copy / manifest.MANIFEST).unlink()
-    manifest.seal(copy, {"step": 7})
+    manifest.write(copy, {"step": 7})
     checkpoints = Checkpoints(tmp_path, keep=9, meta={})
     assert checkpoints.newest() == 7
     with pytest.raises(InputError, match="the state of step 4"):

@@ -77,7 +77,7 @@ def test_a_run_of_layout_1_goes_on(old, capsys):
     before, now = losses_of(FIRST), losses_of(old)
     assert sorted(now) == [1, 2, 3, 4, 5, 6] and [now[i] for i in (1, 2, 3)] == [before[i] for i in (1, 2, 3)]
     np.testing.assert_allclose([now[i] for i in (4, 5, 6)], [before[i] for i in (4, 5, 6)], rtol=1e-5)
-    assert manifest.fault(old / "checkpoints" / "6") is None and not (old / "quarantine").exists()
+    assert manifest.verify(old / "checkpoints" / "6") is None and not (old / "quarantine").exists()
 
 
 @pytest.mark.slow

@@ -19,16 +19,16 @@ def folder(tmp_path):
         path = made / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    manifest.seal(made, {"step": 5})
+    manifest.write(made, {"step": 5})
     return made
 
 
 def test_a_sealed_folder_has_no_fault(folder):
-    assert manifest.is_sealed(folder) and manifest.fault(folder) is None and manifest.note(folder) == {"step": 5}
+    assert manifest.exists(folder) and manifest.verify(folder) is None and manifest.metadata(folder) == {"step": 5}
     body = json.loads((folder / manifest.MANIFEST).read_text())
     assert set(body["files"]) == set(FILES) and not list(folder.rglob("*.part"))
-    manifest.seal(folder, {"step": 6})  # a second seal replaces the first
-    assert manifest.fault(folder) is None and manifest.note(folder) == {"step": 6}
+    manifest.write(folder, {"step": 6})  # a second seal replaces the first
+    assert manifest.verify(folder) is None and manifest.metadata(folder) == {"step": 6}
 
 
 @pytest.mark.slow
@@ -42,9 +42,9 @@ def test_every_byte_counts(folder):
             bad[place] ^= 1 << int(random.integers(8))
             path.write_bytes(bad)
             name = path.relative_to(folder).as_posix()
-            assert manifest.fault(folder) == f"{name}, which is damaged", (name, place)
+            assert manifest.verify(folder) == f"{name}, which is damaged", (name, place)
         path.write_bytes(whole)
-    assert manifest.fault(folder) is None
+    assert manifest.verify(folder) is None
 
 
 def truncate(path):
@@ -80,7 +80,7 @@ def grow(path):
 def test_a_damaged_file_is_named(folder, damage, name):
     """R18."""
     damage(folder / name)
-    found = manifest.fault(folder)
+    found = manifest.verify(folder)
     assert found is not None and name in found
 
 
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch):
             return real(path, *args, **kwargs)
 
         monkeypatch.setattr(manifest.epath.Path("/").__class__, "open", denied)
-    assert manifest.fault(folder) == "state/d/1f, which cannot be read (Permission denied)"
+    assert manifest.verify(folder) == "state/d/1f, which cannot be read (Permission denied)"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -105,31 +105,31 @@ def test_half_a_manifest_is_no_seal(folder, share):
     path = folder / manifest.MANIFEST
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert manifest.fault(folder) == f"{manifest.MANIFEST}, which is damaged"
+    assert manifest.verify(folder) == f"{manifest.MANIFEST}, which is damaged"
 
 
 def test_a_part_of_a_manifest_is_no_seal(folder):
     """R20: killed before the rename."""
     (folder / manifest.MANIFEST).rename(folder / f"{manifest.MANIFEST}.part")
-    assert not manifest.is_sealed(folder) and manifest.fault(folder) == f"no {manifest.MANIFEST}"
+    assert not manifest.exists(folder) and manifest.verify(folder) == f"no {manifest.MANIFEST}"
 
 
 @pytest.mark.parametrize("name", ["more", "state/more", ".hidden"])
 def test_a_file_of_another_is_refused(folder, name):
     """R18, R34."""
     (folder / name).write_text("x")
-    assert manifest.fault(folder) == f"{name}, which is not in {manifest.MANIFEST}"
+    assert manifest.verify(folder) == f"{name}, which is not in {manifest.MANIFEST}"
 
 
 def test_a_linked_folder_is_refused(folder, tmp_path):
     """R34: what is read lies in the folder."""
     (folder / "state/d").rename(tmp_path / "d")
     (folder / "state/d").symlink_to(tmp_path / "d")
-    assert manifest.fault(folder) == "state/d, a link"
+    assert manifest.verify(folder) == "state/d, a link"
     (tmp_path / "6").symlink_to(folder)
-    assert manifest.fault(tmp_path / "6") == "6, a link"
+    assert manifest.verify(tmp_path / "6") == "6, a link"
     with pytest.raises(OSError, match="a link"):
-        manifest.seal(folder, {})
+        manifest.write(folder, {})
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "state/../../outside"])
@@ -141,7 +141,7 @@ def test_a_manifest_that_names_files_outside_is_refused(folder, name):
     outside = pathlib.Path(name) if name.startswith("/") else folder / name
     body["files"][name] = manifest._digests(manifest.epath.Path(outside.parent), [outside.name])[0]
     (folder / manifest.MANIFEST).write_text(manifest._text(body))
-    assert manifest.fault(folder) == f"no file {name}"
+    assert manifest.verify(folder) == f"no file {name}"
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_a_manifest_that_names_files_outside_is_refused(folder, name):
 def test_any_other_json_is_a_damaged_manifest(folder, text):
     """R34."""
     (folder / manifest.MANIFEST).write_text(text)
-    assert manifest.fault(folder) == f"{manifest.MANIFEST}, which is damaged"
+    assert manifest.verify(folder) == f"{manifest.MANIFEST}, which is damaged"
