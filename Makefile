@@ -1,5 +1,5 @@
 # make demo    train SimCLR on digits and print the result table
-# make test    before a change: the fast tests, and one case of each slow one
+# make test    before a change: the fast tests, and one slow case of a kind
 # make test-all       what make test runs and every slow case, with the 50 slowest; fails a case above its mark
 # make test-faults    the long runs with kills, one after the other, beside nothing else
 # make smoke   a short run of the tests, for the newest releases that Python 3.13 takes
@@ -10,7 +10,7 @@
 # Each first makes .venv when it is missing, or older than what the project asks for. PYTHON=python3.12 chooses another
 # Python, with an environment of its own; EXTRAS=dev,series,tpu what the tests' environment has beside the package;
 # JOBS=4 runs so many test processes; LIBTPU=.venv/tpu adds the tests that compile for TPUs, and need none;
-# MARKS=2 allows a case twice its seconds; TEST_PROGRAMS=FOLDER (a variable of the environment) keeps compiled programs.
+# MARKS=2 allows a case twice its seconds; JAX_COMPILATION_CACHE_DIR in the environment names a folder of programs to keep.
 # constraints.txt pins the releases, except with Python 3.13, which takes the newest: make test PYTHON=python3.13.
 
 PYTHON ?= python3

@@ -1,10 +1,10 @@
 """Eight virtual CPU devices, warnings as errors, no silent broadcasting between ranks, shared compiled programs.
 
 Tests compile far more than they compute, so the workers and the child processes of a run of the suite share a folder of
-compiled programs (`TEST_PROGRAMS`; empty at first, and removed at the end, unless the variable names a folder to keep).
+compiled programs, empty at first and removed at the end, unless JAX_COMPILATION_CACHE_DIR names one that is kept.
 
-`--one-slow` keeps one slow case of a kind: the first case of each function that is marked slow; `slow(whole=True)` has
-none that is worth its time there. `--seconds=F` prints the slowest cases and fails those above F times their mark:
+`--one-slow` keeps one slow case of a kind: the first case of each function that is marked `slow(one=True)`, or a case
+that is. `--seconds=F` prints the slowest cases and fails those above F times their mark:
 `SECONDS` below, or `@pytest.mark.seconds(n)`.
 """
 
@@ -26,13 +26,13 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     ]
 )
-if "TEST_PROGRAMS" not in os.environ:  # the first process of the run; workers and children have its environment
-    os.environ["TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="hcl_jax_programs_")
-    atexit.register(shutil.rmtree, os.environ["TEST_PROGRAMS"], ignore_errors=True)
+PROGRAMS = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+if not PROGRAMS:  # the first process of the run; workers and children have its environment
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS = tempfile.mkdtemp(prefix="hcl_jax_programs_")
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile the sources of jax and TensorFlow again
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.path.join(os.environ["TEST_PROGRAMS"], "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.path.join(PROGRAMS, "bytecode")
     sys.dont_write_bytecode = False
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TEST_PROGRAMS"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -46,7 +46,7 @@ SECONDS = {"fast": 10.0, "slow": 60.0, "faults": 600.0}  # at least three times 
 
 
 def pytest_addoption(parser):
-    parser.addoption("--one-slow", action="store_true", help="one case of each function that is marked slow")
+    parser.addoption("--one-slow", action="store_true", help="of the slow, those marked slow(one=True) alone")
     parser.addoption("--seconds", type=float, metavar="F", help="fail what takes above F times its mark")
 
 
@@ -59,9 +59,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _stands_for_its_kind(item, slow) -> bool:
-    """The first value of every parameter: whatever else is selected, it is the same case."""
-    first = not hasattr(item, "callspec") or not any(item.callspec.indices.values())
-    return first and not slow.kwargs.get("whole", False)
+    """A case with such a mark of its own, or the first value of every parameter, whatever else is selected."""
+    if not slow.kwargs.get("one", False):
+        return False
+    spec = getattr(item, "callspec", None)
+    return spec is None or slow in spec.marks or not any(spec.indices.values())
 
 
 def _spent() -> float:

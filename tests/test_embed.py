@@ -52,6 +52,7 @@ def load(path):
         return dict(file)
 
 
+@pytest.mark.slow(one=True)
 def test_the_files_hold_what_evaluation_sees(finished, embedded):
     made = {s: load(embedded / f"{s}.npz") for s in ("train", "test")}
     assert {k: (v.shape, v.dtype.name) for k, v in made["train"].items()} == {
@@ -81,6 +82,7 @@ def test_another_output_step_and_split(finished, tmp_path):
     assert json.loads((tmp_path / "z" / "settings.json").read_text())["step"] == 2
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -100,6 +102,7 @@ def test_bad_flags_are_one_line_and_write_nothing(finished, tmp_path, capsys, fl
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow(one=True)
 def test_nothing_is_overwritten(finished, embedded, tmp_path, capsys):
     before = (embedded / "train.npz").read_bytes()
     (tmp_path / "file").write_text("")
@@ -159,6 +162,7 @@ def config_of(folder, **fields):
     return c
 
 
+@pytest.mark.slow(one=True)
 def test_npz_with_features(tmp_path):
     write_features(tmp_path, category=np.zeros(24, int))
     source = data.open_source(config_of(tmp_path, labels=("label", "category")), "train")
@@ -169,6 +173,7 @@ def test_npz_with_features(tmp_path):
     assert list(view) == ["features"] and view["features"].shape == (4, 5)
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     ("more", "said"),
     [

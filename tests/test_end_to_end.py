@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_run_leaves_its_folder(finished):
     assert [x["step"] for x in lines(finished)] == [1, 2, 3, 4, 5, 6]
     card = json.loads((finished / "card.json").read_text())
@@ -76,7 +76,7 @@ def test_a_run_in_two_parts_has_the_numbers_of_the_whole(finished, tmp_path):
     assert a[-1]["eval/image/knn_accuracy"] == b[-1]["eval/image/knn_accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_workdir_alone_goes_on(finished, capsys):
     before = lines(finished)
     assert main([f"--workdir={finished}"]) == 0
@@ -92,7 +92,7 @@ def test_a_field_younger_than_the_run_has_its_default(finished, tmp_path):
     assert workdir_check(finished, resume_config(tmp_path)) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_offline_evaluation_gives_the_online_numbers(finished, capsys):
     assert evaluation.main([f"--workdir={finished}", "--json"]) == 0
     offline = json.loads(capsys.readouterr().out)
@@ -125,7 +125,7 @@ def test_weights_of_another_run_start_this_one(finished, tmp_path):
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in heads)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_steps_need_no_data_and_no_workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["towers.image.encoder.widths=(8,)", "towers.text.encoder.width=16", "towers.text.encoder.depth=1"]
@@ -229,7 +229,7 @@ def test_help_exits_with_0(capsys):
     assert error.value.code == 0 and "--workdir" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_part_of_ones_own(tmp_path):
     """The ten lines of the README: an encoder, a loss and a view that the package does not have."""
     import flax.linen as nn

@@ -83,7 +83,7 @@ def nt_xent(a, b, t):
     return np.mean(np.log(np.exp(x).sum(1)) - x[np.arange(len(u)), other])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_objectives_of_the_test_split_by_hand():
     """Running statistics, averaged weights, the step's temperature; batches of 8, 8 and 5 by the rows that count."""
     run, train, test = built(objectives=True, views={})
@@ -131,7 +131,7 @@ def watched(source):
     return source._replace(fetch=fetch), read
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_folds_read_no_test_row():
     run, train, test = built(folds=3, knn={"k": 3, "temperature": 1.0})
     (train, read), (test, never) = watched(train), watched(test)

@@ -65,7 +65,7 @@ def test_the_views_are_those_of_the_stated_draws(digits, whole):
     np.testing.assert_allclose(found, np.clip(wanted, 0, 1), atol=0.51 / 255)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("chunk", [1, 128])
 def test_the_bytes_do_not_depend_on_the_chunks(digits, whole, tmp_path, chunk):
     generate(digits, VIEW, tmp_path / "g", count=2, chunk=chunk, say=silent)

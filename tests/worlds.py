@@ -1,6 +1,7 @@
 """Small configs and batches for tests of the core: no data, no TensorFlow."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ def nothing(x, draws):
 
 
 VIEWS = {"nothing": nothing}
+_started: dict = {}  # what start() returns: many tests take the same config, and compiling it costs the most
 
 
 def two_views(batch_size=16, **fields):
@@ -77,7 +79,15 @@ def bind(config, losses=LOSSES):
 
 
 def start(config, batch, mesh_config=None, losses=LOSSES):
-    """(state, jitted step, put) of a config on a mesh; `put` makes a host batch global."""
+    """(state, jitted step, put) of a config on a mesh, compiled once for equal ones; `put` places a host batch."""
+    shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch)
+    key = json.dumps([config.to_dict(), shapes, mesh_config, id(losses), jax.config.jax_enable_x64], default=repr)
+    if key not in _started:
+        _started[key] = (*_start(config, batch, mesh_config, losses), losses)  # losses: an id in use is no other's
+    return _started[key][:3]
+
+
+def _start(config, batch, mesh_config, losses):
     config, bound = bind(config, losses)
     mesh = meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1} if mesh_config is None else mesh_config)
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)

@@ -14,7 +14,7 @@ OTHER = np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32)
 LABELS = np.array([3, 0, 3, -1, 0, 5, 3, 0, 8], np.int32)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_tolerance_against_loops():
     u = Z / np.linalg.norm(Z, axis=1, keepdims=True)
     pairs = [

@@ -35,7 +35,7 @@ def logits(right: float, n: int = 80) -> dict:
     return {"head": {"test": Split(np.eye(CLASSES, dtype=np.float32)[guess], labels, np.ones(n, bool))}}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_fewer_labels():
     scratch = [Reading(n, logits(right)) for n, right in ((8, 0.25), (40, 0.5), (120, 0.95))]
     found = MEASURES["fewer_labels"](

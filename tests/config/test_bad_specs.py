@@ -172,7 +172,7 @@ def test_an_empty_workdir_name_is_refused(capsys):
     assert "--workdir" in refused(capsys, *SMALL, "--workdir=")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_refused_start_leaves_a_run_as_it_is(capsys, tmp_path):
     folder = tmp_path / "w"
     assert main([*SMALL, "--config.train.epochs=1", f"--workdir={folder}"]) == 0

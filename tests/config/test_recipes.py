@@ -1,8 +1,9 @@
-"""Every packaged recipe: shapes at full size, two real steps at a shrunken one, mock TFDS data."""
+"""Every packaged recipe: shapes at full size, a batch, two real steps of each method shrunken, mock TFDS data."""
 
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from hcl_jax import config as configs
@@ -12,19 +13,19 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build
 from tests.config.test_load import RECIPES
 
-SMALL = ("byol:digits", "byol:fashion", "moco:digits", "moco:fashion", "swav:digits", "swav:fashion", "dino:digits",
-         "multi_task", "generated_views", "supervised:digits", "supervised:fashion", "supervised:emoji",
-         "simsiam:digits", "simsiam:fashion", "quality:judge")  # fmt: skip
-# The 50 layers of all of these compile in simclr:imagenet.
-RESNET = ["towers.image.encoder={'name': 'resnet18', 'width': 0.125}", "data.shape=(48,48,3)"]
+SMALL = ("simclr:digits", "byol:", "moco:", "swav:", "dino:", "multi_task:", "generated_views:", "supervised:digits",
+         "simsiam:", "quality:judge")  # fmt: skip
+# Each method once, and again where it has another encoder: the step of another data set differs in shapes alone, and
+# those are traced for every recipe in tests/plan/test_lowering.py.
+METHODS = ("simclr:digits", "simclr:imagenet", "clip:emoji", "clip:vit_b", "three_views:emoji", "byol:digits",
+           "simclr_series:BasicMotions", "moco:digits", "swav:digits", "dino:digits", "grace:blocks", "graphcl:motifs",
+           "joao:motifs", "ts2vec:BasicMotions", "second_stage:mlp", "second_stage:contrast",
+           "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:uncertainty", "nmtune:paper",
+           "generated_views:digits", "simsiam:digits", "quality:judge", "quality:moco",
+           "supervised:digits", "supervised:BasicMotions")  # fmt: skip
 SHRINK = {
-    "simclr:digits": ["towers.image.encoder.widths=(8,)"],
-    "simclr:fashion_mnist": ["towers.image.encoder.widths=(8,)"],
-    "simclr:cifar10": ["towers.image.encoder.widths=(8,)"],
-    "simclr:cifar10_paper": ["towers.image.encoder={'name': 'resnet18', 'stem': 'small', 'width': 0.125}"],
     "simclr:imagenet": ["towers.image.encoder.width=0.125", "towers.image.heads.z.hidden=16", "data.shape=(48,48,3)"],
     "clip:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
-    "clip:pairs": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
     "clip:vit_b": [
         "towers.image.encoder={'name': 'vit', 'variant': 'ti/32', 'depth': 1}",
         "towers.text.encoder.width=32",
@@ -34,26 +35,12 @@ SHRINK = {
     "three_views:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
     "simclr_series:BasicMotions": ["towers.series.encoder.depth=1"],
     "supervised:BasicMotions": ["towers.series.encoder.depth=1"],
-    "byol:imagenet": [*RESNET, "towers.image.heads.z.hidden=16", "towers.image.heads.p.hidden=16"],
-    "moco:imagenet_v2": [*RESNET, "towers.image.heads.z.hidden=16"],
-    "swav:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
-    "simsiam:imagenet": [*RESNET, "towers.image.heads.z.hidden=16"],
-    "dino:imagenet": [
-        "towers.image.encoder={'name': 'vit', 'variant': 'ti/16', 'depth': 1}",
-        "towers.image.heads.z.hidden=16",
-        "towers.image.heads.prototypes.features=64",
-        "data.shape=(48,48,3)",
-    ],
     "ts2vec:BasicMotions": ["towers.series.encoder.depth=2"],
-    "grace:cora": ["data.batch_size=64"],
     "grace:blocks": ["data.batch_size=304"],
     "second_stage:frozen_tower": ["init_from.path="],
     "dpo:preferences": ["init_from.path="],
-    **{
-        f"quality:{name}": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="]
-        for name in ("moco", "byol", "simsiam", "swav", "moco_digits")
-    },
-    **{name: ["towers.image.encoder.widths=(8,)"] for name in RECIPES if name.startswith(SMALL)},
+    "quality:moco": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="],
+    **{name: ["towers.image.encoder.widths=(8,)"] for name in METHODS if name.startswith(SMALL)},
 }
 PARAMETERS = {  # millions, as published for the encoders, projector of the paper added
     "simclr:imagenet": 23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6,
@@ -75,14 +62,32 @@ def test_full_size_has_the_published_shape(recipe):
     assert loss.shape == ()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_two_steps_of_every_recipe(recipe, tmp_path):
+@pytest.mark.slow(one=True)
+@pytest.mark.parametrize("recipe", METHODS)
+def test_two_steps_of_every_method(recipe, tmp_path):
     flags = [f"--config.{f}" for f in ["data.batch_size=8", "mesh.data=2", *SHRINK.get(recipe, [])]]
     assert main([f"--config={recipe}", "--steps=2", f"--workdir={tmp_path / 'w'}", *flags]) == 0
     lines = [json.loads(x) for x in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [1, 2]
     assert all(x["loss"] == x["loss"] and x["skipped"] == 0 for x in lines)
+
+
+@pytest.mark.slow(one=True)
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r not in METHODS])
+def test_a_batch_of_every_other_recipe(recipe):
+    """Its views on records of its shape, as `--steps` has them: what two steps would read, without compiling."""
+    config = configs.load(recipe)
+    for field in [] if config.data.order == "whole" else ["data.batch_size=8"]:
+        configs.override(config, *field.split("=", 1))
+    config = configs.complete(config)
+    source = data.random_like(config.data, config.views)
+    rows = np.arange(config.data.batch_size)
+    settings = {"seed": 0, "batch_size": len(rows), "rows": rows, "order": config.data.order, "start": 0, "stop": 1}
+    (batch,) = data.batches(source, config.views, **settings)
+    assert set(batch["views"]) == set(config.views)
+    for view, fields in batch["views"].items():
+        for name, x in fields.items():
+            assert len(x) == len(rows) and (x.dtype.kind != "f" or np.isfinite(x).all()), (view, name)
 
 
 @pytest.mark.slow

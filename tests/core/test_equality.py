@@ -1,4 +1,4 @@
-"""R13: the same run on 1, 2, 4 and 8 devices and with sharded parameters: recipes shrunk in width, on random records.
+"""R13: the same run on 1 and 8 devices (one on 2 and 4 too) and with sharded parameters: shrunk, on random records.
 
 float64: losses and parameters of 20 steps within 1e-9. float32: the first loss within 1e-6; after 20 steps a network
 with batch norm has moved apart as far as a flip of the inputs' last bit drives it on one device: at most 10 times that.
@@ -23,6 +23,8 @@ MESHES = {
     "8": {"data": 8, "fsdp": 1},
     "2 x fsdp 2 x tensor 2": {"data": 2, "fsdp": 2, "tensor": 2},
 }
+MOST = ("8", "2 x fsdp 2 x tensor 2")
+EVERY_MESH = "simclr:fashion_mnist"  # is run on all of them, the others on MOST
 CONV = {"towers.image.encoder.widths": "(8, 16)"}
 TEXT = {"towers.text.encoder.width": "16", "towers.text.encoder.depth": "1", "towers.text.encoder.heads": "2"}
 RECIPES = {
@@ -66,13 +68,17 @@ def start(recipe, dtype):
     return source, list(made), run.init()
 
 
-def losses(recipe, dtype, mesh, begun, flip=False):
+def stepper(recipe, dtype, mesh, source):
+    """The run of a recipe on a mesh, and its step, which compiles once."""
+    run = build(shrunk(recipe, dtype, mesh), Parts(), source, meshes.make_mesh({"tensor": 1, **mesh}))
+    return run, run.step()
+
+
+def losses(stepper, begun, flip=False):
     """Losses of 20 steps and the parameters after them; `flip` turns the last bit of every picture or series."""
-    config = shrunk(recipe, dtype, mesh)
-    source, batches, state = begun
-    run = build(config, Parts(), source, meshes.make_mesh(config.mesh))
+    (run, step), (_, batches, state) = stepper, begun
     state = jax.tree.map(lambda x, s: jax.device_put(x.copy(), s), state, run.shardings)
-    step, out, rows = run.step(), [], np.arange(config.data.batch_size)
+    out, rows = [], np.arange(run.config.data.batch_size)
     for local in batches:
         local = {**local, "views": jax.tree.map(flipped, local["views"])} if flip else local
         state, metrics = step(state, sharding.to_global(local, run.batch_sharding, rows, len(rows)))
@@ -89,10 +95,10 @@ def flipped(x):
 def test_float64_runs_are_equal_on_every_mesh(recipe):
     with jax.enable_x64(True):
         begun = start(recipe, "float64")
-        expected, params = losses(recipe, "float64", MESHES["1"], begun)
+        expected, params = losses(stepper(recipe, "float64", MESHES["1"], begun[0]), begun)
         assert np.ptp(expected) > 1e-2, "steps that change nothing would be equal anywhere"
-        for name, mesh in list(MESHES.items())[1:]:
-            got, others = losses(recipe, "float64", mesh, begun)
+        for name in list(MESHES)[1:] if recipe == EVERY_MESH else MOST:
+            got, others = losses(stepper(recipe, "float64", MESHES[name], begun[0]), begun)
             np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)
             for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(others), strict=True):
                 np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9, err_msg=name)
@@ -102,11 +108,12 @@ def test_float64_runs_are_equal_on_every_mesh(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_float32_runs_drift_no_further_than_a_flipped_bit_drives_them(recipe):
     begun = start(recipe, "float32")
-    expected, _ = losses(recipe, "float32", MESHES["1"], begun)
-    other, _ = losses(recipe, "float32", MESHES["1"], begun, flip=True)
+    alone = stepper(recipe, "float32", MESHES["1"], begun[0])
+    expected, _ = losses(alone, begun)
+    other, _ = losses(alone, begun, flip=True)
     spread = np.abs(other - expected).max() / np.abs(expected).max()
-    for name in ("8", "2 x fsdp 2 x tensor 2"):
-        got, _ = losses(recipe, "float32", MESHES[name], begun)
+    for name in MOST if recipe == EVERY_MESH else MOST[:1]:
+        got, _ = losses(stepper(recipe, "float32", MESHES[name], begun[0]), begun)
         assert got[0] == pytest.approx(expected[0], rel=1e-6)
         drift = np.abs(got - expected).max() / np.abs(expected).max()
         print(f"{recipe} on {name}: drift {drift:.2e}, a flipped last bit {spread:.2e}")
@@ -116,21 +123,22 @@ def test_float32_runs_drift_no_further_than_a_flipped_bit_drives_them(recipe):
 
 @pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(tmp_path):
-    """R13: saved at step 5 on eight devices; ten more steps on 1, 2, 4 devices and on split parameters, as on eight."""
+    """R13: saved at step 5 on eight devices; ten more steps on one and on split parameters, as on eight."""
     recipe = "simclr:fashion_mnist"
     with jax.enable_x64(True):
         source, batches, state = start(recipe, "float64")
 
-        def advance(mesh, state, batches):
-            run = build(shrunk(recipe, "float64", mesh), Parts(), source, meshes.make_mesh({"tensor": 1, **mesh}))
+        def advance(stepper, state, batches):
+            run, step = stepper
             state = run.init() if state is None else state(run)
-            step, out, rows = run.step(), [], np.arange(run.config.data.batch_size)
+            out, rows = [], np.arange(run.config.data.batch_size)
             for local in batches:
                 state, metrics = step(state, sharding.to_global(local, run.batch_sharding, rows, len(rows)))
                 out.append(float(metrics["loss"]))
             return run, state, np.array(out)
 
-        run, state, _ = advance(MESHES["8"], None, batches[:5])
+        eight = stepper(recipe, "float64", MESHES["8"], source)
+        run, state, _ = advance(eight, None, batches[:5])
         checkpoints = Checkpoints(tmp_path, keep=1, meta=run.meta(source))
         checkpoints.save(5, state)
         checkpoints.close()
@@ -138,8 +146,8 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
         def restored(run):
             return Checkpoints(tmp_path, keep=1, meta=run.meta(source)).restore(run.abstract, run.shardings)
 
-        expected = advance(MESHES["8"], restored, batches[5:15])[2]
+        expected = advance(eight, restored, batches[5:15])[2]
         assert np.ptp(expected) > 1e-2, "steps that change nothing would be equal anywhere"
-        for name in ("1", "2", "4", "2 x fsdp 2 x tensor 2"):
-            got = advance(MESHES[name], restored, batches[5:15])[2]
+        for name in ("1", "2 x fsdp 2 x tensor 2"):
+            got = advance(stepper(recipe, "float64", MESHES[name], source), restored, batches[5:15])[2]
             np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)

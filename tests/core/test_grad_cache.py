@@ -138,7 +138,7 @@ def plain(count=3):
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(("cache", "ways"), [(2, 1), (4, 1), (8, 1), (2, 2), (4, 4), (2, 8)])
 def test_float64_steps_are_those_of_the_plain_step(cache, ways):
     with jax.enable_x64(True):

@@ -84,7 +84,7 @@ def target_rows(state, picture):
     return h @ out["kernel"] + out["bias"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_slots_of_two_references(accumulate):
     """By row of the global batch, then by reference; absent rows take no place, and enter no mean."""

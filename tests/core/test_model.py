@@ -10,7 +10,6 @@ from hcl_jax.core import towers
 
 MESHES = [
     {"data": 1, "fsdp": 1, "tensor": 1},
-    {"data": 2, "fsdp": 1, "tensor": 1},
     {"data": 2, "fsdp": 2, "tensor": 1},
     {"data": 4, "fsdp": 1, "tensor": 2},
     {"data": 1, "fsdp": 8, "tensor": 1},
@@ -40,7 +39,7 @@ def leaves(state):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("mesh", MESHES[1:], ids=str)
 @pytest.mark.parametrize("make", [two_views, moco], ids=["simclr", "moco"])
 def test_first_steps_do_not_depend_on_the_mesh(make, mesh):
@@ -75,7 +74,7 @@ def test_an_added_head_leaves_the_other_parts_as_they_are():
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_target_follows_with_its_momentum_and_shares_nothing():
     c = moco()
     state, step, put = start(c, batch_of(c))
@@ -98,7 +97,7 @@ def test_cosine_momentum_reaches_one():
     assert float(towers.target_momentum(spec, jnp.int32(50), 100)) == pytest.approx(half)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_queue_is_read_before_it_is_written():
     c = moco()
     state, step, put = start(c, batch_of(c))
@@ -109,7 +108,7 @@ def test_the_queue_is_read_before_it_is_written():
     assert int(after.memory["image"]["queue"]["next"]) == 16
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("batching", ["joint", "per_view"])
 def test_absent_rows_enter_nothing(batching):
     c = two_views(towers__image={**two_views().towers.image.to_dict(), "batching": batching})
@@ -124,7 +123,7 @@ def test_absent_rows_enter_nothing(batching):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_accumulation_is_the_mean_over_the_sub_batches():
     c = two_views(
         optimizer__name="sgd", optimizer__learning_rate=0.1, optimizer__momentum=0.0, optimizer__weight_decay=0.0
@@ -150,7 +149,7 @@ def test_accumulation_is_the_mean_over_the_sub_batches():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     c = moco()
     c.towers.image.bn_groups = 1
@@ -168,7 +167,7 @@ def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     np.testing.assert_allclose(queues[0], queues[1], atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_learned_scale_moves_and_stays_below_its_maximum():
     c = two_views()
     scale = {"learn": "exp", "init": 9.99, "max": 10.0}
@@ -183,7 +182,7 @@ def test_a_learned_scale_moves_and_stays_below_its_maximum():
     assert float(state.params["objectives"]["contrast"]["scale"]) != before
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_weights_add_up_and_uncertainty_is_kendalls():
     c = two_views()
     c.towers.image.heads.c = {"name": "linear", "features": 10}
@@ -198,7 +197,7 @@ def test_weights_add_up_and_uncertainty_is_kendalls():
     assert float(m["loss"]) == pytest.approx(float(m["loss/contrast"]) + weighed, rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_non_finite_batch_changes_only_the_counts(value):
     c = moco()
@@ -216,7 +215,7 @@ def test_a_non_finite_batch_changes_only_the_counts(value):
     assert int(metrics["skipped"]) == 0 and int(healed.step) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_one_trace_for_all_steps():
     c = two_views()
     state, step, put = start(c, batch_of(c))

@@ -70,7 +70,7 @@ def test_a_loss_gets_the_number_of_the_step():
         assert float(metrics["shape_max"]) == 0.25
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_schedules_read_the_step_of_the_state():
     c = two_views(batch_size=8)
     c.towers.image.encoder = {"name": "mlp", "widths": (8,)}
@@ -104,7 +104,7 @@ def test_a_simplex_starts_uniform_and_sums_to_1():
     assert float(jnp.sum(moved)) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_distribution_with_a_negative_multiplier_ascends():
     """s_i <- s_i + lr p_i (L_i - sum_j p_j L_j): up the gradient of sum_i softmax(s)_i L_i."""
     c = two_views(batch_size=8)
@@ -158,7 +158,7 @@ def test_spread_is_that_of_the_rows_that_are_there():
     assert float(spread(even, np.ones(4000, bool))) == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_spread_is_0_when_collapsed():
     line = np.arange(1, 9, dtype=np.float32)[:, None] * np.array([[0.3, -2.0, 1.0]], np.float32)
     for z, valid in (

@@ -54,7 +54,7 @@ def leaves(tree):
     return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(tree))]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("method", ["simsiam", "moco", "byol", "swav"])
 def test_gamma_0_is_the_plain_loss_and_gamma_1_is_not(method):
     """Bit for bit, in values and in what is learned; and the judge stays as it was."""
@@ -97,7 +97,7 @@ def by_hand(row_weights):
     return metrics, rows, made["qa"]["tokens"], made["qb"]["tokens"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"gamma": {"schedule": "linear", "start": 3.0, "end": 0.0, "steps": 9}}, {"shift": 1, "groups": 2}],

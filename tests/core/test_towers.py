@@ -86,7 +86,7 @@ def two_towers():
     return build(c, Parts(), source, meshes.make_mesh(c.mesh)), source
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_frozen_encoder_is_left_bit_equal():
     """Parameters, statistics and the optimizer, with weight decay and momentum; its head and the other tower move."""
     run, source = two_towers()

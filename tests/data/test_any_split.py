@@ -17,7 +17,7 @@ OPS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("op", OPS)
 def test_bits_do_not_depend_on_the_rows_beside(op):
     config = configs.load("simclr:digits")

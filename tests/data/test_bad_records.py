@@ -95,7 +95,7 @@ def order_with(plain, stands):
     return [np.array([stands.get(i, i) for i in b["index"].tolist()]) for b in plain]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_substitutes_are_the_next_good_records_on_any_number_of_hosts_and_after_any_stop(pictures, views, caplog):
     """R26, R27: a truncated JPEG, an empty file, garbage, a file that has gone, two in a row, and the last record."""
     clean, _ = made(pictures({}), views)
@@ -140,7 +140,7 @@ def test_a_jpeg_that_fails_in_some_crops_only_is_bad_in_all(pictures, view):
     assert list(bad.faults) == [3] and not any((b["index"] == 3).any() for b in batches)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_cap_and_no_cap(pictures, views):
     """R26: one more than data.max_bad_records ends the run in a line with ids; 0 is the line of the record alone."""
     broken = pictures({1: b"", 5: b"", 6: b""})

@@ -81,7 +81,7 @@ def oracle(position, sizes, shares, order_of):
     raise AssertionError("the last part takes what is left")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_stream_has_the_shares_and_each_part_its_epochs():
     """R14: every prefix has the shares to a few records, and the records of each part come in permutations."""
     sizes, shares = (10, 7, 13), (0.2, 0.5, 0.3)
@@ -124,7 +124,7 @@ def test_fields_and_labels_are_missing_by_name(mixed, views):
         assert (batch["views"]["image"]["image"][part == 2] == 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_hosts_and_every_start(mixed, views):
     """R14, R15, R16: 1 to 4 hosts over three epochs, batches that divide nothing, a start at every step."""
     source = mixed()

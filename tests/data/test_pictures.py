@@ -98,7 +98,7 @@ def test_no_batch_can_be_made_of_odd_sizes_without_a_crop(config, view, odd):
         data.batch_specs(source, {"a": view()}, seed=0, batch_size=4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_damaged_pictures_are_named(config, view, even):
     folder, _ = even
     bad = folder / "train" / "b" / "2.png"

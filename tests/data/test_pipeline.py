@@ -43,7 +43,7 @@ def test_contents(counting, view):
     np.testing.assert_array_equal(np.round(picture[:, 0, 0, 0] * 255), batch["index"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("hosts", [2, 3, 4])
 def test_any_number_of_hosts_makes_the_same_batches(counting, noisy, hosts):
     """R14, R16: indices, labels, presence and every drawn number."""
@@ -82,7 +82,7 @@ def test_a_batch_larger_than_the_data(counting, view):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(3))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_resume_at_every_step(counting, noisy):
     """R15, R16: ten records in batches of four, two epochs and a half."""
     source = counting(10)
@@ -217,7 +217,7 @@ def test_a_whole_batch_has_each_record_in_its_row(counting, noisy):
     assert lacks and (a != b).any(axis=(1, 2, 3)).sum() > 3, "random numbers are those of the step"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_whole_batch_on_hosts_and_after_a_stop(counting, noisy):
     source = counting(10)
     whole = run(source, noisy, batch_size=12, stop=3, order="whole")

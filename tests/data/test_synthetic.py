@@ -10,7 +10,7 @@ from hcl_jax import data
 from hcl_jax.errors import InputError
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_importing_needs_no_tensorflow():
     code = "import sys, hcl_jax.data as d; d.SOURCES; assert not {'tensorflow', 'sklearn', 'aeon'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -119,7 +119,7 @@ def test_what_is_not_there(config, tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_damaged_array_record_names_the_record(config, view, tmp_path):
     builders.Digits(data_dir=tmp_path).download_and_prepare(file_format="array_record")
     (file,) = tmp_path.glob("digits/*/digits-test.array_record*")

@@ -94,7 +94,7 @@ def test_initialisation_leaves_zero_mean_and_unit_variance():
     np.testing.assert_array_equal(stats["var"], np.ones(C))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_gradient_with_a_mask_equals_that_of_the_present_rows_alone():
     with jax.enable_x64(True):
         x, variables = numbers((N, C))

@@ -24,7 +24,7 @@ def test_same_keys_same_mask_and_other_keys_another():
     assert len({row.tobytes() for row in drop()}) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_row_keeps_its_mask_in_any_batch_and_place():
     some = np.array([6, 2, 3])
     np.testing.assert_array_equal(drop(X[:3], KEYS[some]), drop()[some])

@@ -146,7 +146,7 @@ def test_h_is_finite_in_every_precision(name, dtype, weights):
             assert np.isfinite(np.asarray(x, np.float64)).all()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["resnet18", "vit"])
 def test_remat_changes_neither_numbers_nor_names(name, weights):
@@ -194,7 +194,7 @@ def test_parameter_names_that_sharding_rules_match():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("name", ["convnet", "mlp"])
 def test_absent_rows_change_no_other_row_and_no_statistic(name, weights):

@@ -154,7 +154,7 @@ def test_epsilon_starts_at_0_and_the_slope_at_a_quarter():
 CASES = [("gcn", one, {"widths": (5, 3), "activation": "elu"}), ("gin", many, {"hidden": 5, "depth": 2})]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(("name", "make", "params"), CASES)
 def test_gradients_equal_central_differences(name, make, params, weights):
     with jax.enable_x64(True):

@@ -49,7 +49,7 @@ def every_pool(variables, tokens, **kwargs):
     return jax.device_get(jax.jit(run)(jnp.asarray(tokens)))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("causal", [False, True])
 def test_padding_does_not_change_h(causal, weights):
     variables = weights(text(), {"tokens": jnp.asarray(TOKENS)})

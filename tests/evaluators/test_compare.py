@@ -52,6 +52,7 @@ def test_keys(results):
     assert (results["n"], results["train/n"]) == (60, 120)
 
 
+@pytest.mark.slow(one=True)
 def test_values_are_those_of_the_evaluators(sets, results):
     features, train_labels, test_labels = sets
     for name, prefix in (("", ""), ("raw", "raw/")):
@@ -128,6 +129,7 @@ def test_unlabelled_rows_are_left_out(sets):
     assert found == expected
 
 
+@pytest.mark.slow(one=True)
 def test_bad_input(sets):
     features, train_labels, test_labels = sets
     with pytest.raises(InputError, match="no feature set"):

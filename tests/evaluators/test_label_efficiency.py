@@ -31,7 +31,7 @@ def test_draws_depend_on_labels_and_seed_alone_and_are_nested():
         assert set(few) < set(many)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_accuracies_equal_scikit_learn(digits):
     """Each draw by hand: standardise by the whole pool, fit with C = 1, score."""
     x, y, test_x, test_y = digits

@@ -54,7 +54,7 @@ def test_default_tolerance_is_near_the_optimum(digits):
         assert fit(x, y, l2).loss == pytest.approx(fit(x, y, l2, tolerance=1e-6, max_iterations=3000).loss, rel=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_fewer_rows_than_dimensions():
     """The problem within the span of the rows has the optimum of the whole one; repeated rows are no trouble."""
     rng = np.random.default_rng(0)

@@ -48,7 +48,7 @@ def test_repeated_absent_and_unanswered_ids():
     check(recall_at(a, b, a_ids, b_ids, (1, 3)), expected, (1, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_more_rows_than_a_tile():
     a, b = pairs(4, 1100)
     ids = np.arange(1100) % 1000

@@ -102,7 +102,7 @@ def test_the_dry_run_prints_all_and_runs_nothing(cloud, name, flags):
         assert shlex.split(command)[-3:] == RUN
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_whole_sequence(cloud):
     """Builds, pushes, creates, waits for the pods, follows, starts again after a failure, deletes."""
     cloud.play("kill", "cut")

@@ -179,7 +179,7 @@ multihost_utils.sync_global_devices("done")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.skipif(not pathlib.Path("/proc/net/tcp").exists(), reason="needs Linux's list of sockets")
 def test_the_coordinator_listens_on_the_loopback_address_only(tmp_path):
     """R36, and --devices: 2 processes x 3 devices."""

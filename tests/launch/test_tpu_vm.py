@@ -38,7 +38,7 @@ def test_the_dry_run_prints_all_and_runs_nothing(cloud, name, flags):
     assert shlex.split(remote)[-3:] == RUN  # through both shells, as it was
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_whole_sequence(cloud):
     """Creates, waits, copies, installs, runs on all, follows, deletes, with the very commands of the dry run."""
     dry = launched(cloud, "--dry-run").stdout
@@ -350,7 +350,7 @@ def test_no_arguments_and_no_gcloud(cloud):
     assert cloud.run("tpu_vm", "--help").returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_what_is_not_committed_is_refused_or_left_behind(cloud):
     (cloud.clone / "mine.py").write_text("")
     (cloud.clone / "setup.py").write_text("")

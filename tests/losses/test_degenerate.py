@@ -71,7 +71,7 @@ def test_finite(name, dtype):
                 assert value == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("name", PAIRED)
 def test_float16_is_finite_where_its_range_allows(name):
     """R25: near a zero row a gradient is about 1e6; what leaves float16 is inf there, and the step is skipped."""
@@ -87,7 +87,7 @@ def test_float16_is_finite_where_its_range_allows(name):
                 assert not fits or np.isfinite(np.asarray(found)).all(), (what, number)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("name", [n for n in PAIRED if "engine" in inspect.signature(LOSSES[n]).parameters])
 def test_finite_in_tiles(name):
     """The same batches tile by tile, where a tile may hold no valid row: finite, and the dense number."""
@@ -109,7 +109,7 @@ def test_batch_of_one(name):
     check(name, jnp.asarray(A[:1], jnp.float32), jnp.asarray(B[:1], jnp.float32), 0.1, [-1], "no row")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("engine", [dense(), streamed(tile=2)])
 def test_what_is_no_number_gives_none(engine):
     """A run that diverged must not look healthy: no neighbour, no length and no weight hides it."""

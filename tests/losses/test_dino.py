@@ -78,7 +78,7 @@ def test_scheduled_temperature_does_not_retrace():
     assert len(traces) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_ignored_rows_are_absent_rows():
     out = np.isin(np.arange(N), (1, 6))
     broken = DIVERSE.copy()

@@ -186,7 +186,7 @@ def test_weights_of_pairs_by_hand(settings, devices):
     assert np.std(weights) > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_shifted_weights_are_the_same_ones():
     plain = run(pair_weights, ONE.copy(), TWO.copy(), ids=IDS)
     for shift in (1, 7, 50):

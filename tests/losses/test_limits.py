@@ -93,7 +93,7 @@ def test_sup_con_with_instance_ids_is_nt_xent():
         )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("ids", [None, IDS])
 def test_nothing_to_correct_is_nt_xent(ids):
     """DCL and HCL without a prior and without hardness; DCLW with one weight for all is DCL."""
@@ -130,7 +130,7 @@ def test_moco_v3_is_info_nce_both_ways():
     assert value(moco_v3, A, B, C, A, temperature=t, convention="mean") == pytest.approx(expected / (2 * t), rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_nnclr_with_the_batch_as_support_is_info_nce():
     """Each row is then its own nearest neighbour; an empty support gives 0."""
     t = 0.2
@@ -214,7 +214,7 @@ def test_clip_is_the_mean_of_both_directions_of_info_nce():
     assert value(clip, A, B, scale=5.0) == pytest.approx((there + back) / 2, rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_conventions_are_factors():
     t = 0.2
     assert value(nt_xent, A, B, temperature=t, convention="sum_of_halves") == pytest.approx(
@@ -362,7 +362,7 @@ def test_weights_are_multiplicities_in_statistics(name):
     assert without == pytest.approx(call(name, A[~LEFT_OUT], B[~LEFT_OUT]), rel=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_absent_view_is_no_pair():
     """A row without its third view counts in the pair of the other two, whatever the third holds."""
     present = np.ones(N, bool)

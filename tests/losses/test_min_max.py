@@ -36,7 +36,7 @@ def losses(*views):
     return np.asarray(each(*map(jnp.asarray, views)))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_uniform_distribution_is_the_mean_of_the_pairs():
     views = (A, B, C, E)
     found = value(*views, distribution=np.full(6, 1 / 6), gamma=3.0)
@@ -75,7 +75,7 @@ def test_ascent_goes_to_the_hardest_pair_as_far_as_gamma_lets_it():
     assert (inside > 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_descent_of_the_encoder_and_ascent_of_the_distribution():
     """One step of each, from the same gradient with two signs, moves the value down and up."""
     p = np.array([0.4, 0.3, 0.3])

@@ -28,7 +28,7 @@ def share(hits: list[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("ids", [np.arange(N, dtype=np.int32), IDS])
 def test_against_loops(ids):
     there, back = nearest_is_positive(A, B, ids, ids), nearest_is_positive(B, A, ids, ids)

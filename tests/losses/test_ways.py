@@ -13,7 +13,6 @@ RUNS = {
     "streamed in tiles": ("streamed in tiles", None, WITH_ENGINE),
     "ring of 1": ("ring", 1, ONE_OF_EACH),
     "ring of 2": ("ring", 2, WITH_ENGINE),
-    "ring of 4": ("ring", 4, ONE_OF_EACH),
     "ring of 8": ("ring", 8, ONE_OF_EACH),
     "gathered over 4": ("gathered", 4, ONE_OF_EACH),
     "streamed, rows on 4": ("streamed", 4, ONE_OF_EACH),

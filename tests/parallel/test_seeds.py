@@ -53,7 +53,7 @@ def train(run, source):
     return np.array(losses), {seed: jax.tree.map(np.asarray, one.params) for seed, one in run.states(state)}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_each_seed_has_its_own_numbers_on_any_mesh():
     with jax.enable_x64(True):
         alone = {}

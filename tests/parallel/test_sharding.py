@@ -124,7 +124,7 @@ def test_default_rules_fit_any_mesh_and_shape():
         infer(shapes(kernel=(3, 3, 16, 30), bias=(30,), t=()) | odd, make_mesh(config))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_default_rules_split_a_transformer():
     """Columns, then rows: each pair of products needs one sum over the tensor axis, and gives the same numbers."""
     from hcl_jax.encoders.inputs import Rows

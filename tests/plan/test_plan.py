@@ -19,7 +19,7 @@ SMALL = ["--config=simclr:digits", "--config.data.batch_size=32", "--config.towe
          "--config.towers.image.heads.z.hidden=16"]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_plan_for_this_machine_and_its_cache(capsys, tmp_path, monkeypatch):
     flags = [*SMALL, "--topology=cpu:4", f"--cache={tmp_path}", "--json"]
     assert plan.main(flags) == 0

@@ -203,7 +203,7 @@ def test_the_largest_time_is_the_bound():
     assert heavy.bound == "memory" and heavy.memory == pytest.approx((3.35e9 + 12e9) / 3.35e12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("fsdp", [1, 4])
 def test_a_whole_recipe(fsdp):
     """State and wire of a recipe, its parameters copied, and sharded over four."""

@@ -97,7 +97,7 @@ def test_before_the_first_step_only_an_allowed_phase_has_a_limit():
     assert status == -6 and "seconds without a step before the first step" in said
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     "body",
     [

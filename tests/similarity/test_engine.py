@@ -24,7 +24,7 @@ def losses(folder, *flags) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("engine", ["streamed", "ring"])
 def test_a_run_is_the_same_on_any_engine(tmp_path, engine):
     """Eight devices, float32: the sums are taken in another order."""

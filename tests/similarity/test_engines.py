@@ -51,7 +51,7 @@ ENGINES = {
 }
 
 QUICK = ("streamed in tiles of 4", "ring of 2", "gathered over 2")
-EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ENGINES]
+EACH = [pytest.param(name, marks=pytest.mark.slow(one=name in QUICK)) for name in ENGINES]
 
 
 def weighted(sums, weights) -> jax.Array:
@@ -89,7 +89,6 @@ def assert_near(found, wanted, share: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=share * np.abs(b).max())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_float64_equals_dense(name):
     wanted = value_and_gradients("dense", np.float64, 1.0, False)
@@ -115,7 +114,7 @@ def test_tiles_without_positives_equal_dense():
     assert_near(value_and_gradients("streamed in tiles of 4", np.float64, 1.0, True), wanted, 1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("name", ["streamed in tiles of 4"])
 def test_float32_is_near(name):
     for scale in (1.0, 300.0):
@@ -124,7 +123,6 @@ def test_float32_is_near(name):
         assert_near(found, value_and_gradients("dense", np.float64, scale, False), 2e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_best_and_nearest_equal_dense(name):
     def found(engine: Engine, q, k):
@@ -224,7 +222,7 @@ def test_keys_need_ids():
                 engine.softmax_rows(jnp.ones((R, D)), jnp.ones((K, D)), query_ids=jnp.arange(R), key_ids=ids)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_small_cotangents_and_narrow_rows():
     """Weights of 1e-16 are not lost below the smallest number, and float16 rows have wide sums."""
     q, k = jnp.array([[55.0, 0], [0, 1]]), jnp.array([[1.0, 0], [1, 0.01], [0, 0]])

@@ -69,7 +69,7 @@ def moved_bytes(text: str) -> int:
     return sent_by(entry[1])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     ("name", "devices"), [("nt_xent", 2), ("nt_xent", 4), ("nt_xent", 8), ("clip", 2), ("clip", 4)]
 )

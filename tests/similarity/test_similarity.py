@@ -71,7 +71,7 @@ def test_sigmoid_rows_against_loops():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_excluded_logits_do_not_overflow():
     """The positive is 1e4 above the negatives: left out of the sum, it must not reach exp."""
     z = jnp.asarray([[100.0, 0.0], [100.0, 1.0], [0.0, 1.0]])
@@ -84,7 +84,7 @@ def test_excluded_logits_do_not_overflow():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_row_without_keys_has_no_gradient():
     def total(z):
         rows = dense().softmax_rows(z, query_ids=jnp.array([0]))

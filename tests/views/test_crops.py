@@ -205,7 +205,7 @@ def test_encoded_pictures_keep_their_middle_and_whole(bench, mixed):
         np.testing.assert_allclose(middle[row], want, atol=3e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_encoded_in_a_data_set_has_static_shapes_and_replays(mixed):
     _, data = mixed
 

@@ -83,7 +83,7 @@ def test_views_with_one_salt_share_the_numbers_of_common_ops():
     assert np.any(two.record["flip/coin"] != two.record["flip#2/coin"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_view_in_a_data_set_has_static_shapes_and_no_surprises():
     x = tf.constant(np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3)).astype(np.uint8))
 

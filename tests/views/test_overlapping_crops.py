@@ -40,7 +40,7 @@ def published(x, drawn, least=2):
     return a, b, length
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_equals_the_published_slices(waves):
     x = waves(N, T, C)
     lengths = set()

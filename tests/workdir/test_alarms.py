@@ -189,7 +189,7 @@ def spread_by_hand(z):
     return math.sqrt(z.shape[1]) * np.mean([np.sqrt(np.mean((column - column.mean()) ** 2)) for column in u.T])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     ("ways", "fields"), [(1, {}), (8, {}), (1, {"accumulate": 2}), (8, {"cache": 2})], ids=lambda x: str(x)
 )

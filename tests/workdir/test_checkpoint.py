@@ -126,7 +126,7 @@ def names(work, step=2):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("mesh_config", MESHES, ids=str)
 def test_what_eight_devices_saved_others_restore_and_back(saved, tmp_path, mesh_config):
     """R10: every leaf by its bits, dtype and sharding."""
@@ -163,7 +163,7 @@ def begun():
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_200_flipped_bytes(pair):
     """R17: one byte of a random file of the newest step, 200 seeded trials: all found, the step before restored."""
     abstract, shardings = like()
@@ -399,7 +399,7 @@ def test_a_flipped_replica_is_not_saved(pair):
     assert steps(pair) == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     ("fields", "kept"),
     [
@@ -423,7 +423,7 @@ def test_what_is_kept(tmp_path, fields, kept):
     assert steps(tmp_path) == kept
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_scores_of_before_are_read_again(tmp_path):
     """After a resume the best steps are those that metrics.jsonl says."""
     from hcl_jax.config import defaults

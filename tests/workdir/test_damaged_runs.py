@@ -47,6 +47,7 @@ def flip(path, away=None, seed=0):
     path.write_bytes(bad)
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_goes_on_from_the_step_before(finished, work, capsys, seed):
     """R17, through the command line: the flipped byte is named, and the run ends with the bits that it had."""
@@ -61,6 +62,7 @@ def test_a_run_goes_on_from_the_step_before(finished, work, capsys, seed):
     assert [x["loss"] for x in lines(work)] == [x["loss"] for x in lines(finished)]
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("damage", [flip, truncate, empty, delete, link])
 def test_every_checkpoint_damaged(work, capsys, tmp_path, damage):
     """R19: status 2, one line, and the folder as it was."""
@@ -72,6 +74,7 @@ def test_every_checkpoint_damaged(work, capsys, tmp_path, damage):
     assert {k: v for k, v in tree(work).items() if k != "lock"} == before
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     ("flag", "was", "now"),
     [
@@ -115,6 +118,7 @@ def test_a_config_json_edited_by_hand_is_refused(work, capsys, field, value):
     assert {k: v for k, v in tree(work).items() if k != "lock"} == before
 
 
+@pytest.mark.slow(one=True)
 def test_any_field_edited_by_hand_is_named(finished):
     """R28: every field that is not open."""
     frozen = configs.complete(workdir.resume_config(finished))
@@ -134,6 +138,7 @@ def test_any_field_edited_by_hand_is_named(finished):
 HOSTILE = "__import__('os').system('touch pwned')"
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize(
     "field",
     ["data.name", "data.num_examples", "views.a.kind", "towers.image.encoder.name", "towers.image.views",
@@ -150,6 +155,7 @@ def test_a_config_json_is_never_run(work, capsys, monkeypatch, tmp_path, field):
     assert {k: v for k, v in tree(tmp_path).items() if k != "w/lock"} == before, "something was run, or written"
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '{"a": ' * 5000, HOSTILE, "{'seed': 0}"])
 def test_a_config_json_that_is_none(work, capsys, text):
     """R34."""
@@ -159,6 +165,7 @@ def test_a_config_json_that_is_none(work, capsys, text):
     assert tree(work) == before
 
 
+@pytest.mark.slow(one=True)
 def test_a_pickle_is_never_loaded(tmp_path, capsys, monkeypatch):
     """R34: the npz source, and views made before."""
     monkeypatch.chdir(tmp_path)
@@ -201,6 +208,7 @@ GARBAGE = {
 }
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_weights_that_are_garbage(tmp_path, kind):
     """R34: safetensors for init_from."""

@@ -60,7 +60,7 @@ def test_a_step_that_orbax_left_in_parts_gets_no_seal(tmp_path):
     assert not (folder / "checkpoints" / "1").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_trial_leaves_a_run_alone(capsys, tmp_path):
     assert main([*SMALL, "--config.train.steps=1", f"--workdir={tmp_path / 'w'}"]) == 0
     capsys.readouterr()

@@ -112,7 +112,7 @@ workdir.write_arrays(folder / "noise.npz", {"x": np.arange(3)})
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_files(bucket, tmp_path):
     ran = bucket.python("-c", FILES, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

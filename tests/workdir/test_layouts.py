@@ -67,7 +67,7 @@ def lines_of_old(tree):
     return {p.relative_to(tree): p.read_bytes() for p in sorted(tree.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_a_run_of_layout_1_goes_on(old, capsys):
     """Unsealed: the line says so. The same machine gives the same bits; this one may be another than the fixture's."""
     assert main([f"--workdir={old}"]) == 0
@@ -80,7 +80,7 @@ def test_a_run_of_layout_1_goes_on(old, capsys):
     assert manifest.verify(old / "checkpoints" / "6") is None and not (old / "quarantine").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_the_state_has_what_it_lacked(old, run):
     made = run[0]
     said = []

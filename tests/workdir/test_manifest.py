@@ -31,7 +31,7 @@ def test_a_sealed_folder_has_no_fault(folder):
     assert manifest.verify(folder) is None and manifest.metadata(folder) == {"step": 6}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(one=True)
 def test_every_byte_counts(folder):
     """R17: each byte of each file, and each byte of the manifest, with one bit of it turned."""
     random = np.random.default_rng(0)
