@@ -39,7 +39,10 @@ def write(
     small: bool = False,
     parts: Parts | None = None,
 ) -> str:
-    """Writes the sheet of the claims that have run; what has changed since, or has not run, is listed as such.
+    """Writes the sheet of the claims that have run, from the cache or from the sheet in `output`.
+
+    A result that was measured with other code or data stays, and is listed as such; a claim that has not run, or whose
+    file has changed since, is listed without a result.
 
     Returns:
       A line that says what was written.
@@ -47,10 +50,12 @@ def write(
     Raises:
       InputError: no claim has run.
     """
-    results, missing = {}, {}
+    results, missing, since = {}, {}, {}
+    sheet = (files.read_json(output / "claims.json", "claims") or {"claims": {}})["claims"]
+    options = {"cache": cache, "dirs": dirs, "small": small, "parts": parts, "sheet": sheet}
     for name in names:
         try:
-            results[name] = study.state_of(name, known, cache=cache, dirs=dirs, small=small, parts=parts)
+            results[name], since[name] = study.state_of(name, known, **options)
         except InputError as error:
             missing[name] = error
     if not results:
@@ -60,14 +65,20 @@ def write(
     text = HEAD + (SMALL if small else "") + _table(results) + _total(results)
     if missing:
         text += "\n## Without a result\n\n" + "\n".join(f"- `{n}`: {e}" for n, e in missing.items()) + "\n"
+    if any(since.values()):
+        lines = (f"- `{name}`: {what}" for name, what in since.items() if what)
+        text += "\n## Measured before\n\nThese results stand as they were measured.\n\n" + "\n".join(lines) + "\n"
     text += "".join(_section(result, output) for result in results.values())
     files.keep(output / "claims.md", text)
     # Without the folders of this machine.
-    sheet = {name: {k: v for k, v in result.items() if k != "dirs"} for name, result in results.items()}
-    files.keep(output / "claims.json", json.dumps({"claims": sheet}, indent=1) + "\n")
+    written = {name: {k: v for k, v in result.items() if k != "dirs"} for name, result in results.items()}
+    files.keep(output / "claims.json", json.dumps({"claims": written}, indent=1) + "\n")
     judged = [s["verdict"] for r in results.values() for s in r["statements"]]
     counts = ", ".join(f"{judged.count(v)} {v}" for v in ("holds", "fails", "undecided") if v in judged)
-    return f"{output / 'claims.md'}: {len(results)} claims, {counts}; {len(missing)} without a result"
+    return (
+        f"{output / 'claims.md'}: {len(results)} claims, {counts}; "
+        f"{sum(map(bool, since.values()))} measured before, {len(missing)} without a result"
+    )
 
 
 def _table(results: Mapping[str, Any]) -> str:

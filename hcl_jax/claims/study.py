@@ -106,19 +106,31 @@ def state_of(
     dirs: Mapping[str, str],
     small: bool = False,
     parts: Parts | None = None,
-) -> dict[str, Any]:
-    """The stored result of a claim as it is now. Raises InputError for none, or when something has changed."""
-    result = stored(cache, name, small)
-    if result is None:
+    sheet: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """The result of a claim, and what is different today: "", or such as "other code than when it was measured".
+
+    Args:
+      sheet: {name: result} for claims that the cache lacks, as docs/claims.json has them.
+
+    Raises:
+      InputError: the claim has no result, or its file has changed since: that is another claim.
+    """
+    candidates = [stored(cache, name, small), (sheet or {}).get(name)]
+    candidates = [r for r in candidates if r is not None and r["small"] == small]
+    if not candidates:
         raise InputError(name, "no result", f"python -m hcl_jax.claims run {name} first")
     claim, where = claims.read(name, known, small=small), str(known[name])
+    result = next((r for r in candidates if r["why"]["claim file"] == claim.sha256), None)
+    if result is None:
+        raise InputError(name, "a result of another claim file", f"python -m hcl_jax.claims run {name} again")
     prints = Prints({**result.get("dirs", {}), **dirs}, parts or Parts())
-    key, why = _key(claim, programs(claim, where, prints=prints, cache=cache), prints, where)
-    if key != result["key"]:
-        changed = [part for part in why if result["why"].get(part) != why[part]]
-        found = f"a result of another {', '.join(changed)}"
-        raise InputError(name, found, f"python -m hcl_jax.claims run {name} again")
-    return result
+    try:
+        key, why = _key(claim, programs(claim, where, prints=prints, cache=cache), prints, where)
+    except InputError as error:  # data that lie elsewhere, or a recipe that has changed
+        return result, f"not compared with today's data: {error.where.rpartition(': ')[2]}, found {error.found}"
+    changed = [part for part in why if result["why"].get(part) != why[part]]
+    return result, f"other {', '.join(changed)} than when it was measured" if key != result["key"] else ""
 
 
 def stored(cache: pathlib.Path, name: str, small: bool = False) -> dict[str, Any] | None:

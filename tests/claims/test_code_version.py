@@ -18,6 +18,15 @@ def test_reach_follows_imports_and_no_tables():
     )
 
 
+def test_what_is_left_out_and_kept_is_there():
+    """A module that is renamed must not slip back into every key, nor out of it."""
+    for name in (*code_version.LEFT_OUT, *code_version.KEPT):
+        assert code_version._path(name) is not None and code_version._path(name).is_file(), name
+    step = code_version.reach(["hcl_jax.run", "hcl_jax.workdir.init_from"])
+    assert "hcl_jax.workdir.init_from" in step and "hcl_jax.core.state" in step
+    assert not any(m.startswith(("hcl_jax.config", "hcl_jax.runtime", "hcl_jax.workdir.m")) for m in step)
+
+
 def test_module_of():
     from hcl_jax.encoders import ENCODERS
 

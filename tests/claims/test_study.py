@@ -117,11 +117,16 @@ def test_cached_noticed_reported(world, capsys):
     data(world / "data", shift=1.0)
     known = claims.files(world / "claims")
     options = {"cache": world / "cache", "dirs": {"npz": str(world / "data")}}
-    with pytest.raises(ValueError, match="another .*data"):
+    with pytest.raises(ValueError, match="another claim file"):
         study.state_of("mine", known, **options)
     other, said = run(world)
     assert trained(said) == 2 and any("data" in line and "other" in line for line in said)
     assert other["numbers"] != first["numbers"]
+    data(world / "data", shift=2.0)
+    kept, since = study.state_of("mine", known, **options)
+    assert kept["numbers"] == other["numbers"] and since.startswith("other data")
+    data(world / "data", shift=1.0)
+    assert study.state_of("mine", known, **options)[1] == ""
 
     options["dirs"] = {}  # the result knows them
     text = report.write(["mine"], known, output=world / "docs", **options)
@@ -133,6 +138,32 @@ def test_cached_noticed_reported(world, capsys):
     written = json.loads((world / "docs" / "claims.json").read_text())
     assert written["claims"]["mine"]["numbers"] == other["numbers"]
     assert (world / "docs" / "claims" / "mine.png").stat().st_size > 5000
+
+    # A cache that is lost: the sheet says the same, and whether code and data are still the same.
+    options |= {"cache": world / "none", "dirs": {"npz": str(world / "data")}}
+    assert "0 measured before" in report.write(["mine"], known, output=world / "docs", **options)
+    assert (world / "docs" / "claims.md").read_text() == sheet
+    # Another claim under the same name has no result.
+    (world / "claims" / "mine.toml").write_text(CLAIM.replace("above = 0.0", "above = -2.0"))
+    with pytest.raises(ValueError, match="no claim with a result"):
+        report.write(["mine"], known, output=world / "docs", **options)
+    assert (world / "docs" / "claims.md").read_text() == sheet
+
+
+def test_the_sheet_of_the_repository_outlives_its_code(tmp_path, monkeypatch):
+    """What was measured with the code of before is reported as it was, from docs/claims.json alone."""
+    docs = pathlib.Path(__file__).resolve().parents[2] / "docs"
+    (tmp_path / "claims.json").write_bytes((docs / "claims.json").read_bytes())
+    monkeypatch.setattr(study, "programs", lambda *a, **k: [])
+    monkeypatch.setattr(study, "_key", lambda *a: ("other", {"config": "c", "data": "d", "code": "e"}))
+    monkeypatch.setattr(report, "_plot", lambda *a: None)
+    known = claims.files(None)
+    line = report.write(list(known), known, output=tmp_path, cache=tmp_path / "cache", dirs={})
+    assert f"{len(known)} claims" in line and f"{len(known)} measured before, 0 without" in line
+    assert (tmp_path / "claims.json").read_bytes() == (docs / "claims.json").read_bytes()
+    head, _, rest = (tmp_path / "claims.md").read_text().partition("\n## Measured before\n")
+    assert rest.count("other config, data, code than when it was measured") == len(known)
+    assert head + rest[rest.index("\n## ") :] == (docs / "claims.md").read_text()
 
 
 @pytest.mark.slow
