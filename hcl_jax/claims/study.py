@@ -116,8 +116,8 @@ def state_of(
     Raises:
       InputError: the claim has no result, or its file has changed since: that is another claim.
     """
-    candidates = [stored(cache, name, small), (sheet or {}).get(name)]
-    candidates = [r for r in candidates if r is not None and r["small"] == small]
+    lying = (stored(cache, name, small), (sheet or {}).get(name))
+    candidates = [r for r in lying if r is not None and r["small"] == small]
     if not candidates:
         raise InputError(name, "no result", f"python -m hcl_jax.claims run {name} first")
     claim, where = claims.read(name, known, small=small), str(known[name])
