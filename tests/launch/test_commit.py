@@ -29,7 +29,7 @@ def test_a_run_that_was_told_to_end_can_say_so(monkeypatch):
     monkeypatch.setattr(preemption.multihost_utils, "reached_preemption_sync_point", lambda tick: tick == 2)
     monkeypatch.setenv("HCL_JAX_STOPPED", "75")
     asked = preemption.Interruption()
-    asked._there = True
+    asked._has_service = True
     assert not asked.due() and preemption.status_of_end() == 0
     assert asked.due() and preemption.status_of_end() == 75
     monkeypatch.delenv("HCL_JAX_STOPPED")
