@@ -29,6 +29,7 @@
 A claim that shares its runs with another says `like = "other"`: every table that it lacks is the other's.
 """
 
+import dataclasses
 import hashlib
 import inspect
 import math
@@ -38,9 +39,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from hcl_jax.config import defaults
+from hcl_jax.config.fields import check, fields, filled, setting
+from hcl_jax.config.schema import Data
+from hcl_jax.config.specs import EvaluationView
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.views import VIEWS, check_ops
+from hcl_jax.views import VIEWS
 
 
 class Statement(NamedTuple):
@@ -97,50 +100,60 @@ class Claim(NamedTuple):
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 # Fields of a config that a claim sets itself: its seeds, devices for whole runs, no evaluation.
 OWN_FIELDS = ("train.seeds", "mesh.", "evaluate.", "log.")
-# field -> (type, default); ... = must be there
-FIELDS: dict[str, tuple[Any, Any]] = {
-    "title": (str, ...),
-    "finding": (str, ...),
-    "source": (str, ...),
-    "minutes": ((int, float), ...),
-    "seeds": (int, ...),
-    "measure": (str, ...),
-    "runs": (dict, ...),
-    "views": (dict, {}),
-    "arguments": (dict, {}),
-    "statements": (list, ...),
-    "note": (str, ""),
-    "axes": (list, ["", ""]),
-}
-ARM: dict[str, tuple[Any, Any]] = {
-    "config": (str, ...),
-    "set": (dict, {}),
-    "vary": (dict, {}),
-    "seeds": (int, 0),
-    "per_seed": (bool, False),
-    "untrained": (bool, False),
-    "views": (list, []),
-}
-VIEW: dict[str, tuple[Any, Any]] = {
-    "kind": (str, ...),
-    "field": (str, ...),
-    "tower": (str, ...),
-    "ops": (list, ...),
-    "output": (str, "h"),
-    "draws": (str, ""),
-    "missing": ((int, float), 0.0),
-    "splits": (list, ["train", "test"]),
-    "data": (dict, {}),
-    "label": (str, ""),
-}
-OWN_OF_VIEW = ("splits", "data", "label")  # what a view of a claim has beside the fields of an evaluation's
-STATEMENT: dict[str, tuple[Any, Any]] = {
-    "says": (str, ...),
-    "quantity": (str, ...),
-    "above": ((int, float), None),
-    "below": ((int, float), None),
-    "test": (str, "mean"),
-}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClaimFields:
+    """The fields of a claim file."""
+
+    title: str = setting(...)
+    finding: str = setting(...)
+    source: str = setting(...)
+    minutes: float = setting(..., above=0)
+    seeds: int = setting(..., "intervals are over seeds", least=2)
+    measure: str = setting(...)
+    runs: dict[str, dict] = setting(...)
+    views: dict[str, dict] = setting({})
+    arguments: dict[str, Any] = setting({})
+    statements: tuple[dict, ...] = setting(...)
+    note: str = setting("")
+    axes: tuple[str, str] = setting(("", ""))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmFields:
+    """The fields of an arm."""
+
+    config: str = setting(...)
+    set: dict[str, Any] = setting({})
+    vary: dict[str, tuple] = setting({})
+    seeds: int = setting(0, least=0, zero="takes those of the claim")
+    per_seed: bool = setting(False)
+    untrained: bool = setting(False)
+    views: tuple[str, ...] = setting(())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewFields(EvaluationView):
+    """The fields of an evaluation's view, and those that are a claim's own."""
+
+    splits: tuple[str, ...] = setting(("train", "test"), choices=("train", "test"))
+    data: dict[str, Any] = setting({})
+    label: str = setting("")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatementFields:
+    """The fields of a statement."""
+
+    says: str = setting(...)
+    quantity: str = setting(...)
+    above: float | None = setting(None, least=-math.inf)
+    below: float | None = setting(None, least=-math.inf)
+    test: str = setting("mean")
+
+
+OWN_OF_VIEW = tuple(fields(ViewFields).keys() - fields(EvaluationView).keys())
 
 
 def folders() -> list[pathlib.Path]:
@@ -187,42 +200,36 @@ def read(name: str, known: Mapping[str, pathlib.Path], *, small: bool = False) -
     if small and not over:
         raise InputError(f"{path}: small", "nothing", "a table small, or no --small")
     raw = _over(raw, over) if small else raw
-    fields = _checked(raw, FIELDS, str(path))
-    arms = {k: _arm(v, fields["views"], f"{path}: runs.{k}") for k, v in fields["runs"].items()}
+    given = _checked(ClaimFields, raw, f"{path}: ")
+    arms = {k: _arm(v, given["views"], f"{path}: runs.{k}") for k, v in given["runs"].items()}
     if not arms:
         raise InputError(f"{path}: runs", "nothing", "a table for each arm")
-    if fields["measure"] not in MEASURES:
-        raise InputError(f"{path}: measure", repr(fields["measure"]), nearest(fields["measure"], MEASURES))
-    _check_arguments(fields["arguments"], MEASURES[fields["measure"]], f"{path}: arguments")
+    if given["measure"] not in MEASURES:
+        raise InputError(f"{path}: measure", repr(given["measure"]), nearest(given["measure"], MEASURES))
+    _check_arguments(given["arguments"], MEASURES[given["measure"]], f"{path}: arguments")
     for text in ("title", "finding", "source"):
-        if not fields[text].strip():
+        if not given[text].strip():
             raise InputError(f"{path}: {text}", "nothing", "a few words")
-    if not 0 < fields["minutes"] < math.inf:
-        raise InputError(f"{path}: minutes", fields["minutes"], "a number above 0")
-    if len(fields["axes"]) != 2 or not all(isinstance(a, str) for a in fields["axes"]):
-        raise InputError(f"{path}: axes", repr(fields["axes"]), "what x and y of the curves are, two texts")
-    if fields["seeds"] < 2:
-        raise InputError(f"{path}: seeds", fields["seeds"], "two or more: intervals are over seeds")
-    if not fields["statements"]:
+    if not given["statements"]:
         raise InputError(f"{path}: statements", "nothing", "one or more, each with above or below")
-    for view, spec in fields["views"].items():
+    for view, spec in given["views"].items():
         _check_view(spec, f"{path}: views.{view}")
-    statements = tuple(_statement(s, f"{path}: statements[{i}]", TESTS) for i, s in enumerate(fields["statements"]))
-    text = repr(_plain({k: fields[k] for k in sorted(fields)}))
+    statements = tuple(_statement(s, f"{path}: statements[{i}]", TESTS) for i, s in enumerate(given["statements"]))
+    text = repr(_plain({k: given[k] for k in sorted(given)}))
     return Claim(
         name=name,
-        title=fields["title"],
-        finding=fields["finding"],
-        source=fields["source"],
-        minutes=float(fields["minutes"]),
-        seeds=fields["seeds"],
-        measure=fields["measure"],
+        title=given["title"],
+        finding=given["finding"],
+        source=given["source"],
+        minutes=float(given["minutes"]),
+        seeds=given["seeds"],
+        measure=given["measure"],
         arms=arms,
-        views=fields["views"],
-        arguments=fields["arguments"],
+        views=given["views"],
+        arguments=given["arguments"],
         statements=statements,
-        note=fields["note"],
-        axes=(fields["axes"][0], fields["axes"][1]),
+        note=given["note"],
+        axes=(given["axes"][0], given["axes"][1]),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
 
@@ -272,63 +279,49 @@ def _over(below: Any, above: Any) -> Any:
     return {**below, **{k: _over(below[k], v) if k in below else v for k, v in above.items()}}
 
 
-def _checked(raw: Any, known: Mapping[str, tuple[Any, Any]], where: str) -> dict[str, Any]:
-    if not isinstance(raw, dict):
-        raise InputError(where, repr(raw), "a table")
-    for key in raw:
-        if key not in known:
-            raise InputError(where, f"a field {key!r}", nearest(key, known))
-    out = {}
-    for key, (kind, default) in known.items():
-        if key not in raw and default is ...:
-            raise InputError(where, f"no {key}", "a file with it")
-        out[key] = raw.get(key, default)
-        right = isinstance(out[key], kind) and (kind is bool or not isinstance(out[key], bool))
-        if key in raw and not right:
-            names = kind.__name__ if isinstance(kind, type) else "number"
-            raise InputError(f"{where}: {key}", repr(out[key]), f"a {names}")
-    return out
+def _checked(section: type, raw: Any, where: str) -> dict[str, Any]:
+    """The fields of a table with their defaults. Raises InputError for one that the section does not allow."""
+    whole = filled(section, raw)
+    check(section, whole, where)
+    return whole
 
 
 def _arm(raw: Any, known: Mapping[str, Any], where: str) -> Arm:
-    fields = _checked(raw, ARM, where)
-    if fields["seeds"] < 0:
-        raise InputError(f"{where}.seeds", fields["seeds"], "1 or more, or none for those of the claim")
-    for field in fields["set"]:
+    given = _checked(ArmFields, raw, where)
+    for field in given["set"]:
         if field == "seed" or field.startswith(OWN_FIELDS):
             raise InputError(f"{where}.set", repr(field), "other fields: the claim sets this one")
-    for view in fields["views"]:
-        if not isinstance(view, str) or view not in known:
-            raise InputError(f"{where}.views", repr(view), nearest(str(view), known))
-    views = tuple(fields["views"]) or tuple(known) or None
+    for view in given["views"]:
+        if view not in known:
+            raise InputError(f"{where}.views", repr(view), nearest(view, known))
+    views = tuple(given["views"]) or tuple(known) or None
     vary = None
-    if fields["vary"]:
-        if len(fields["vary"]) != 1:
-            raise InputError(f"{where}: vary", ", ".join(fields["vary"]), "one field with a list of values")
-        ((name, values),) = fields["vary"].items()
-        if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
-            raise InputError(f"{where}: vary.{name}", repr(values), "a list of different values")
+    if given["vary"]:
+        if len(given["vary"]) != 1:
+            raise InputError(f"{where}.vary", ", ".join(given["vary"]), "one field with a list of values")
+        ((name, values),) = given["vary"].items()
+        if not values or len(set(map(str, values))) < len(values):
+            raise InputError(f"{where}.vary.{name}", repr(values), "a list of different values")
         vary = (name, tuple(values))
     return Arm(
-        fields["config"], fields["set"], vary, fields["seeds"] or None, fields["per_seed"], fields["untrained"], views
+        given["config"], given["set"], vary, given["seeds"] or None, given["per_seed"], given["untrained"], views
     )
 
 
 def _check_view(raw: Any, where: str) -> None:
-    """The fields of an evaluation view, and those that are a claim's own; whether a model has them is known later."""
-    fields = _checked(raw, VIEW, where)
+    """A view's fields; whether a model has its tower and output is known later."""
+    from hcl_jax.config.check_views import check_ops  # late, as in `read`
+
+    given = _checked(ViewFields, raw, where)
     if "/" in where.rpartition(": views.")[2]:
         raise InputError(where, "a name with /", "letters, digits and _")
-    if not fields["splits"] or not all(s in ("train", "test") for s in fields["splits"]):
-        raise InputError(f"{where}: splits", repr(fields["splits"]), 'a list of "train" and "test"')
-    for op in fields["ops"]:
-        if not isinstance(op, dict) or not isinstance(op.get("op"), str):
-            raise InputError(f"{where}: ops", repr(op), '{ op = "name", argument = value }')
-    check_ops(fields["ops"], VIEWS, where)
-    known = defaults().data.to_dict()
-    for field in fields["data"]:
+    if not given["splits"]:
+        raise InputError(f"{where}.splits", "none", 'a list of "train" and "test"')
+    check_ops(f"{where}.ops", given["ops"], VIEWS)
+    known = fields(Data)
+    for field in given["data"]:
         if field not in known:
-            raise InputError(f"{where}: data", repr(field), nearest(field, known))
+            raise InputError(f"{where}.data.{field}", "an unknown field", nearest(field, known))
 
 
 def evaluation_view(view: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,19 +330,17 @@ def evaluation_view(view: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _statement(raw: Any, where: str, tests: Mapping[str, Any]) -> Statement:
-    fields = _checked(raw, STATEMENT, where)
-    given = [d for d in ("above", "below") if fields[d] is not None]
-    if len(given) != 1:
-        raise InputError(where, f"{' and '.join(given) or 'no threshold'}", "above or below, one of them")
-    if fields["test"] not in tests:
-        raise InputError(f"{where}: test", repr(fields["test"]), nearest(fields["test"], tests))
-    (direction,) = given
-    if not abs(fields[direction]) < 1e300:
-        raise InputError(f"{where}: {direction}", str(fields[direction])[:20], "a finite number")
-    return Statement(fields["says"], fields["quantity"], direction, float(fields[direction]), fields["test"])
+    given = _checked(StatementFields, raw, where)
+    directions = [d for d in ("above", "below") if given[d] is not None]
+    if len(directions) != 1:
+        raise InputError(where, " and ".join(directions) or "no threshold", "above or below, one of them")
+    if given["test"] not in tests:
+        raise InputError(f"{where}.test", repr(given["test"]), nearest(given["test"], tests))
+    (direction,) = directions
+    return Statement(given["says"], given["quantity"], direction, float(given[direction]), given["test"])
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(value[k]) for k in sorted(value)}
-    return [_plain(v) for v in value] if isinstance(value, list) else value
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

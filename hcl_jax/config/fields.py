@@ -155,7 +155,7 @@ def check(section: type, found: Any, where: str) -> None:
     Args:
       section: the dataclass.
       found: what was given, completed (`filled`).
-      where: how the user calls it, for the error.
+      where: how the user calls it, for the error: a field, or a file as "claims/mine.toml: ".
 
     Raises:
       InputError: the first field that is unknown, missing or out of its bounds.
@@ -163,14 +163,15 @@ def check(section: type, found: Any, where: str) -> None:
     if not isinstance(found, Mapping):
         raise InputError(where, repr(found), BY_NAME)
     known = fields(section)
+    stem = where if where.endswith(": ") else f"{where}."
     if not takes_arguments(section):
         for name in found:
             if name not in known:
-                raise InputError(f"{where}.{name}", "an unknown field", nearest(name, known))
+                raise InputError(f"{stem}{name}", "an unknown field", nearest(name, known))
     for name, f in known.items():
         if name not in found:
-            raise InputError(f"{where}.{name}", "no value", allowed(f.kind, f.rule))
-        check_value(f"{where}.{name}", found[name], f.kind, f.rule)
+            raise InputError(f"{stem}{name}", "no value", allowed(f.kind, f.rule))
+        check_value(f"{stem}{name}", found[name], f.kind, f.rule)
 
 
 def check_value(where: str, value: Any, kind: Any, rule: Rule) -> None:
