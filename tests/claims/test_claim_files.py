@@ -90,7 +90,11 @@ def test_small_is_laid_over(tmp_path):
         ("[[statements]]", '[views.b]\nkind = "image"\n[[statements]]', ("views.b.field", "no value")),
         ("[[statements]]", VIEW + "foo = 1\n[[statements]]", ("views.b.foo", "an unknown field")),
         ("[[statements]]", VIEW + 'splits = ["val"]\n[[statements]]', ("views.b.splits[0]", "val", "test, train")),
-        ("[[statements]]", VIEW.replace("[]", '[{ op = "noize" }]') + "[[statements]]", ("views.b.ops[0].op", "noize", "noise")),
+        (
+            "[[statements]]",
+            VIEW.replace("[]", '[{ op = "noize" }]') + "[[statements]]",
+            ("views.b.ops[0].op", "noize", "noise"),
+        ),
         ("[[statements]]", VIEW.replace("[]", '["noise"]') + "[[statements]]", ("views.b.ops[0]", "'noise'")),
         ("[[statements]]", VIEW + "data = { nam = 1 }\n[[statements]]", ("views.b.data.nam", "name")),
         ('title = "t"', 'title = "t"\nlike = ["mine"]', ("like", "['mine']")),
