@@ -53,8 +53,8 @@ test-faults: $(STAMP)
 	$(BIN)/python -m pytest -m faults -v
 
 smoke: $(STAMP)
-	$(PYTEST) -m "not slow and not faults" tests/losses tests/similarity tests/parallel tests/core tests/config/test_load.py \
-	  tests/test_end_to_end.py
+	$(PYTEST) -m "not faults" --one-slow tests/losses/test_values.py tests/losses/test_errors.py tests/similarity tests/core \
+	  tests/parallel tests/encoders/test_encoders.py tests/config/test_load.py tests/test_end_to_end.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

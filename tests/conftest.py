@@ -36,6 +36,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile th
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import filelock  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -64,6 +65,23 @@ def _stands_for_its_kind(item, slow) -> bool:
         return False
     spec = getattr(item, "callspec", None)
     return spec is None or slow in spec.marks or not any(spec.indices.values())
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory):
+    """A run of six steps with checkpoints 2, 4 and 6, trained once for all workers; a test copies what it changes."""
+    from test_end_to_end import SMALL
+
+    from hcl_jax.main import main
+
+    folder = tmp_path_factory.getbasetemp() / "shared_run"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parents[1] / "shared_run"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "card.json").exists():  # the last that a run writes
+            flags = ["--config.train.steps=6", "--config.checkpoint.keep=3", f"--workdir={folder}"]
+            assert main([*SMALL, *flags]) == 0
+    return folder
 
 
 def _spent() -> float:

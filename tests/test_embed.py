@@ -34,10 +34,8 @@ def train(recipe, folder, *fields):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    narrow = ["data.num_examples=96", "towers.image.encoder.widths=(8,16)", "towers.image.heads.z.hidden=16"]
-    return train("simclr:digits", folder, "train.steps=4", *narrow)
+def finished(shared_run):
+    return shared_run
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,7 @@ def test_the_files_hold_what_evaluation_sees(finished, embedded):
     np.testing.assert_array_equal(made["test"]["label"], seen.labels["label"])
     np.testing.assert_array_equal(made["test"]["index"], np.arange(360))
     settings = json.loads((embedded / "settings.json").read_text())
-    assert (settings["step"], settings["view"], settings["output"]) == (4, "image", "h")
+    assert (settings["step"], settings["view"], settings["output"]) == (6, "image", "h")
     assert settings["splits"]["test"]["fingerprint"] == sources[1].fingerprint
 
 
@@ -88,7 +86,7 @@ def test_another_output_step_and_split(finished, tmp_path):
     [
         (["--view=text"], "--view: found 'text'; allowed: an evaluation view of the run: image"),
         (["--output-name=y"], "--output-name: found 'y'; allowed: outputs of tower image: h, z"),
-        (["--step=3"], "3: found no finished checkpoint; allowed: the steps 2, 4"),
+        (["--step=3"], "3: found no finished checkpoint; allowed: the steps 2, 4, 6"),
         (["--step=-1"], "--step: found -1"),
         (["--split=valid"], "--split: found 'valid'; allowed: train, test"),
         (["--split="], "--split: found nothing"),

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import stat
 
 import jax
@@ -43,10 +44,9 @@ def lines(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    assert run("--config.train.steps=6", f"--workdir={folder}") == 0
-    return folder
+def finished(shared_run, tmp_path_factory):
+    """A copy, since some tests go on with it."""
+    return pathlib.Path(shutil.copytree(shared_run, tmp_path_factory.mktemp("run") / "whole"))
 
 
 @pytest.mark.slow(one=True)

@@ -1,5 +1,7 @@
 """The runs that nobody disturbs, with which the others are compared."""
 
+import os
+
 import pytest
 from faults import runs
 
@@ -11,9 +13,9 @@ def none_left():
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Compiled programs of the runs of this session: what is tested here is not compilation."""
-    return tmp_path_factory.mktemp("programs")
+def cache():
+    """The compiled programs of this run of the tests: what is tested here is not compilation."""
+    return os.environ["JAX_COMPILATION_CACHE_DIR"]
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,9 @@ STEPS = "--config.train.steps=6"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Six steps, with checkpoints 2, 4 and 6."""
-    folder = tmp_path_factory.mktemp("run") / "w"
-    assert main([*SMALL, STEPS, "--config.checkpoint.keep=3", f"--workdir={folder}"]) == 0
-    assert steps(folder) == [2, 4, 6]
-    return folder
+def finished(shared_run):
+    assert steps(shared_run) == [2, 4, 6]
+    return shared_run
 
 
 @pytest.fixture
