@@ -49,7 +49,7 @@ def emoji():
         "text": {"kind": "text", "field": "name", "ops": (words,), "tower": "text"},
     }
     c.evaluate.labels = "category"
-    c.evaluate.retrieval = (("image.z", "text.z"),)
+    c.evaluate.evaluators.retrieval = {"views": (("image.z", "text.z"),)}
     return c
 
 
@@ -62,7 +62,7 @@ def pairs():
     for view, field in (("image", "image"), ("text", "text")):
         c.evaluate.views[view]["field"] = field
     c.evaluate.views["image"]["ops"] = ({"op": "to_rgb"}, {"op": "resize", "size": 32})
-    c.evaluate.labels = ""
+    c.evaluate.labels, c.evaluate.evaluators = "", {"retrieval": c.evaluate.evaluators.retrieval}
     return c
 
 

@@ -10,7 +10,10 @@ Source:   Caron et al. 2021, "Emerging properties in self-supervised vision tran
           step, the teacher drops paths too, and the student is evaluated.
 """
 
-from hcl_jax.config import choose, defaults
+from hcl_jax.config import choose
+
+from . import _image
+from ._image import DIGITS, DIGITS_ENCODER, FLIP, NORMALISE, crop, jitter, views
 
 IMAGENET = 1281167  # training images
 
@@ -18,7 +21,7 @@ IMAGENET = 1281167  # training images
 def method(c, encoder, projector, outputs, momentum, warmup, a, b, small=(), count=0):
     """Two large and `count` small crops; teachers of the large ones, and a running mean of what the teachers say."""
     ops = {"a": a, "b": b, **{f"small{i}": small for i in range(1, count + 1)}}
-    c.views = {name: {"kind": "image", "field": "image", "ops": x} for name, x in ops.items()}
+    views(c, **ops)
     teachers = ("a.target.prototypes", "b.target.prototypes")
     c.towers = {
         "image": {
@@ -42,41 +45,20 @@ def method(c, encoder, projector, outputs, momentum, warmup, a, b, small=(), cou
     }
 
 
-def evaluate(c, ops, per_class, draws=10):
-    """kNN, linear probe and few-label probes of h, every example once."""
-    c.evaluate.views = {"image": {"kind": "image", "field": "image", "ops": ops, "tower": "image"}}
-    c.evaluate.per_class, c.evaluate.draws = per_class, draws
-
-
 def digits():
     """1,437 images of 8 x 8, too small for small crops: minutes on a laptop."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "digits", 256
-    affine = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
-    light = {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "p": 0.8}
-    ops = (affine, light, {"op": "noise", "std": 0.1})
+    c = _image.digits()
     projector, outputs = {"hidden": 256, "features": 64}, {"features": 256, "normalise": True}
-    method(c, {"name": "convnet", "widths": (64, 128, 256)}, projector, outputs, 0.99, 100, ops, ops)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
-    c.train.epochs, c.log.every = 60.0, 50
-    evaluate(c, (), (1, 10, 100), draws=20)
+    method(c, DIGITS_ENCODER, projector, outputs, 0.99, 100, DIGITS, DIGITS)
     return c
 
 
 def imagenet():
     """ViT-S/16, batch 1024, AdamW 5e-4 x B/256, 65,536 outputs, target momentum 0.996, 300 epochs."""
-    c = defaults()
-    c.data.name, c.data.batch_size, c.data.in_memory = "imagenet2012", 1024, False
-    c.data.test_split, c.data.shape, c.data.num_classes = "validation", (224, 224, 3), 1000
-    normal = {"op": "normalise", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    change = (
-        {"op": "flip"},
-        {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "p": 0.8},
-        {"op": "grey", "p": 0.2},
-    )
+    c = _image.imagenet(1024, NORMALISE)
+    change = (FLIP, jitter(0.4, 0.4, 0.2, 0.1), {"op": "grey", "p": 0.2})
     large, small = (
-        ({"op": "random_resized_crop", "size": size, "scale": scale, "method": "bicubic"}, *change)
-        for size, scale in ((224, (0.4, 1.0)), (96, (0.05, 0.4)))
+        (crop(size, scale, method="bicubic"), *change) for size, scale in ((224, (0.4, 1.0)), (96, (0.05, 0.4)))
     )
     projector = {"hidden": 2048, "features": 256, "batch_norm": False, "activation": "gelu"}
     method(
@@ -86,15 +68,14 @@ def imagenet():
         {"features": 65536},
         0.996,
         30 * IMAGENET // 1024,
-        (*large, {"op": "blur", "p": 1.0}, normal),
-        (*large, {"op": "blur", "p": 0.1}, {"op": "solarise", "p": 0.2}, normal),
-        (*small, {"op": "blur", "p": 0.5}, normal),
+        (*large, {"op": "blur", "p": 1.0}, NORMALISE),
+        (*large, {"op": "blur", "p": 0.1}, {"op": "solarise", "p": 0.2}, NORMALISE),
+        (*small, {"op": "blur", "p": 0.5}, NORMALISE),
         8,
     )
     c.optimizer.learning_rate, c.optimizer.scaling, c.optimizer.weight_decay = 5e-4, "linear", 0.04
     c.optimizer.warmup_epochs, c.optimizer.clip = 10.0, 3.0
     c.train.epochs, c.train.compute_dtype = 300.0, "bfloat16"
-    evaluate(c, ({"op": "centre_crop", "size": 224}, normal), ())
     return c
 
 

@@ -32,7 +32,7 @@ def base(*names):
         }
     }
     c.log.every = 50
-    c.evaluate.labels, c.evaluate.objectives, c.evaluate.baselines = "", True, False
+    c.evaluate.labels, c.evaluate.evaluators, c.evaluate.baselines = "", {"objectives": {}}, False
     return c
 
 

@@ -10,7 +10,9 @@ Source:   Li et al. 2024, "GenView: enhancing view quality with pretrained gener
           strong augmentation, drawn once for each example, stands in for the generator.
 """
 
-from hcl_jax.config import choose, defaults
+from hcl_jax.config import choose
+
+from . import _image
 
 
 def pair(c, shape, ops):
@@ -23,34 +25,27 @@ def pair(c, shape, ops):
 
 
 def model(c, widths, hidden, features):
-    """simclr's tower and objective, and the evaluation of h."""
+    """simclr's tower and objective."""
     projector = {"name": "projector", "hidden": hidden, "features": features}
     encoder = {"name": "convnet", "widths": widths}
     c.towers = {"image": {"views": ("a", "b"), "encoder": encoder, "heads": {"z": projector}}}
     c.objectives = {"contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": 0.2}}
-    c.evaluate.views = {"image": {"kind": "image", "field": "image", "ops": (), "tower": "image"}}
-    c.evaluate.per_class, c.evaluate.draws = (1, 10, 100), 10
 
 
 def digits():
     """1,437 images of 8 x 8."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "digits", 256
+    c = _image.digits()
     pair(c, (8, 8, 1), ({"op": "noise", "std": 0.1},))
     model(c, (64, 128, 256), 256, 64)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
-    c.train.epochs, c.log.every = 60.0, 50
+    _image.evaluate(c)
     return c
 
 
 def fashion_mnist():
     """60,000 images of 28 x 28 from the IDX files."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "fashion_mnist", 512
+    c = _image.fashion_mnist()
     pair(c, (28, 28, 1), ({"op": "pad_crop", "pad": 2},))
     model(c, (32, 128, 256), 512, 128)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
-    c.train.epochs, c.checkpoint.every = 10.0, 100
     return c
 
 

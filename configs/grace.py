@@ -36,8 +36,9 @@ def recipe(nodes, hidden, features):
     c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = 5e-4, 1e-5, "constant"
     c.train.epochs = 200.0
     c.evaluate.views = {"graph": {"kind": "graph", "field": "graph", "ops": (), "tower": "graph"}}
-    c.evaluate.batch_size, c.evaluate.knn, c.evaluate.per_class = nodes, None, ()
-    c.evaluate.scaling = "rows"  # its code puts the rows of h to unit length before the probe
+    c.evaluate.batch_size = nodes
+    # Its code puts the rows of h to unit length before the probe.
+    c.evaluate.evaluators = {"spread": {}, "linear": {"scaling": "rows"}}
     return c
 
 

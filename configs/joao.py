@@ -54,8 +54,7 @@ def recipe(name):
     c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = 1e-2, 0.0, "constant"
     c.train.epochs = 20.0
     c.evaluate.views = {"graph": {"kind": "graph", "field": "graph", "ops": (), "tower": "graph"}}
-    c.evaluate.knn, c.evaluate.per_class = None, ()
-    c.evaluate.svm, c.evaluate.folds = True, 10
+    c.evaluate.evaluators, c.evaluate.folds = {"spread": {}, "linear": {}, "svm": {}}, 10
     return c
 
 

@@ -10,22 +10,22 @@ Source:   Khosla et al. 2020, "Supervised contrastive learning", arXiv 2004.1136
           arXiv 1705.07115.
 """
 
-from hcl_jax.config import choose, defaults
+from hcl_jax.config import choose
+
+from . import _image
+from ._image import DIGITS, DIGITS_ENCODER, views
 
 
 def fixed():
     """1,437 images of 8 x 8, every tenth with a label."""
-    c = defaults()
-    c.data.name, c.data.batch_size, c.data.labelled = "digits", 256, 0.1
-    affine = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
-    light = {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "p": 0.8}
-    ops = (affine, light, {"op": "noise", "std": 0.1})
-    all_ops = {"a": ops, "b": ops, "turned": (*ops, {"op": "rotate90"})}
-    c.views = {name: {"kind": "image", "field": "image", "ops": x} for name, x in all_ops.items()}
+    c = _image.digits()
+    c.data.labelled = 0.1
+    del c.evaluate.evaluators["few_labels"]
+    views(c, a=DIGITS, b=DIGITS, turned=(*DIGITS, {"op": "rotate90"}))
     c.towers = {
         "image": {
             "views": ("a", "b", "turned"),
-            "encoder": {"name": "convnet", "widths": (64, 128, 256)},
+            "encoder": DIGITS_ENCODER,
             "heads": {
                 "z": {"name": "projector", "hidden": 256, "features": 64},
                 "y": {"name": "linear", "features": 10},
@@ -43,9 +43,6 @@ def fixed():
             "weight": 0.5,
         },
     }
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
-    c.train.epochs, c.log.every = 60.0, 50
-    c.evaluate.views = {"image": {"kind": "image", "field": "image", "ops": (), "tower": "image"}}
     return c
 
 

@@ -34,10 +34,10 @@ def on_features(tuned=None):
     c.objectives = {"labels": {"loss": "cross_entropy", "inputs": ("features.y", "labels.label")}}
     c.optimizer.learning_rate, c.optimizer.weight_decay = (1e-3 if tuned else 1e-2), 1e-4
     c.train.epochs, c.log.every = 30.0, 50
-    c.evaluate.objectives = True  # top-1 of the classifier itself
+    c.evaluate.evaluators.objectives = {}  # top-1 of the classifier itself
     # The features as they are and as they were tuned, by the same evaluators.
     c.evaluate.views = {output: {**view, "tower": "head", "output": output} for output in sorted({"h", read})}
-    c.evaluate.baselines, c.evaluate.per_class = False, (1, 10)
+    c.evaluate.baselines, c.evaluate.evaluators.few_labels = False, {"per_class": (1, 10)}
     return c
 
 

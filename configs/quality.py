@@ -19,6 +19,8 @@ The plain method is --config.objectives.match.row_weights.gamma=0.0, the control
 
 from hcl_jax.config import choose, defaults
 
+from ._image import DIGITS, crop
+
 HIDDEN, FEATURES = 128, 64
 PROJECTOR = {"name": "projector", "hidden": HIDDEN, "features": FEATURES}
 
@@ -39,8 +41,7 @@ def pictures(ops, still, field, widths):
 def emoji():
     """Two crops of Google's drawing; 4 x 4 tokens of 32 pixels."""
     white = {"op": "flatten_alpha"}
-    crop = {"op": "random_resized_crop", "size": 32, "scale": (0.3, 1.0)}
-    c = pictures((white, crop), (white, {"op": "resize", "size": 32}), "google", (32, 64, 128))
+    c = pictures((white, crop(32, (0.3, 1.0))), (white, {"op": "resize", "size": 32}), "google", (32, 64, 128))
     c.data.name, c.data.labels, c.evaluate.labels = "emoji", ("category", "subcategory"), "category"
     return c
 
@@ -48,10 +49,8 @@ def emoji():
 def digits():
     """A digit moved and lit, then made larger: 4 x 4 tokens of 16 pixels."""
     c = pictures((), ({"op": "resize", "size": 16},), "image", (32, 64))
-    affine = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
-    light = {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "p": 0.8}
     for view in c.views.values():
-        view.ops = (affine, light, {"op": "noise", "std": 0.1}, {"op": "resize", "size": 16})
+        view.ops = (*DIGITS, {"op": "resize", "size": 16})
     c.data.name = "digits"
     return c
 

@@ -29,10 +29,10 @@ def on_features(head):
     c.towers = {"head": {"views": ("features",), "encoder": {"name": "identity"}, "heads": {"y": head}}}
     c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-2, 1e-4
     c.train.epochs, c.log.every = 30.0, 50
-    c.evaluate.objectives = True  # top-1 of the head itself
+    c.evaluate.evaluators.objectives = {}  # top-1 of the head itself
     # The features and what the head makes of them, by the same evaluators. Raw input and untrained encoder are h.
     c.evaluate.views = {output: {**view, "tower": "head", "output": output} for output in ("h", "y")}
-    c.evaluate.baselines, c.evaluate.per_class = False, (1, 10)
+    c.evaluate.baselines, c.evaluate.evaluators.few_labels = False, {"per_class": (1, 10)}
     return c
 
 
@@ -86,7 +86,7 @@ def frozen_tower():
     c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-2, 1e-4
     c.train.epochs, c.log.every = 30.0, 50
     c.evaluate.views = {output: {**view, "tower": "image", "output": output} for output in ("h", "y")}
-    c.evaluate.baselines, c.evaluate.per_class = False, (1, 10)
+    c.evaluate.baselines, c.evaluate.evaluators.few_labels = False, {"per_class": (1, 10)}
     return c
 
 

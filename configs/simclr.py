@@ -10,37 +10,13 @@ Source:   Chen et al. 2020, "A simple framework for contrastive learning of visu
 
 from hcl_jax.config import choose, defaults
 
-
-def crop(size, scale, flip=True):
-    """SimCLR's random crop and horizontal flip."""
-    return ({"op": "random_resized_crop", "size": size, "scale": scale}, *(({"op": "flip"},) if flip else ()))
+from . import _image
+from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, crop, evaluate, jitter, views
 
 
 def colour(strength):
     """SimCLR's colour distortion: jitter 0.8 S, 0.8 S, 0.8 S, 0.2 S with p 0.8, then grey with p 0.2 (appendix A)."""
-    return (
-        {
-            "op": "color_jitter",
-            "brightness": 0.8,
-            "contrast": 0.8,
-            "saturation": 0.8,
-            "hue": 0.2,
-            "p": 0.8,
-            "strength": strength,
-        },
-        {"op": "grey", "p": 0.2},
-    )
-
-
-def light(strength):
-    """Brightness and contrast, for grey pictures."""
-    jitter = {"brightness": strength, "contrast": strength, "saturation": 0.0, "hue": 0.0, "p": 0.8}
-    return ({"op": "color_jitter", **jitter},)
-
-
-def two_views(c, ops):
-    """Views a and b of the image, by the same operations and different draws."""
-    c.views = {name: {"kind": "image", "field": "image", "ops": ops} for name in ("a", "b")}
+    return ({**jitter(0.8, 0.8, 0.8, 0.2), "strength": strength}, {"op": "grey", "p": 0.2})
 
 
 def towers(c, encoder, hidden, features):
@@ -54,36 +30,21 @@ def nt_xent(c, temperature):
     c.objectives = {"contrast": {"loss": "nt_xent", "inputs": ("a.z", "b.z"), "temperature": temperature}}
 
 
-def evaluate(c, ops, per_class=(1, 10, 100), draws=10):
-    """kNN, linear probe and few-label probes of h, every example once."""
-    c.evaluate.views = {"image": {"kind": "image", "field": "image", "ops": ops, "tower": "image"}}
-    c.evaluate.per_class, c.evaluate.draws = per_class, draws
-
-
 def digits():
     """1,437 images of 8 x 8: minutes on a laptop."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "digits", 256
-    affine = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
-    two_views(c, (affine, *light(0.4), {"op": "noise", "std": 0.1}))
-    towers(c, {"name": "convnet", "widths": (64, 128, 256)}, 256, 64)
+    c = _image.digits()
+    views(c, a=DIGITS, b=DIGITS)
+    towers(c, DIGITS_ENCODER, 256, 64)
     nt_xent(c, 0.2)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
-    c.train.epochs, c.log.every = 60.0, 50
-    evaluate(c, (), per_class=(1, 10, 100), draws=20)
     return c
 
 
 def fashion_mnist():
     """60,000 images of 28 x 28 from the IDX files."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "fashion_mnist", 512
-    two_views(c, (*crop(28, (0.3, 1.0)), *light(0.4)))
-    towers(c, {"name": "convnet", "widths": (32, 128, 256)}, 512, 128)
+    c = _image.fashion_mnist()
+    views(c, a=FASHION, b=FASHION)
+    towers(c, FASHION_ENCODER, 512, 128)
     nt_xent(c, 0.2)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
-    c.train.epochs, c.checkpoint.every = 10.0, 100
-    evaluate(c, ())
     return c
 
 
@@ -91,7 +52,8 @@ def cifar10():
     """50,000 images of 32 x 32; --config.data.name=folder --config.data.dir=DIR reads an image folder, not TFDS."""
     c = defaults()
     c.data.name, c.data.batch_size = "cifar10", 512
-    two_views(c, (*crop(32, (0.08, 1.0)), *colour(0.5)))
+    ops = (crop(32, (0.08, 1.0)), FLIP, *colour(0.5))
+    views(c, a=ops, b=ops)
     towers(c, {"name": "convnet", "widths": (32, 128, 256)}, 512, 128)
     nt_xent(c, 0.2)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
@@ -113,16 +75,14 @@ def cifar10_paper():
 
 def imagenet():
     """The paper's default: ResNet-50, batch 4096, LARS 0.3 x B/256 = 4.8, 10 epochs of warm-up, temperature 0.1."""
-    c = defaults()
-    c.data.name, c.data.batch_size, c.data.in_memory = "imagenet2012", 4096, False
-    c.data.test_split, c.data.shape, c.data.num_classes = "validation", (224, 224, 3), 1000
-    two_views(c, (*crop(224, (0.08, 1.0)), *colour(1.0), {"op": "blur", "p": 0.5}))
+    c = _image.imagenet(4096)
+    ops = (crop(224, (0.08, 1.0)), FLIP, *colour(1.0), {"op": "blur", "p": 0.5})
+    views(c, a=ops, b=ops)
     towers(c, {"name": "resnet50"}, 2048, 128)
     nt_xent(c, 0.1)
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.3, "linear"
     c.optimizer.weight_decay, c.optimizer.warmup_epochs = 1e-6, 10.0
     c.train.epochs, c.train.compute_dtype, c.train.similarity_mib = 100.0, "bfloat16", 1024  # dense up to 65,536 on 256
-    evaluate(c, ({"op": "centre_crop", "size": 224},), per_class=())
     return c
 
 

@@ -37,6 +37,5 @@ def get_config(argument="BasicMotions"):
     c.evaluate.views = {
         "series": {"kind": "series", "field": "series", "ops": ({"op": "z_normalise"},), "tower": "series"}
     }
-    c.evaluate.knn = {"k": 5, "temperature": 0.07}
-    c.evaluate.nearest_neighbour = True
+    c.evaluate.evaluators.knn.k, c.evaluate.evaluators.one_nn = 5, {}
     return c

@@ -17,6 +17,9 @@ Source:   Chen et al. 2020, arXiv 2002.05709, section 3.2 and table 1 (supervise
 
 from hcl_jax.config import choose, defaults
 
+from . import _image
+from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, crop
+
 # Series set -> classes: the head has as many outputs.
 SERIES = {
     "ACSF1": 10,
@@ -37,45 +40,20 @@ def supervised(c, view, tower, encoder, label, classes):
     head = {"name": "linear", "features": classes}
     c.towers = {tower: {"views": ("a",), "encoder": encoder, "heads": {"y": head}}}
     c.objectives = {"classes": {"loss": "cross_entropy", "inputs": ("a.y", f"labels.{label}")}}
-    c.evaluate.objectives = True
-
-
-def evaluate(c, kind, field, tower, ops):
-    """kNN and linear probe of h, every example once."""
-    c.evaluate.views = {tower: {"kind": kind, "field": field, "ops": ops, "tower": tower}}
-
-
-def light(strength):
-    """Brightness and contrast, for grey pictures."""
-    jitter = {"brightness": strength, "contrast": strength, "saturation": 0.0, "hue": 0.0, "p": 0.8}
-    return {"op": "color_jitter", **jitter}
+    c.evaluate.evaluators.objectives = {}
 
 
 def digits():
     """1,437 images of 8 x 8, augmented as for simclr:digits."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "digits", 256
-    affine = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
-    view = {"kind": "image", "field": "image", "ops": (affine, light(0.4), {"op": "noise", "std": 0.1})}
-    supervised(c, view, "image", {"name": "convnet", "widths": (64, 128, 256)}, "label", 10)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 5.0
-    c.train.epochs, c.log.every = 60.0, 50
-    evaluate(c, "image", "image", "image", ())
-    c.evaluate.per_class, c.evaluate.draws = (1, 10, 100), 20
+    c = _image.digits()
+    supervised(c, {"kind": "image", "field": "image", "ops": DIGITS}, "image", DIGITS_ENCODER, "label", 10)
     return c
 
 
 def fashion_mnist():
     """60,000 images of 28 x 28 from the IDX files: crops, flips and light."""
-    c = defaults()
-    c.data.name, c.data.batch_size = "fashion_mnist", 512
-    crop = {"op": "random_resized_crop", "size": 28, "scale": (0.3, 1.0)}
-    view = {"kind": "image", "field": "image", "ops": (crop, {"op": "flip"}, light(0.4))}
-    supervised(c, view, "image", {"name": "convnet", "widths": (32, 128, 256)}, "label", 10)
-    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
-    c.train.epochs, c.checkpoint.every = 10.0, 100
-    evaluate(c, "image", "image", "image", ())
-    c.evaluate.per_class, c.evaluate.draws = (1, 10, 100), 10
+    c = _image.fashion_mnist()
+    supervised(c, {"kind": "image", "field": "image", "ops": FASHION}, "image", FASHION_ENCODER, "label", 10)
     return c
 
 
@@ -83,12 +61,12 @@ def emoji():
     """1,517 emoji as Google draws them, and their 10 categories."""
     c = defaults()
     c.data.name, c.data.batch_size = "emoji", 256
-    white, crop = {"op": "flatten_alpha"}, {"op": "random_resized_crop", "size": 32, "scale": (0.6, 1.0)}
-    view = {"kind": "image", "field": "google", "ops": (white, crop)}
-    supervised(c, view, "image", {"name": "convnet", "widths": (64, 128, 256)}, "category", 10)
+    white = {"op": "flatten_alpha"}
+    view = {"kind": "image", "field": "google", "ops": (white, crop(32, (0.6, 1.0)))}
+    supervised(c, view, "image", DIGITS_ENCODER, "category", 10)
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 1e-3, 5.0
     c.train.epochs = 60.0
-    evaluate(c, "image", "google", "image", (white, {"op": "resize", "size": 32}))
+    c.evaluate.views = {"image": {**view, "ops": (white, {"op": "resize", "size": 32}), "tower": "image"}}
     return c
 
 
@@ -96,16 +74,15 @@ def series(name):
     """A series set, windows of it as for simclr_series."""
     c = defaults()
     c.data.name, c.data.batch_size = name, 32
-    normal, crop = {"op": "z_normalise"}, {"op": "crop_resize", "fraction": (0.5, 1.0)}
-    ops = (normal, crop, {"op": "scale", "sigma": 0.3}, {"op": "jitter", "sigma": 0.2})
+    normal, part = {"op": "z_normalise"}, {"op": "crop_resize", "fraction": (0.5, 1.0)}
+    ops = (normal, part, {"op": "scale", "sigma": 0.3}, {"op": "jitter", "sigma": 0.2})
     encoder = {"name": "tcn", "features": 128, "hidden": 64, "depth": 5, "dropout": 0.1}
     supervised(c, {"kind": "series", "field": "series", "ops": ops}, "series", encoder, "label", SERIES[name])
     c.optimizer.learning_rate = 1e-3
     c.train.steps = 600
-    evaluate(c, "series", "series", "series", (normal,))
+    c.evaluate.views = {"series": {"kind": "series", "field": "series", "ops": (normal,), "tower": "series"}}
     c.evaluate.batch_size = 64
-    c.evaluate.knn = {"k": 5, "temperature": 0.07}
-    c.evaluate.nearest_neighbour = True
+    c.evaluate.evaluators.knn.k, c.evaluate.evaluators.one_nn = 5, {}
     return c
 
 

@@ -46,7 +46,8 @@ def emoji():
         "text": {"kind": "text", "field": "name", "ops": (words,), "tower": "text"},
     }
     c.evaluate.labels = "category"
-    c.evaluate.retrieval = (("google.z", "text.z"), ("twitter.z", "text.z"), ("google.z", "twitter.z"))
+    pairs = (("google.z", "text.z"), ("twitter.z", "text.z"), ("google.z", "twitter.z"))
+    c.evaluate.evaluators.retrieval = {"views": pairs}
     return c
 
 

@@ -54,7 +54,6 @@ def get_config(argument="BasicMotions"):
     c.evaluate.batch_size = 64
     # h is the maximum over the steps of the whole series.
     c.evaluate.views = {"series": {"kind": "series", "field": "series", "ops": (), "tower": "series"}}
-    c.evaluate.svm = True
-    c.evaluate.knn = {"k": 5, "temperature": 0.07}
-    c.evaluate.nearest_neighbour = True
+    c.evaluate.evaluators.knn.k = 5
+    c.evaluate.evaluators.svm, c.evaluate.evaluators.one_nn = {}, {}
     return c

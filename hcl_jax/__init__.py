@@ -10,6 +10,7 @@ modules.install()
 # A config error must not wait for JAX and Flax, so the public names are looked up when they are asked for.
 _WHERE = {
     "ENCODERS": "hcl_jax.encoders",
+    "EVALUATORS": "hcl_jax.evaluators",
     "HEADS": "hcl_jax.encoders",
     "LOSSES": "hcl_jax.losses",
     "SOURCES": "hcl_jax.data",

@@ -133,7 +133,8 @@ def _only(frozen: Any, view: str | None, output_name: str) -> tuple[str, Any]:
             "--output-name", repr(output_name), f"outputs of tower {tower}: {nearest(output_name, outputs)}"
         )
     plain = frozen.to_dict()
-    plain["evaluate"] |= {"views": {view: {**plain["evaluate"]["views"][view], "output": output_name}}, "retrieval": ()}
+    plain["evaluate"]["evaluators"] = {}
+    plain["evaluate"]["views"] = {view: {**plain["evaluate"]["views"][view], "output": output_name}}
     return view, configs.complete(configs.ConfigDict(plain))
 
 

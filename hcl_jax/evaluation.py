@@ -6,11 +6,12 @@ python -m hcl_jax.evaluation --workdir=DIR --json   its numbers for a machine
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +22,11 @@ from hcl_jax.config import validate
 from hcl_jax.core import model
 from hcl_jax.core.state import TrainState
 from hcl_jax.errors import InputError
-from hcl_jax.evaluators.compare import evaluate_features
+from hcl_jax.evaluators import ONE_SHAPE
+from hcl_jax.evaluators.entries import Entry, entries
+from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.raw import raw_features
-from hcl_jax.evaluators.retrieval import recall_at_k
+from hcl_jax.evaluators.result import result_of, with_errors
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, evaluated_params
@@ -33,58 +36,83 @@ from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.seed_stats import summary
 
 
-class Features(NamedTuple):
-    """What the towers make of one split: every example once, in order.
+def is_evaluated(config: Any, parts: Parts) -> bool:
+    """Whether a completed config lists an evaluator that has something to read."""
+    return any(e.views or e.reads.batches for e in entries(config.evaluate, parts.evaluators))
 
-    Attributes:
-      outputs: {view: {output: [N, D]}}.
-      raw: {view: [N, F]}, the input itself, flat; empty when it was not asked for.
-      labels: {name: [N]}.
-      present: {view: bool [N]}.
-      rows: int [N], the records' numbers.
-    """
 
-    outputs: dict[str, dict[str, np.ndarray]]
-    raw: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    present: dict[str, np.ndarray]
-    rows: np.ndarray
+def _sources(run: Run, train: data.Source, test: data.Source) -> dict[str, dict[str, data.Source]]:
+    """{data of an entry: {split: source}}, "" for those of the run."""
+    found = {"": {"train": train, "test": test}}
+    for entry in entries(run.config.evaluate, run.parts.evaluators):
+        if entry.source not in found:
+            spec = type(run.config.data)({**run.config.data.to_dict(), **entry.data})
+            splits = {s: data.open_source(spec, spec[f"{s}_split"], run.parts.sources) for s in ("train", "test")}
+            found[entry.source] = splits
+    return found
 
 
 def check(several: Run, train: data.Source, test: data.Source) -> None:
     """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
     run = several.one
-    spec = run.config.evaluate
-    made: dict[str, tuple[int, ...]] = {}
-    if spec.objectives:
-        size = run.config.data.batch_size
-        meshes.check_batch(size, run.mesh)
-        batch = data.batch_specs(
-            test, run.config.views, seed=run.config.seed, batch_size=size, order="each", views=run.parts.views
+    spec, listed = run.config.evaluate, entries(run.config.evaluate, run.parts.evaluators)
+    for name, splits in _sources(run, train, test).items():
+        here = [e for e in listed if e.source == name]
+        if any(e.reads.batches for e in here):
+            _check_batches(run, splits["test"])
+        labels = {e.labels for e in here} - {""} if spec.views else set()
+        for label in labels:
+            if not splits["train"].labels.get(label):
+                raise InputError(
+                    _labels_field(here, label, spec), f"{label!r}, which holds no classes", "'' or classes"
+                )
+        made = {view: _check_view(run, view, splits, here, labels) for view in spec.views}
+        for entry in (e for e in here if e.evaluator in ONE_SHAPE):
+            for call in entry.views:
+                shapes = {f"{view}.{output}": made[view][output] for view, output in call}
+                if len(set(shapes.values())) > 1:
+                    text = " with ".join(f"{k} {v}" for k, v in shapes.items())
+                    where = f"config.evaluate.evaluators.{entry.name}.views"
+                    raise InputError(where, text, "outputs of one shape")
+
+
+def _labels_field(here: Iterable[Entry], label: str, spec: Any) -> str:
+    """The field that asks for a label."""
+    if label == spec.labels:
+        return "config.evaluate.labels"
+    return next(f"config.evaluate.evaluators.{e.name}.labels" for e in here if e.labels == label)
+
+
+def _check_batches(run: Run, test: data.Source) -> None:
+    """The batches of the test split must be as those of the training split."""
+    size = run.config.data.batch_size
+    meshes.check_batch(size, run.mesh)
+    batch = data.batch_specs(
+        test, run.config.views, seed=run.config.seed, batch_size=size, order="each", views=run.parts.views
+    )
+    _same_shapes("config.views", run.abstract_batch["views"], batch["views"])
+
+
+def _check_view(
+    run: Run, view: str, splits: Mapping[str, data.Source], here: Iterable[Entry], labels: Iterable[str]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the outputs of a view, equal in both splits."""
+    spec, where = run.config.evaluate, "config.evaluate.views"
+    specs = [
+        data.batch_specs(
+            source, {view: spec.views[view]}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
+            order="each", where=where, size_field="config.evaluate.batch_size",
         )
-        _same_shapes("config.views", run.abstract_batch["views"], batch["views"])
-    if spec.views and spec.labels and not train.labels[spec.labels]:
-        raise InputError("config.evaluate.labels", f"{spec.labels!r}, which holds no classes", "'' or classes")
-    for view, of in spec.views.items():
-        seen = None
-        for source in (train, test):
-            specs = data.batch_specs(
-                source, {view: of}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
-                order="each", where="config.evaluate.views", size_field="config.evaluate.batch_size",
-            )  # fmt: skip
-            if seen is not None:
-                _same_shapes("config.evaluate.views", seen, specs["views"])
-            seen = specs["views"]
-            shape = specs["labels"][spec.labels].shape if spec.labels else ()
-            if len(shape) > 1:
-                raise InputError("config.evaluate.labels", f"{spec.labels!r} of shape {shape}", "one class a row")
-            outputs = _outputs(spec, view)
-            encode = functools.partial(model.encode, run.model, of["tower"], outputs)
-            found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs["views"][view])
-            made |= {f"{view}.{name}": array.shape for name, array in found.items()}
-    for a, b in spec.retrieval:
-        if made[a] != made[b]:
-            raise InputError("config.evaluate.retrieval", f"{a} {made[a]} with {b} {made[b]}", "outputs of one shape")
+        for source in splits.values()
+    ]  # fmt: skip
+    _same_shapes(where, specs[0]["views"], specs[1]["views"])
+    for batch, label in itertools.product(specs, labels):
+        if len(batch["labels"][label].shape) > 1:
+            found = f"{label!r} of shape {batch['labels'][label].shape}"
+            raise InputError(_labels_field(here, label, spec), found, "one class a row")
+    encode = functools.partial(model.encode, run.model, spec.views[view]["tower"], _outputs(run, view))
+    found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs[1]["views"][view])
+    return {name: array.shape for name, array in found.items()}
 
 
 def _same_shapes(where: str, train: Any, test: Any) -> None:
@@ -97,16 +125,11 @@ def _same_shapes(where: str, train: Any, test: Any) -> None:
                 raise InputError(f"{where}.{view}", found, f"{a.shape[1:]}, as in the training split")
 
 
-def _outputs(spec: Any, view: str) -> tuple[str, ...]:
-    wanted = {spec.views[view]["output"]}
-    wanted |= {name.partition(".")[2] for pair in spec.retrieval for name in pair if name.startswith(f"{view}.")}
-    return tuple(sorted(wanted))
-
-
-def _pair(values: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    """(train, test); test is None where there is only the first."""
-    train, *test = values
-    return train, test[0] if test else None
+def _outputs(run: Run, view: str) -> tuple[str, ...]:
+    """The outputs of a view that some evaluator reads, and the one that the view names."""
+    spec = run.config.evaluate
+    read = (pair for entry in entries(spec, run.parts.evaluators) for call in entry.views for pair in call)
+    return tuple(sorted({spec.views[view]["output"], *(output for v, output in read if v == view)}))
 
 
 class Evaluation:
@@ -128,43 +151,65 @@ class Evaluation:
         say: Callable[[str], None] = print,
         tick: Callable[[], None] = lambda: None,
     ):
-        self.several, self.run, self.splits, self.say = run, run.one, {"train": train, "test": test}, say
-        self.tick = tick
-        most = run.config.data.max_bad_records
-        self._bad = {split: data.BadRecords(most, f"evaluate/{split}") for split in self.splits}
+        self.several, self.run, self.say, self.tick = run, run.one, say, tick
         self.spec = run.config.evaluate
+        self.entries = entries(self.spec, run.parts.evaluators)
+        self.sources = _sources(run, train, test)
+        most = run.config.data.max_bad_records
+        self._bad = {
+            (name, split): data.BadRecords(most, "/".join(filter(None, ("evaluate", name, split))))
+            for name, splits in self.sources.items()
+            for split in splits
+        }
+        whole = jax.NamedSharding(run.mesh, jax.P())
         self._encoders = {
             view: jax.jit(
-                functools.partial(model.encode, run.model, spec["tower"], _outputs(self.spec, view)),
-                out_shardings=jax.NamedSharding(run.mesh, jax.P()),
+                functools.partial(model.encode, run.model, spec["tower"], _outputs(run, view)), out_shardings=whole
             )
             for view, spec in self.spec.views.items()
         }
-        whole = jax.NamedSharding(run.mesh, jax.P())
-        self._objectives = jax.jit(functools.partial(model.evaluate, self.run.model), out_shardings=whole)
+        self._batch_losses = jax.jit(functools.partial(model.evaluate, self.run.model), out_shardings=whole)
 
     def features(
-        self, split: str, params: Any, model_state: Any, *, raw: bool = False, seed: int | None = None
+        self,
+        split: str,
+        params: Any,
+        model_state: Any,
+        *,
+        raw: bool = False,
+        seed: int | None = None,
+        views: Iterable[str] | None = None,
+        source: str = "",
     ) -> Features:
-        """Runs every example of a split through its towers, in evaluation mode; `seed` is that of random views."""
+        """Runs every example of a split through its towers, in evaluation mode.
+
+        Args:
+          split: train or test.
+          params, model_state: of the towers.
+          raw: the views themselves too.
+          seed: of random views; None: that of the run.
+          views: some of the evaluation views; None: all.
+          source: the data of an evaluator (Entry.source); "" those of the run.
+        """
+        specs = {v: self.spec.views[v] for v in (self.spec.views if views is None else views)}
         seed = self.run.config.seed if seed is None else seed
         shards = self.run.batch_sharding
         size = -(-self.spec.batch_size // shards.num_devices) * shards.num_devices
         rows = sharding.local_rows(shards, size)
-        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in _outputs(self.spec, v)} for v in self.spec.views}
-        inputs: dict[str, list] = {v: [] for v in self.spec.views} if raw else {}
+        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in _outputs(self.run, v)} for v in specs}
+        inputs: dict[str, list] = {v: [] for v in specs} if raw else {}
         labels: dict[str, list] = {}
-        present: dict[str, list] = {v: [] for v in self.spec.views}
+        present: dict[str, list] = {v: [] for v in specs}
         index = []
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
         for local in data.evaluation_batches(
-            self.splits[split], self.spec.views, seed=seed, batch_size=size, rows=rows,
-            views=self.run.parts.views, bad=self._bad[split],
+            self.sources[source][split], specs, seed=seed, batch_size=size, rows=rows,
+            views=self.run.parts.views, bad=self._bad[source, split],
         ):  # fmt: skip
             self.tick()
             batch = sharding.to_global(local, shards, rows, size)
             # Dispatch every tower before fetching: the host then waits once a batch.
-            made = {v: f(params, model_state, batch["views"][v]) for v, f in self._encoders.items()}
+            made = {v: self._encoders[v](params, model_state, batch["views"][v]) for v in specs}
             rest = jax.device_get(whole({k: batch[k] for k in ("index", "labels", "present")}))
             real = rest["index"] >= 0
             index.append(rest["index"][real])
@@ -185,9 +230,19 @@ class Evaluation:
             rows=np.concatenate(index),
         )
 
-    def online(self, state: TrainState) -> dict[str, float]:
-        """The numbers of these weights alone: what a run logs while it trains."""
-        found = [self._evaluate({"": one}, seed) for seed, one in self.several.states(state)]
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether an evaluator is called after `step` of a run of `steps`, before its end."""
+        return 0 < step < steps and any(e.every and step % e.every == 0 for e in self.entries)
+
+    def online(self, state: TrainState, step: int | None = None) -> dict[str, float]:
+        """The numbers of these weights alone: what a run logs while it trains.
+
+        Args:
+          state: of the run.
+          step: the evaluators that are due after it; None: all.
+        """
+        due = [e for e in self.entries if step is None or (e.every and step % e.every == 0)]
+        found = [self._evaluate({"": one}, seed, due) for seed, one in self.several.states(state)]
         return summary(found, self.several.seeds)
 
     def full(self, state: TrainState) -> dict[str, float]:
@@ -198,93 +253,56 @@ class Evaluation:
         for seed, one in self.several.states(state):
             if self.several.single:
                 self.say(f"evaluation: seed {seed}")
-            found.append(self._evaluate({"": one, "untrained": self.run.init(seed)}, seed, raw=True))
+            both = {"": one, "untrained": self.run.init(seed)}
+            found.append(self._evaluate(both, seed, self.entries, raw=True))
         return summary(found, self.several.seeds)
 
-    def objectives(self, state: TrainState, seed: int) -> dict[str, float]:
-        """The losses and their measures over the test split in evaluation mode.
-
-        Batches are weighted by the rows that an objective counts in them. A loss that is a mean over tokens or pixels
-        is then a mean of the batches' means.
-        """
-        spec, data_spec = self.run.config.views, self.run.config.data
-        shards, size = self.run.batch_sharding, data_spec.batch_size
+    def batches(self, state: TrainState, seed: int, source: str = "") -> Iterator[tuple[Any, Any]]:
+        """(values, counts) of each batch of the test split in evaluation mode: losses and measures, and their rows."""
+        shards, size = self.run.batch_sharding, self.run.config.data.batch_size
         rows = sharding.local_rows(shards, size)
-        total: dict[str, float] = {}
-        count: dict[str, float] = {}
         for local in data.evaluation_batches(
-            self.splits["test"],
-            spec,
-            seed=seed,
-            batch_size=size,
-            rows=rows,
-            views=self.run.parts.views,
-            size_field="config.data.batch_size",
-            bad=self._bad["test"],
-        ):
+            self.sources[source]["test"], self.run.config.views, seed=seed, batch_size=size, rows=rows,
+            views=self.run.parts.views, size_field="config.data.batch_size", bad=self._bad[source, "test"],
+        ):  # fmt: skip
             self.tick()
             batch = sharding.to_global(local, shards, rows, size)
-            metrics, counted = jax.device_get(self._objectives(state, evaluated_params(state), batch))
-            for name, value in metrics.items():
-                total[name] = total.get(name, 0.0) + float(value) * float(counted[name])
-                count[name] = count.get(name, 0.0) + float(counted[name])
-        return {name: value / count[name] for name, value in total.items() if count[name]}
+            yield jax.device_get(self._batch_losses(state, evaluated_params(state), batch))
 
-    def _read(self) -> tuple[str, ...]:
-        """The splits whose features the evaluators read."""
-        return ("train",) if self.spec.folds else ("train", "test")
-
-    def _evaluate(self, states: Mapping[str, TrainState], seed: int, *, raw: bool = False) -> dict[str, float]:
-        made: dict[str, dict[str, Features]] = {}
+    def _evaluate(
+        self, states: Mapping[str, TrainState], seed: int, listed: Iterable[Entry], *, raw: bool = False
+    ) -> dict[str, float]:
+        """The numbers of some entries: each split is read once for all of them."""
+        listed = list(listed)
+        groups = groups_of(listed, self.spec.folds)
+        reads = wanted(groups, self.spec.views)
         results: dict[str, float] = {}
-        for i, (name, state) in enumerate(states.items()):
-            part = f"{name}/" if name else ""
-            if self.spec.objectives:
-                self.say(f"evaluation: objectives of the {name or 'trained'} model")
-                results |= {f"eval/{part}{k}": v for k, v in self.objectives(state, seed).items()}
-            if not self.spec.views:
-                continue
-            self.say(f"evaluation: features of the {name or 'trained'} encoder")
+        made: dict[str, dict[tuple[str, str], Features]] = {}
+        for name, state in states.items():
+            results |= self._of_batches(name, state, seed, listed)
+            if reads:
+                self.say(f"evaluation: features of the {name or 'trained'} encoder")
             params = evaluated_params(state)
             made[name] = {
-                s: self.features(s, params, state.model_state, raw=raw and i == 0, seed=seed) for s in self._read()
+                (source, split): self.features(
+                    split, params, state.model_state, raw=raw and not name, seed=seed, views=views, source=source
+                )
+                for (source, split), views in reads.items()
             }
-        if not made:
-            return results
-        first = made[next(iter(made))]
-        for view, spec in self.spec.views.items():
+        for group in groups:
             self.tick()
-            # Cross-validation has no test rows.
-            there = {s: first[s].present[view] for s in self._read()}
-            sets = {
-                name: _pair(by[s].outputs[view][spec["output"]][there[s]] for s in there) for name, by in made.items()
-            }
-            if raw:
-                sets["raw"] = _pair(first[s].raw[view][there[s]] for s in there)
-            if self.spec.labels:
-                self.say(f"evaluation: {view}, {', '.join(n or 'trained' for n in sets)}")
-                label = self.spec.labels
-                train, test = _pair(first[s].labels[label][there[s]] for s in there)
-                numbers = evaluate_features(sets, train, test, self.spec)
-                results |= {f"eval/{view}/{k}": v for k, v in numbers.items()}
-        for a, b in self.spec.retrieval:
-            results |= self._retrieval(made, a, b)
+            results |= {f"eval/{k}": v for k, v in numbers(group, made, self.spec.folds, self.say).items()}
         return results
 
-    def _retrieval(self, made: Mapping[str, Mapping[str, Features]], a: str, b: str) -> dict[str, float]:
-        (view_a, _, out_a), (view_b, _, out_b) = a.partition("."), b.partition(".")
+    def _of_batches(self, name: str, state: TrainState, seed: int, listed: Iterable[Entry]) -> dict[str, float]:
+        """The numbers of the entries that read batches, of one set of weights."""
         results: dict[str, float] = {}
-        for name, by in made.items():
-            f = by["test"]
-            both = f.present[view_a] & f.present[view_b]
-            vectors = (f.outputs[view_a][out_a][both], f.outputs[view_b][out_b][both])
-            numbers = recall_at_k(*vectors, ks=tuple(self.spec.recall_at), names=(view_a, view_b))
-            part = f"{name}/" if name else ""
-            results |= {
-                f"eval/{view_a}-{view_b}/{part}{k}": v
-                for k, v in numbers.items()
-                if not (name and k.startswith("chance"))
-            }
+        for entry in listed:
+            if entry.reads.batches and (name or "trained") in entry.features:
+                self.say(f"evaluation: {entry.name} of the {name or 'trained'} model")
+                found = result_of(entry.function(self.batches(state, seed, entry.source), **entry.arguments))
+                before = f"{name}/" if name else ""
+                results |= {f"eval/{before}{entry.prefix}{k}": v for k, v in with_errors(found.metrics).items()}
         return results
 
 
@@ -314,7 +332,7 @@ def restored(
       InputError: no checkpoint, or another data set than it was trained on.
     """
     parts = parts or Parts()
-    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
+    validate.check(config, **parts.checked())
     sources = {
         s: data.open_source(config.data, config.data[f"{s}_split"], parts.sources)
         for s in dict.fromkeys(("train", *splits))

@@ -11,6 +11,7 @@ from hcl_jax.config import validate
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import check as evaluation_check
+from hcl_jax.evaluation import is_evaluated
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run, build, epoch_examples, steps_of
 
@@ -45,7 +46,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     Raises:
       InputError: the first thing that is wrong.
     """
-    validate.check(config, encoders=parts.encoders, heads=parts.heads, losses=parts.losses, views=parts.views)
+    validate.check(config, **parts.checked())
     if try_steps is not None:
         config = shortened(config, try_steps)
     changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
@@ -55,7 +56,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
         source, test = data.random_like(config.data, config.views, sources=parts.sources), None
     else:
         source = data.open_source(config.data, config.data.train_split, parts.sources)
-        evaluated = config.evaluate.views or config.evaluate.objectives
+        evaluated = is_evaluated(config, parts)
         test = data.open_source(config.data, config.data.test_split, parts.sources) if evaluated else None
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
     check_length(run, source, changed)

@@ -15,6 +15,7 @@ from hcl_jax.core.optim import Optimizer, average_of, make_optimizer
 from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
+from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
@@ -32,6 +33,12 @@ class Parts(NamedTuple):
     measures: Mapping = MEASURES
     views: Mapping = VIEWS
     sources: Mapping = data.SOURCES
+    evaluators: Mapping = EVALUATORS
+
+    def checked(self) -> dict[str, Mapping]:
+        """The tables that a config is checked against, by name."""
+        names = ("encoders", "heads", "losses", "views", "evaluators")
+        return {name: getattr(self, name) for name in names}
 
 
 class Run(NamedTuple):

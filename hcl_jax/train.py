@@ -17,6 +17,7 @@ from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
+from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import sharding
 from hcl_jax.prepare import check_length, plain_inputs, prepare
@@ -46,6 +47,7 @@ def train_and_evaluate(
     measures: Mapping = MEASURES,
     views: Mapping = VIEWS,
     sources: Mapping = data.SOURCES,
+    evaluators: Mapping = EVALUATORS,
     try_steps: int | None = None,
     profile: bool = False,
     bar: bool | None = None,
@@ -55,7 +57,8 @@ def train_and_evaluate(
     Args:
       config: what a recipe's get_config gives.
       workdir_path: the run's folder.
-      encoders, heads, losses, measures, views, sources: tables of parts; `{**ENCODERS, "mine": Mine}` adds one.
+      encoders, heads, losses, measures, views, sources, evaluators: tables of parts; `{**ENCODERS, "mine": Mine}` adds
+        one.
       try_steps: this many steps on random input of the right shape, no evaluation.
       profile: write a trace of ten steps.
       bar: show a progress bar; None asks the terminal.
@@ -67,7 +70,7 @@ def train_and_evaluate(
       InputError: bad input; nothing has been written.
     """
     began = time.monotonic()
-    parts = Parts(encoders, heads, losses, measures, views, sources)
+    parts = Parts(encoders, heads, losses, measures, views, sources, evaluators)
     config = configs.complete(config)
     seconds = config.limits.barrier
     processes.assert_equal("the run", {**card.code(), **configs.texts(config)}, seconds)
@@ -170,7 +173,7 @@ def loop(
         assert evaluation is not None
         paused = time.monotonic()
         with guards.watch.allow(guards.phase):
-            values = evaluation.online(state)
+            values = evaluation.online(state, done)
         log.write(done, values)
         if metric in values:
             checkpoints.scores[done] = values[metric]
@@ -190,7 +193,7 @@ def loop(
     done, saved, ahead = start, start, None
     with contextlib.suppress(Stop):
         # A run that was killed between a save and its evaluation.
-        if evaluation is not None and _evaluates(config, start, run.steps) and not evaluated:
+        if evaluation is not None and evaluation.is_due(start, run.steps) and not evaluated:
             evaluate(start)
         for step in range(start, run.steps):
             guards.stopping.check()
@@ -217,7 +220,7 @@ def loop(
             if last or (done // config.checkpoint.every > saved // config.checkpoint.every and not _skips(metrics)):
                 save(done)
                 saved = done
-            if evaluation is not None and _evaluates(config, done, run.steps):
+            if evaluation is not None and evaluation.is_due(done, run.steps):
                 meter.fetch()
                 evaluate(done)
     if guards.stopping.reached and done:
@@ -237,10 +240,6 @@ def _history(log: Log, config: Any, start: int) -> tuple[dict[int, float], bool]
 
     scores, evaluated = processes.broadcast_from_first("metrics.jsonl", read, config.limits.barrier)
     return {int(step): score for step, score in scores}, evaluated
-
-
-def _evaluates(config: Any, done: int, steps: int) -> bool:
-    return bool(config.evaluate.every and done and done % config.evaluate.every == 0 and done < steps)
 
 
 def _skips(metrics: Mapping[str, Any]) -> bool:

@@ -12,7 +12,6 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PREFIXES = {
     "Config": "",
     **{f.kind.__name__: f"{n}." for n, f in fields(schema.Config).items() if isinstance(f.kind, type)},
-    "Knn": "evaluate.knn.",
 }
 
 

@@ -94,7 +94,7 @@ def _groups(
     out = []
     for other, splits, label, some in by.values():
         plain = run.config.to_dict()
-        plain["evaluate"] |= {"views": some, "labels": label}
+        plain["evaluate"] |= {"views": some, "labels": label, "evaluators": {}}
         config = configs.complete(configs.ConfigDict(plain))
         single = run.single and run.single._replace(config=config)
         here = dict(sources)

@@ -121,14 +121,13 @@ def _program(
         except InputError as error:
             raise InputError(at, error.found, error.allowed) from None
     config.seed, config.train.seeds = seeds[0], len(seeds)
-    config.evaluate.views, config.evaluate.objectives, config.evaluate.retrieval = {}, False, ()
+    config.evaluate.views, config.evaluate.evaluators = {}, {}
     config.log.tensorboard = False
     # Whole runs on each device: the numbers do not depend on how many there are.
     config.mesh.data = math.gcd(len(seeds), jax.device_count())
     config = configs.complete(config)
     try:
-        tables = {"encoders": parts.encoders, "heads": parts.heads, "losses": parts.losses, "views": parts.views}
-        validate.check(config, **tables)
+        validate.check(config, **parts.checked())
     except InputError as error:
         raise error.below(where) from None
     begun = [] if "init_from.path" in needs else keys.begun_from(config.init_from.path)

@@ -31,7 +31,6 @@ def check_program(program: Program, views: Mapping[str, Any], prints: Prints, wh
     plain = program.config.to_dict()
     plain["evaluate"]["views"] = {n: evaluation_view(v) for n, v in views.items() if not v.get("data")}
     parts = prints.parts
-    tables = {"encoders": parts.encoders, "heads": parts.heads, "losses": parts.losses, "views": parts.views}
     try:
         for name, view in views.items():
             label = view.get("label")
@@ -39,7 +38,7 @@ def check_program(program: Program, views: Mapping[str, Any], prints: Prints, wh
                 found = f"{label!r} of the view {name}"
                 raise InputError("label", found, f"config.data.labels: {', '.join(program.config.data.labels)}")
         config = configs.complete(configs.ConfigDict(plain))
-        validate.check(config, **tables)
+        validate.check(config, **parts.checked())
         if program.points_at is not None:
             return
         train, test = (

@@ -58,7 +58,7 @@ MOVED = {
     "claims.code": "claims.code_version",
     "evaluate.accuracy": "evaluators.accuracy",
     "evaluate.collapse": "evaluators.collapse",
-    "evaluate.compare": "evaluators.compare",
+    "evaluate.compare": "evaluators.paired",
     "evaluate.knn": "evaluators.knn",
     "evaluate.label_efficiency": "evaluators.label_efficiency",
     "evaluate.linear": "evaluators.linear",

@@ -1,14 +1,34 @@
-"""Rules of `evaluate`: its views read towers, and its tables need what they compare."""
+"""Rules of `evaluate`: its views read towers, and its evaluators read views and take their arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hcl_jax.config.check_calls import one_of
+from hcl_jax.config.check_calls import call, one_of
 from hcl_jax.config.check_views import check_ops
-from hcl_jax.errors import InputError
+from hcl_jax.config.fields import Rule, check_value, fields
+from hcl_jax.config.schema import PART_FIELDS, Part
+from hcl_jax.errors import InputError, nearest
+from hcl_jax.evaluators.entries import FIELDS, GIVEN, arrays, inputs
+
+# Bounds of the arguments that count something or divide, of whichever evaluator.
+BOUNDS = {
+    "k": (int, Rule(least=1)),
+    "draws": (int, Rule(least=1)),
+    "per_class": (tuple[int, ...], Rule(least=1)),
+    "ks": (tuple[int, ...], Rule(least=1)),
+    "temperature": (float, Rule(above=0)),
+    "l2": (float | None, Rule(least=0)),
+    "seed": (int, Rule(least=0, most=2**32 - 1)),
+}
 
 
-def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any]) -> None:
+def reads_batches(c: Mapping[str, Any], evaluators: Mapping[str, Callable]) -> bool:
+    """Whether some evaluator reads the losses of batches."""
+    named = [evaluators.get(entry["evaluator"]) for entry in c["evaluate"]["evaluators"].values()]
+    return any(inputs(function).batches for function in named if function)
+
+
+def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any], evaluators: Mapping[str, Callable]) -> None:
     """Raises InputError for what an evaluation cannot read."""
     spec = c["evaluate"]
     for name, view in spec["views"].items():
@@ -18,13 +38,39 @@ def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any]) -> None:
         one_of(f"{where}.output", view["output"], ("h", *c["towers"][view["tower"]]["heads"]))
     if spec["views"] and spec["labels"]:
         one_of("config.evaluate.labels", spec["labels"], ("", *c["data"]["labels"]))
-    for i, pair in enumerate(spec["retrieval"]):
-        where = f"config.evaluate.retrieval[{i}]"
-        for name in pair:
+    for name, entry in spec["evaluators"].items():
+        where = f"config.evaluate.evaluators.{name}"
+        one_of(f"{where}.evaluator", entry["evaluator"], evaluators)
+        function = evaluators[entry["evaluator"]]
+        given = {k: v for k, v in entry.items() if k not in FIELDS}
+        call(where, function, given, (*arrays(function), *GIVEN))
+        for argument in BOUNDS.keys() & given.keys():
+            check_value(f"{where}.{argument}", given[argument], *BOUNDS[argument])
+        _reads(where, entry, c, inputs(function).views)
+
+
+def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], count: int) -> None:
+    """What an entry is evaluated on: its label, its data, and as many views a call as its function has features."""
+    spec = c["evaluate"]
+    if entry["labels"]:
+        one_of(f"{where}.labels", entry["labels"], ("", *c["data"]["labels"]))
+    for field, value in entry["data"].items():
+        if field not in PART_FIELDS:
+            raise InputError(f"{where}.data.{field}", "an unknown field", nearest(field, PART_FIELDS))
+        known = fields(Part)[field]
+        check_value(f"{where}.data.{field}", value, known.kind, known.rule)
+    if count == 0 and entry["views"]:
+        raise InputError(f"{where}.views", repr(entry["views"]), "(): it reads the losses of batches, and no view")
+    if count > 1 and not entry["views"]:
+        raise InputError(f"{where}.views", "none", f"a list of {count} outputs, such as (('image.z', 'text.z'),)")
+    if count > 1 and spec["folds"]:
+        raise InputError("config.evaluate.folds", spec["folds"], f"0, for {where} is read on a test split")
+    for i, names in enumerate(entry["views"]):
+        names = (names,) if isinstance(names, str) else names
+        if len(names) != count:
+            raise InputError(f"{where}.views[{i}]", repr(names), f"{count} views or outputs for each call")
+        for name in names:
             view, _, output = name.partition(".")
-            one_of(where, view, spec["views"])
-            one_of(where, output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))
-    if spec["retrieval"] and not spec["recall_at"]:
-        raise InputError("config.evaluate.recall_at", "none", "at least one whole number, for evaluate.retrieval")
-    if spec["folds"] and spec["retrieval"]:
-        raise InputError("config.evaluate.folds", spec["folds"], "0, for evaluate.retrieval is read on a test split")
+            one_of(f"{where}.views[{i}]", view, spec["views"])
+            if output:
+                one_of(f"{where}.views[{i}]", output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))

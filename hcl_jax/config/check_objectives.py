@@ -35,27 +35,29 @@ def check_reference(where: str, text: str, outputs: set[str], c: Mapping[str, An
         raise InputError(where, f"{text!r}, which no view or tower makes", f"nearest {nearest(text, outputs)}")
 
 
-def check_objectives(c: Mapping[str, Any], outputs: set[str], losses: Mapping) -> None:
-    """Raises InputError for an objective that cannot be built."""
+def check_objectives(c: Mapping[str, Any], outputs: set[str], losses: Mapping, evaluated: bool) -> None:
+    """Raises InputError for an objective that cannot be built; `evaluated`: on the test split too."""
     for name, spec in c["objectives"].items():
-        _objective(f"config.objectives.{name}", spec, outputs, c, losses)
+        _objective(f"config.objectives.{name}", spec, outputs, c, losses, evaluated)
 
 
-def _objective(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mapping[str, Any], losses: Mapping) -> None:
+def _objective(
+    where: str, spec: Mapping[str, Any], outputs: set[str], c: Mapping[str, Any], losses: Mapping, evaluated: bool
+) -> None:
     one_of(f"{where}.loss", spec["loss"], losses)
     loss = losses[spec["loss"]]
     _inputs(f"{where}.inputs", spec["inputs"], loss, outputs, c)
     check_reference(f"{where}.pairs", spec["pairs"], outputs, c)
     if isinstance(spec["row_weights"], Mapping):
-        _row_weights(f"{where}.row_weights", spec["row_weights"], outputs, c)
+        _row_weights(f"{where}.row_weights", spec["row_weights"], outputs, c, evaluated)
     elif spec["row_weights"] is not None:
         check_reference(f"{where}.row_weights", spec["row_weights"], outputs, c)
     parameters = inspect.signature(loss).parameters
     for field, keyword, off in (("row_weights", "row_weights", None), ("pairs", "ids", "index")):
         if spec[field] != off and keyword not in parameters:
             raise InputError(f"{where}.{field}", repr(spec[field]), f"{off!r}: {spec['loss']} reads no {keyword}")
-    if not objectives.takes_absent(loss) and (c["evaluate"]["objectives"] or c["data"]["order"] == "whole"):
-        allowed = "a loss with the keyword ids: evaluate.objectives and data.order whole fill batches with absent rows"
+    if not objectives.takes_absent(loss) and (evaluated or c["data"]["order"] == "whole"):
+        allowed = "a loss with the keyword ids: evaluation and data.order whole fill batches with absent rows"
         raise InputError(f"{where}.loss", f"{spec['loss']!r}, which reads no ids", allowed)
     if "engine" in spec:
         one_of(f"{where}.engine", spec["engine"], ENGINES)
@@ -94,7 +96,7 @@ def _inputs(where: str, inputs: Any, function: Callable, outputs: set[str], c: M
         raise InputError(where, f"{len(inputs)} names", allowed)
 
 
-def _row_weights(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mapping[str, Any]) -> None:
+def _row_weights(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mapping[str, Any], evaluated: bool) -> None:
     """Row weights that a function makes of outputs: {"weights": name, "inputs": names, argument: value}."""
     one_of(f"{where}.weights", spec["weights"], WEIGHTS)
     function = WEIGHTS[spec["weights"]]
@@ -108,7 +110,7 @@ def _row_weights(where: str, spec: Mapping[str, Any], outputs: set[str], c: Mapp
             _moving(f"{where}.{name}", value, name in POSITIVE)
     if "groups" in given:
         rows = [c["data"]["batch_size"] // c["train"]["accumulate"]]
-        rows += [c["evaluate"]["batch_size"]] if c["evaluate"]["objectives"] else []
+        rows += [c["evaluate"]["batch_size"]] if evaluated else []
         if given["groups"] < 1 or any(n % given["groups"] for n in rows):
             allowed = f"a divisor of {' and '.join(map(str, rows))} rows"
             raise InputError(f"{where}.groups", given["groups"], allowed)

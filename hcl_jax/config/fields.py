@@ -9,6 +9,7 @@ From the annotation and the bounds come the check of a value (`check`), its defa
 and a table of the docs allow (`allowed`), and which field a dotted name means (`at`).
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -76,7 +77,8 @@ def setting(default: Any = dataclasses.MISSING, words: str = "", **rule: Any) ->
     if default is ... or default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, dict) or isinstance(default, type):
-        return dataclasses.field(default_factory=default if isinstance(default, type) else dict, metadata=metadata)
+        factory = default if isinstance(default, type) else functools.partial(copy.deepcopy, default)
+        return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 

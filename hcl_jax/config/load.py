@@ -6,16 +6,20 @@ A recipe is a Python file with `get_config(arg) -> ConfigDict`. It is run once; 
 
 import ast
 import dataclasses
+import hashlib
 import importlib.util
 import json
 import pathlib
 import re
+import sys
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from hcl_jax.compat.fields import OLD_FIELDS, old_value, translated
 from hcl_jax.config.fields import Field, Rule, allowed, check_value, fields, filled, members, open_fields
 from hcl_jax.config.fields import at as kind_at
 from hcl_jax.config.schema import Config
@@ -61,12 +65,23 @@ def complete(config: ConfigDict) -> ConfigDict:
         c = json.loads(json.dumps(plain, default=_jsonable))
     except TypeError as error:
         raise InputError("config", _line(error), "fields by name") from None
+    if isinstance(c.get("evaluate"), dict):
+        c["evaluate"] = _with_evaluators(translated(c["evaluate"]))
     c = filled(Config, c)
     for views in (c.get("views"), c["evaluate"].get("views") if isinstance(c.get("evaluate"), dict) else None):
         for name, view in views.items() if isinstance(views, dict) else ():
             if isinstance(view, dict):
                 view["draws"] = view["draws"] or name
     return _frozen(c)
+
+
+def _with_evaluators(evaluate: dict[str, Any]) -> dict[str, Any]:
+    """Entries of evaluators that are None are off; one that names no evaluator has the name of its own."""
+    entries = evaluate.get("evaluators")
+    if isinstance(entries, dict):
+        named = {k: {"evaluator": k, **v} if isinstance(v, dict) else v for k, v in entries.items() if v is not None}
+        evaluate["evaluators"] = named
+    return evaluate
 
 
 def check_section(config: ConfigDict, section: str) -> None:
@@ -145,6 +160,17 @@ def recipe_names() -> list[str]:
     return sorted({p.stem for folder in recipe_folders() for p in folder.glob("*.py") if not p.stem.startswith("_")})
 
 
+def _siblings(path: pathlib.Path) -> str:
+    """A package of the files beside a recipe, and of the packaged ones: what its `from ._image import ...` looks in."""
+    folder = path.resolve().parent
+    name = f"hcl_jax_recipes_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder), *map(str, recipe_folders())]
+        sys.modules[name] = package
+    return name
+
+
 def load(text: str) -> ConfigDict:
     """`simclr:digits` or `path/to/recipe.py:argument` -> what its get_config gives. Runs that file, once."""
     name, _, argument = text.partition(":")
@@ -181,7 +207,7 @@ def _recipe_path(name: str) -> pathlib.Path:
 
 def read_recipe(path: pathlib.Path) -> Any:
     """The module of a recipe file, run. Raises InputError when it fails, or has no get_config."""
-    spec = importlib.util.spec_from_file_location(f"hcl_jax_recipe_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{_siblings(path)}.{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError("--config", str(path), "a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -210,6 +236,7 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     The field's type decides how the text is read; of an argument of a part, the type of the value that is there.
     """
     where = f"--config.{field}"
+    _with_old(config, field)
     at: Any = config
     *path, last = re.sub(r"\[(\d+)\]", r".\1", field).split(".")
     for part in path:
@@ -231,8 +258,17 @@ def override(config: ConfigDict, field: str, text: str) -> None:
         raise InputError(where, _line(error), "names of letters, digits and _") from None
 
 
+def _with_old(config: ConfigDict, field: str) -> None:
+    """Puts an old field of `evaluate` in its place, for `complete` to translate what is set there."""
+    section, name = (*field.split("."), "")[:2]
+    if section == "evaluate" and name in OLD_FIELDS and name not in config.evaluate:
+        config.evaluate[name] = old_value(config.evaluate.to_dict(), name)
+
+
 def _kind(where: str, path: tuple[str, ...]) -> Any:
-    """The annotation of a field; None for an argument, whose part is known later."""
+    """The annotation of a field; None for an argument, whose part is known later, and for an old field."""
+    if path[0] == "evaluate" and path[1:2] and path[1] in OLD_FIELDS:
+        return None
     try:
         found = kind_at(Config, path)
     except InputError as error:

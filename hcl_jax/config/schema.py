@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from hcl_jax.config.fields import Name, Regex, setting
-from hcl_jax.config.specs import EvaluationView, Objective, Tower, View
+from hcl_jax.config.specs import EvaluationView, Evaluator, Objective, Tower, View
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 ENGINES = ("auto", "dense", "streamed", "ring", "gathered")
@@ -215,14 +215,6 @@ class InitFrom:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Knn:
-    """Nearest neighbours, weighted by exp(cosine / temperature)."""
-
-    k: int = setting(20, "neighbours", least=1)
-    temperature: float = setting(0.07, "of the weights", above=0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """What is measured on frozen features."""
 
@@ -232,30 +224,18 @@ class Evaluate:
         {}, 'name -> `{"kind", "field", "ops", "tower", "output": "h"}`; none means no evaluation'
     )
     labels: str = setting("label", 'which label; "" for none')
-    knn: Knn | None = setting(Knn, "weighted by exp(cosine / temperature); None is off", shown="k 20, temperature 0.07")
-    linear: bool = setting(True, "logistic regression by L-BFGS, penalty chosen on held-out training rows")
-    scaling: str = setting(
-        "columns",
-        "before the linear probe each column is divided by its deviation; `rows`: each row has unit length",
-        choices=("columns", "rows"),
+    evaluators: dict[Name, Evaluator] = setting(
+        {"spread": {}, "knn": {"k": 20, "temperature": 0.07}, "linear": {}},
+        'name -> `{"evaluator": its own name, argument: value}` of `EVALUATORS`; None takes an entry away',
+        shown="spread, knn (k 20, temperature 0.07), linear",
     )
-    svm: bool = setting(False, "RBF support vector machine, its C chosen on training rows")
     folds: int = setting(
         0,
         "cross-validation over the training split in so many parts, for sets without a test split; 0 is off",
         least=2,
         also=(0,),
     )
-    objectives: bool = setting(
-        False,
-        "the objectives on the test split, in evaluation mode: `eval/loss/<objective>` and their measures",
-    )
-    per_class: tuple[int, ...] = setting((), "labels a class for the few-label probes", least=1)
-    draws: int = setting(5, "draws of those labels", least=1)
-    retrieval: tuple[tuple[str, str], ...] = setting((), "pairs of outputs: `(('image.z', 'text.z'),)`")
-    recall_at: tuple[int, ...] = setting((1, 5), "the k of recall@k", least=1)
     baselines: bool = setting(True, "the untrained encoder and the raw input beside the trained one")
-    nearest_neighbour: bool = setting(False, "1-NN Euclidean on the raw input, the usual baseline for series")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

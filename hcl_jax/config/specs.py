@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hcl_jax.config.fields import setting
+from hcl_jax.evaluators.entries import FEATURES
 
 KINDS = ("image", "series", "text", "graph", "features")
 
@@ -42,6 +43,25 @@ class EvaluationView:
     missing: float = setting(0.0, "as of a view", least=0, below=1)
     tower: str = setting(..., "the tower that it goes through")
     output: str = setting("h", "`h` or a head")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """A function of features and labels, what it reads, and its arguments."""
+
+    ARGUMENTS: ClassVar[bool] = True
+    evaluator: str = setting("", "of `python -m hcl_jax.parts evaluators`", shown="the entry's name")
+    every: int | None = setting(
+        None, "steps between its evaluations", least=0, zero="evaluates at the end only", shown="evaluate.every"
+    )
+    views: tuple[str | tuple[str, ...], ...] = setting(
+        (), "views or outputs, one after the other, or in pairs where it compares two", shown="all evaluation views"
+    )
+    labels: str | None = setting(None, "which label", shown="evaluate.labels")
+    features: tuple[str, ...] = setting(
+        (), "some of trained, untrained, raw", choices=FEATURES, shown="as the evaluator reads"
+    )
+    data: dict[str, Any] = setting({}, "fields of `data` that are its own: another data set", shown="the run's data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,24 +8,33 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hcl_jax.config.check_evaluation import check_evaluation
+from hcl_jax.config.check_evaluation import check_evaluation, reads_batches
 from hcl_jax.config.check_objectives import check_objectives
 from hcl_jax.config.check_towers import check_memory, check_towers, outputs_of
 from hcl_jax.config.check_views import check_views
 from hcl_jax.config.fields import check as check_fields
 from hcl_jax.config.schema import PART_FIELDS, Config, Part
 from hcl_jax.errors import InputError
+from hcl_jax.evaluators import EVALUATORS
 
 # Words that references use themselves.
 RESERVED = ("views", "labels", "index", "memory", "target", "objectives")
 
 
-def check(config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, views: Mapping) -> None:
+def check(
+    config: Any,
+    *,
+    encoders: Mapping,
+    heads: Mapping,
+    losses: Mapping,
+    views: Mapping,
+    evaluators: Mapping = EVALUATORS,
+) -> None:
     """Raises InputError at the first field that cannot be built.
 
     Args:
       config: completed and frozen (config.complete).
-      encoders, heads, losses, views: the tables that names are looked up in.
+      encoders, heads, losses, views, evaluators: the tables that names are looked up in.
     """
     c = config.to_dict()
     check_fields(Config, c, "config")
@@ -36,9 +45,9 @@ def check(config: Any, *, encoders: Mapping, heads: Mapping, losses: Mapping, vi
     check_views(c, views)
     check_towers(c, encoders, heads)
     outputs = outputs_of(c)
-    check_objectives(c, outputs, losses)
+    check_objectives(c, outputs, losses, evaluated=reads_batches(c, evaluators))
     check_memory(c, outputs)
-    check_evaluation(c, views)
+    check_evaluation(c, views, evaluators)
 
 
 def _refuse(where: str, found: Any, allowed: str, when: Any) -> None:
@@ -90,8 +99,9 @@ def _data(c: Mapping[str, Any]) -> None:
 
 
 def _rest(c: Mapping[str, Any]) -> None:
-    checkpoint, every = c["checkpoint"], c["evaluate"]["every"]
-    lost = checkpoint["keep_best"] and not (checkpoint["best_metric"] and every)
+    checkpoint, evaluate = c["checkpoint"], c["evaluate"]
+    every = [evaluate["every"], *(entry["every"] for entry in evaluate["evaluators"].values())]
+    lost = checkpoint["keep_best"] and not (checkpoint["best_metric"] and any(every))
     found = f"{checkpoint['keep_best']} without a best_metric, or with evaluate.every 0"
     _refuse("checkpoint.keep_best", found, "a metric of the evaluations while the run trains", lost)
     lost = c["log"]["wandb"] and importlib.util.find_spec("wandb") is None

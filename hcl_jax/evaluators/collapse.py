@@ -2,6 +2,7 @@
 
 import jax
 
+from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import features_of
 from hcl_jax.losses.spread import spread as spread_of
 
@@ -24,3 +25,8 @@ def spread(embeddings: jax.typing.ArrayLike) -> float:
     Reference: Chen and He 2020, arXiv 2011.10566, section 4.1 and figure 2.
     """
     return float(spread_of(jax.device_put(features_of(embeddings, "embeddings"))))
+
+
+def spread_of_features(features: Splits) -> Result:
+    """How far the test features [n, d] spread over the sphere: `spread`; 0 is collapse."""
+    return Result({"spread": spread(features.test)})

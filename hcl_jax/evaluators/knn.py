@@ -6,6 +6,7 @@ import numpy as np
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import Accuracy, accuracy
 from hcl_jax.evaluators.neighbours import nearest_rows, unit_rows
+from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import train_and_test
 
 
@@ -17,9 +18,8 @@ def knn_predict(
     votes[q, c] = sum over the k nearest b with label c of exp(cos(q, b) / T); the prediction is argmax_c.
 
     Ties: of equal similarities the lower bank row is nearer; of equal votes the lower class wins. A row of zeros has
-      cosine 0 with
-    everything. The largest similarity of each query is taken off inside the exponent: the same winner, no overflow for
-    T < 0.0113.
+    cosine 0 with everything. The largest similarity of each query is taken off inside the exponent: the same winner, no
+    overflow for T < 0.0113.
 
     Args:
       bank: [m, d] float32.
@@ -83,3 +83,15 @@ def knn_accuracy(
     train, test = train_and_test(train_features, train_labels, test_features, test_labels)
     guess = knn_predict(train.features, train.labels, test.features, k=k, temperature=temperature)
     return accuracy(guess == test.labels)
+
+
+def knn(features: Splits, labels: Splits, *, k: int = 20, temperature: float = 0.07) -> Result:
+    """Weighted nearest neighbours: `knn_accuracy`.
+
+    Args:
+      features: [n, d] of each split.
+      labels: int [n] of each split, -1 = left out.
+      k, temperature: as in `knn_accuracy`.
+    """
+    found = knn_accuracy(*features.with_labels(labels), k=k, temperature=temperature)
+    return Result({"knn_accuracy": found})

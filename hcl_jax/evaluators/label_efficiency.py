@@ -9,7 +9,8 @@ import numpy as np
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import draws_error
-from hcl_jax.evaluators.rows import train_and_test
+from hcl_jax.evaluators.result import Result, Splits
+from hcl_jax.evaluators.rows import labelled, train_and_test
 from hcl_jax.evaluators.softmax import TOLERANCE, gram, row_space, solve, standardiser
 
 
@@ -134,6 +135,41 @@ def label_efficiency(
         error = draws_error(shares) if draws > 1 else float("nan")
         out[n] = LabelEfficiency(float(shares.mean()), error, draws, shares, len(tests))
     return out
+
+
+def few_labels(
+    features: Splits,
+    labels: Splits,
+    *,
+    per_class: Sequence[int] = (1, 10, 100),
+    draws: int = 5,
+    seed: int = 0,
+    folded: bool = False,
+) -> Result:
+    """Linear probe on n labels a class, mean over draws: `labels_<n>/accuracy`.
+
+    Args:
+      features: [n, d] of each split.
+      labels: int [n] of each split, -1 = left out.
+      per_class: labels a class; a number that the smallest class does not have is left out.
+      draws, seed: as in `label_efficiency`.
+      folded: of a cross-validation: nothing is returned, for the draws are not those of all rows.
+    """
+    if folded:
+        return Result({})
+    counts = np.unique(labelled(features.train, labels.train, "train").labels, return_counts=True)[1]
+    per_class = [n for n in per_class if n <= counts.min()]
+    if not per_class:
+        return Result({})
+    metrics, paired = {}, {}
+    found = label_efficiency(*features.with_labels(labels), per_class=per_class, draws=draws, seed=seed)
+    for n, few in found.items():
+        metrics[f"labels_{n}/accuracy"] = few.mean
+        if few.draws > 1:
+            metrics[f"labels_{n}/accuracy_se"] = few.standard_error
+            paired[f"labels_{n}/accuracy"] = few.accuracies
+        metrics[f"labels_{n}/draws"] = few.draws
+    return Result(metrics, paired)
 
 
 def _points(curve: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Linear probe: multinomial logistic regression on frozen, standardised features."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import Accuracy, accuracy
 from hcl_jax.evaluators.neighbours import unit_rows
+from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import labelled, train_and_test
 from hcl_jax.evaluators.softmax import MAX_ITERATIONS, TOLERANCE, gram, row_space, solve, standardiser
 
@@ -270,3 +271,22 @@ def linear_probe(
     probe = _probe(problem, _solve(problem, np.ones(len(y)), l2, start, tolerance, max_iterations), l2)
     correct = predict(probe, test.features) == test.labels
     return LinearProbe(accuracy(correct), correct, probe.l2, held_out, probe)
+
+
+def linear(
+    features: Splits,
+    labels: Splits,
+    *,
+    l2: float | None = None,
+    scaling: Literal["columns", "rows"] = "columns",
+    seed: int = 0,
+) -> Result:
+    """Linear probe: `linear_accuracy`, and `linear_l2`, the penalty used.
+
+    Args:
+      features: [n, d] of each split.
+      labels: int [n] of each split, -1 = left out.
+      l2, scaling, seed: as in `linear_probe`.
+    """
+    found = linear_probe(*features.with_labels(labels), l2=l2, seed=seed, scaling=scaling)
+    return Result({"linear_accuracy": found.accuracy, "linear_l2": found.l2}, {"linear_accuracy": found.correct})

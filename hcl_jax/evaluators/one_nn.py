@@ -5,6 +5,7 @@ import numpy as np
 
 from hcl_jax.evaluators.accuracy import Accuracy, accuracy
 from hcl_jax.evaluators.neighbours import nearest_rows
+from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import train_and_test
 
 
@@ -55,3 +56,13 @@ def one_nn_accuracy(
     """
     train, test = train_and_test(train_features, train_labels, test_features, test_labels)
     return accuracy(one_nn_predict(train.features, train.labels, test.features) == test.labels)
+
+
+def one_nn(features: Splits, labels: Splits) -> Result:
+    """Nearest neighbour by Euclidean distance: `one_nn_accuracy`.
+
+    Args:
+      features: [n, d] of each split.
+      labels: int [n] of each split, -1 = left out.
+    """
+    return Result({"one_nn_accuracy": one_nn_accuracy(*features.with_labels(labels))})

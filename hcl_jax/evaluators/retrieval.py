@@ -9,6 +9,7 @@ import numpy as np
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import proportion_error
 from hcl_jax.evaluators.neighbours import unit_rows
+from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import features_of, labels_of
 from hcl_jax.similarity import streamed
 
@@ -158,3 +159,16 @@ def recall_at_k(
             out[f"chance/{way}/recall_{k}"] = found.chance[k]
         out |= {f"{way}/median_rank": found.median_rank, f"{way}/n": found.n}
     return out
+
+
+def retrieval(a: Splits, b: Splits, *, ks: Sequence[int] = (1, 5), names: tuple[str, str] = ("a", "b")) -> Result:
+    """Recall@k both ways between two views of the test rows: `a_to_b/recall_<k>`; row i of a belongs to row i of b.
+
+    Args:
+      a, b: [n, d] of each split; only the test rows are read.
+      ks: the cut-offs.
+      names: of the views.
+    """
+    found = recall_at_k(a.test, b.test, ks=ks, names=names)
+    chance = {name: value for name, value in found.items() if name.startswith("chance/")}
+    return Result({name: value for name, value in found.items() if name not in chance}, once=chance)

@@ -2,13 +2,16 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluators.accuracy import Accuracy, accuracy, draws_error
+from hcl_jax.evaluators.accuracy import Accuracy, accuracy
+from hcl_jax.evaluators.folds import fold_of, over_folds
+from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import labelled, train_and_test
 
 # Both grids go from strong to weak regularisation; of equal accuracies the first is taken.
@@ -81,6 +84,7 @@ def svm_probe(
     test_labels: jax.typing.ArrayLike,
     *,
     seed: int = 0,
+    grid: Sequence[float] | None = None,
 ) -> Svm:
     """Test accuracy of a support vector machine on frozen features.
 
@@ -96,6 +100,7 @@ def svm_probe(
       test_features: [m, d].
       test_labels: [m] int, -1 = left out.
       seed: of the random part.
+      grid: the penalties to choose from, on all training rows however many; None: as above.
 
     Returns:
       `Svm`.
@@ -108,8 +113,11 @@ def svm_probe(
     train, test = train_and_test(train_features, train_labels, test_features, test_labels)
     classes = _two_classes(train.labels)
     few = len(train.labels) < 50 or len(train.labels) // len(classes) < INNER_FOLDS
-    part = part_of(train.labels, LARGEST, seed)
-    machine, c = _fit(train.features[part], train.labels[part], (math.inf,) if few else SERIES_GRID)
+    if grid is None:
+        part, grid = part_of(train.labels, LARGEST, seed), (math.inf,) if few else SERIES_GRID
+    else:
+        part = np.arange(len(train.labels))
+    machine, c = _fit(train.features[part], train.labels[part], tuple(grid))
     correct = machine.predict(test.features) == test.labels
     return Svm(accuracy(correct), correct, (c,))
 
@@ -119,51 +127,6 @@ def _two_classes(labels: np.ndarray) -> np.ndarray:
     if len(classes) < 2:
         raise InputError("train labels", f"only class {classes[0]} in {len(labels)} rows", "at least two classes")
     return classes
-
-
-def fold_of(labels: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
-    """The fold that tests each row: a function of labels, folds and seed alone, so all feature sets share it.
-
-    Args:
-      labels: [n] int.
-      folds: k; each class is spread evenly over them.
-      seed: of the shuffle.
-
-    Returns:
-      int [n], 0..k-1.
-
-    Raises:
-      InputError: folds below 2 or above the rows of the largest class, or a fold whose training rows are of one class.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    classes, counts = np.unique(labels, return_counts=True)
-    most = int(counts.max())
-    if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= most:
-        allowed = f"a whole number from 2 to {most}, the rows of the largest class"
-        raise InputError("evaluate folds", repr(folds), allowed)
-    out = np.empty(len(labels), np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        split = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32).split(np.zeros(len(labels)), labels)
-        for fold, (_, test) in enumerate(split):
-            out[test] = fold
-    if any(len(np.unique(labels[out != fold])) < 2 for fold in range(folds)):
-        raise InputError("train labels", f"classes of {', '.join(map(str, counts))} rows", "two classes in each fold")
-    return out
-
-
-def over_folds(correct: np.ndarray, fold: np.ndarray) -> Accuracy:
-    """Mean accuracy over folds, its standard error sd / sqrt(k) over folds, and the rows counted.
-
-    The folds share training rows, so the error is rather too small.
-
-    Args:
-      correct: bool [n].
-      fold: int [n], 0..k-1.
-    """
-    values = np.array([correct[fold == f].mean() for f in np.unique(fold)])
-    return Accuracy(float(values.mean()), draws_error(values), len(correct))
 
 
 def svm_cross_validation(
@@ -200,3 +163,16 @@ def svm_cross_validation(
         correct[fold == f] = machine.predict(rows.features[fold == f]) == rows.labels[fold == f]
         chosen.append(c)
     return Svm(over_folds(correct, fold), correct, tuple(chosen))
+
+
+def svm(features: Splits, labels: Splits, *, seed: int = 0, folded: bool = False) -> Result:
+    """Support vector machine: `svm_accuracy`.
+
+    Args:
+      features: [n, d] of each split.
+      labels: int [n] of each split, -1 = left out.
+      seed: of the part of more than 10,000 rows that is fitted.
+      folded: of a cross-validation: the grid of `svm_cross_validation`, not that of `svm_probe`.
+    """
+    found = svm_probe(*features.with_labels(labels), seed=seed, grid=GRAPH_GRID if folded else None)
+    return Result({"svm_accuracy": found.accuracy}, {"svm_accuracy": found.correct})

@@ -15,6 +15,7 @@ TABLES: dict[str, tuple[str, str, Any]] = {
     "heads": ("hcl_jax.encoders", "HEADS", ("parent", "name", "dtype", "param_dtype")),
     "losses": ("hcl_jax.losses", "LOSSES", ("ids", "row_weights", "engine", "present")),
     "views": ("hcl_jax.views", "VIEWS", 2),
+    "evaluators": ("hcl_jax.evaluators", "EVALUATORS", ("features", "labels", "a", "b", "batches", "folded", "names")),
     "sources": ("hcl_jax.data", "SOURCES", None),
     "optimizers": ("hcl_jax.core.optim", "OPTIMIZERS", None),
 }

@@ -158,7 +158,7 @@ SMALL = [
     ("flags", "said"),
     [
         (["--config.evaluate.views.image.field=nope"], "config.evaluate.views.image.field"),
-        (["--config.evaluate.retrieval=(('image.h','image.z'),)"], "config.evaluate.retrieval"),
+        (["--config.evaluate.retrieval=(('image.h','image.z'),)"], "config.evaluate.evaluators.retrieval.views"),
         (["--steps=0"], "--steps"),
         (["--steps=-1"], "--steps"),
     ],

@@ -178,7 +178,7 @@ def test_what_the_next_refusals_change_is_valid(fields):
         ({"train__compute_dtype": "float8"}, "train.compute_dtype", "bfloat16"),
         ({"optimizer__name": "adam"}, "optimizer.name", "adamw"),
         ({"optimizer__rules": (("(", 0.0),)}, "optimizer.rules", "regular expression"),
-        ({"evaluate__retrieval": (("image.z", "text.z"),)}, "evaluate.retrieval", "'text'"),
+        ({"evaluate__retrieval": (("image.z", "text.z"),)}, "evaluators.retrieval.views[0]", "'text'"),
         ({"evaluate__labels": "clas"}, "evaluate.labels", "label"),
         ({"data__order": "sorted"}, "data.order", "shuffled"),
         ({"data__order": "whole", "train__accumulate": 2}, "train.accumulate", "1, for data.order is whole"),

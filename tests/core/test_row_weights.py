@@ -185,7 +185,7 @@ def test_a_wrong_mapping_is_one_line(row_weights, said):
 def test_groups_divide_what_is_evaluated_too():
     config = judged("simclr", {**PAIR, "groups": 8}, evaluate__batch_size=100)
     check(config)
-    config.evaluate.objectives = True
+    config.evaluate.evaluators.objectives = {"evaluator": "objectives"}
     with pytest.raises(InputError, match="divisor of 16 and 100"):
         check(config)
 

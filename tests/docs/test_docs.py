@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def test_every_field_is_documented():
     text = (ROOT / "docs" / "config.md").read_text()
     named = {f for f in configs.flatten(configs.defaults().to_dict()) if f"`{f}`" not in text}
-    nested = {"evaluate.knn.k", "evaluate.knn.temperature", "views", "towers", "objectives"}  # in tables of their own
-    assert named - nested == set()
+    nested = {"views", "towers", "objectives"}  # in tables of their own
+    assert {f for f in named if not f.startswith("evaluate.evaluators.")} - nested == set()
 
 
 def test_documented_fields_exist():
@@ -59,7 +59,7 @@ def test_commands_of_the_readme_name_packaged_recipes():
 
 
 def test_every_recipe_header_says_command_hardware_expectation_and_source():
-    for path in (ROOT / "configs").glob("*.py"):
+    for path in (ROOT / "configs").glob("[!_]*.py"):
         header = path.read_text().split('"""')[1]
         for word in ("Command:", "Hardware:", "Expected:", "Source:"):
             assert word in header, f"{path.name} without {word}"

@@ -6,11 +6,11 @@ from ml_collections import ConfigDict
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import accuracy, draws_error, paired_gain
 from hcl_jax.evaluators.collapse import spread
-from hcl_jax.evaluators.compare import SPEC, evaluate_features
 from hcl_jax.evaluators.knn import knn_accuracy
 from hcl_jax.evaluators.label_efficiency import label_efficiency
 from hcl_jax.evaluators.linear import linear_probe
 from hcl_jax.evaluators.one_nn import one_nn_accuracy
+from hcl_jax.evaluators.paired import SPEC, evaluate_features
 from hcl_jax.evaluators.raw import raw_features
 
 pytestmark = pytest.mark.slow  # all share a run

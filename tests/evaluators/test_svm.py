@@ -1,6 +1,7 @@
 """Support vector machines against the published protocols, the dual problem, and loops over folds."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,11 +9,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluators import svm
-from hcl_jax.evaluators.compare import evaluate_features
 from hcl_jax.evaluators.knn import knn_accuracy
 from hcl_jax.evaluators.linear import linear_probe
-from hcl_jax.evaluators.svm import fold_of, over_folds, part_of, svm_cross_validation, svm_probe
+from hcl_jax.evaluators.paired import evaluate_features
+from hcl_jax.evaluators.svm import _fit, fold_of, over_folds, part_of, svm_cross_validation, svm_probe
 
 
 def rings(n, seed=0, classes=3):
@@ -49,7 +49,7 @@ def test_few_rows_have_no_slack(n, classes):
 def test_probe_solves_the_dual_problem():
     """Two classes: the decisions are those of projected gradient ascent on the dual, in plain NumPy."""
     x, y = rings(60, classes=2)
-    machine, _ = svm._fit(x, y, (10.0,))
+    machine, _ = _fit(x, y, (10.0,))
     wide = x.astype(np.float64)
     gamma = 1 / (2 * wide.var())
     kernel = np.exp(-gamma * ((wide[:, None] - wide[None]) ** 2).sum(2))
@@ -85,7 +85,7 @@ def test_unlabelled_and_unknown_rows():
 
 
 def test_large_sets_are_fitted_on_a_part(monkeypatch):
-    monkeypatch.setattr(svm, "LARGEST", 50)
+    monkeypatch.setattr(sys.modules["hcl_jax.evaluators.svm"], "LARGEST", 50)
     x, y = rings(200)
     part = part_of(y[:150], 50, 3)
     found, alone = svm_probe(x[:150], y[:150], x[150:], y[150:], seed=3), svm_probe(x[part], y[part], x[150:], y[150:])
