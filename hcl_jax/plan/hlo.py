@@ -1,10 +1,9 @@
-"""A compiled program as text, read: its instructions, how often they run, what they cost and what they send.
+"""Reads a compiled program's text: its instructions, how often they run, what they cost and what they send.
 
-Only what the compiler itself wrote is read. An instruction that carries no figure counts as nothing, and the share of
-those is told (`Reading.unknown_loops`, `unknown_groups`, `without_cycles`).
+Only what the compiler itself wrote is read. An instruction without a figure counts as nothing; `Totals` says how many
+there are (`unknown_loops`, `unknown_groups`, `without_cycles`).
 """
 
-import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -63,7 +62,7 @@ class Collective(NamedTuple):
     scope: str
 
 
-class Reading(NamedTuple):
+class Totals(NamedTuple):
     """What a program does in one run.
 
     Attributes:
@@ -220,64 +219,90 @@ def _slices(
     return total
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> Totals:
     """Counts a whole program.
 
     Args:
       text: `compiled.as_text()`.
     """
     entry, computations = parse(text)
-    devices = max(
-        (int(n) for n in re.findall(r"(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0])), default=1
-    )
-    cycles: dict[str, int] = {}
-    traffic: dict[str, float] = {}
-    collectives: dict[str, Collective] = {}
-    unknown: set[str] = set()
-    count = [0, 0]
+    numbers = re.findall(r"(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0])
+    devices = max(map(int, numbers), default=1)
+    counter = _Counter(computations, devices)
+    counter.add(entry, 1)
+    found = counter.collectives.values()
+    unread = sum(not c.devices for c in found)
+    sent = tuple(c if c.devices else c._replace(devices=tuple(range(devices))) for c in found)
+    return Totals(
+        counter.cycles, counter.traffic, sent, len(counter.unknown_loops), unread,
+        counter.with_cycles, counter.without_cycles,
+    )  # fmt: skip
 
-    @functools.cache
-    def total(name: str) -> int:
-        """Cycles of a computation and of what it calls, loops once: to choose among branches."""
-        ops = computations.get(name, [])
-        inside = (total(c) for op in ops if op.kind != "fusion" for c in op.calls)
-        return sum(max(op.cycles or 0, 0) for op in ops) + sum(inside)
 
-    def walk(name: str, times: int, beside: int = 0) -> None:
-        ops = computations.get(name, [])
+class _Counter:
+    """Sums over the computations of a program, each as often as it runs.
+
+    Args:
+      computations: of `parse`.
+      devices: that the program runs on.
+
+    Attributes:
+      cycles, traffic, with_cycles, without_cycles: as in `Totals`.
+      collectives: {computation/instruction: what it sends}; one is counted once, however many instructions it has.
+      unknown_loops: names.
+    """
+
+    def __init__(self, computations: Mapping[str, list[Op]], devices: int):
+        self._computations, self._devices = computations, devices
+        self.cycles: dict[str, int] = {}
+        self.traffic: dict[str, float] = {}
+        self.collectives: dict[str, Collective] = {}
+        self.unknown_loops: set[str] = set()
+        self.with_cycles = self.without_cycles = 0
+
+    def add(self, name: str, times: int, beside: int = 0) -> None:
+        """Counts a computation that runs `times`, while `beside` cycles of its caller are scheduled next to it."""
+        ops = self._computations.get(name, [])
         shapes = {op.name: op.shape for op in ops}
         for i, op in enumerate(ops):
-            moved = _traffic(op, shapes, computations)
+            moved = _traffic(op, shapes, self._computations)
             if moved:
-                traffic[op.scope] = traffic.get(op.scope, 0.0) + moved * times
+                self.traffic[op.scope] = self.traffic.get(op.scope, 0.0) + moved * times
             if op.cycles is not None:
-                cycles[op.scope] = cycles.get(op.scope, 0) + max(op.cycles, 0) * times
-                count[0] += 1
+                self.cycles[op.scope] = self.cycles.get(op.scope, 0) + max(op.cycles, 0) * times
+                self.with_cycles += 1
             elif op.kind not in FREE and not op.kind.endswith("-done"):
-                count[1] += 1
-            sent = _collective(op, ops[i:], times, devices)
+                self.without_cycles += 1
+            sent = _collective(op, ops[i:], times, self._devices)
             if sent is not None:
-                collectives[f"{name}/{op.name}"] = sent._replace(cycles=max(sent.cycles, beside))
-            if op.kind == "while":
-                around = _trips(op, computations)
-                if around is None:
-                    unknown.add(op.name)
-                for called in op.calls:
-                    walk(called, times * (around or 1))
-            elif op.kind in ("call", *ASYNC):
-                for called in op.calls:
-                    walk(called, times, _beside(op, ops[i:]) if op.kind in ASYNC else beside)
-            elif op.kind == "conditional" and op.calls:
-                walk(max(op.calls, key=total), times)  # one branch runs: the costliest is counted
-            elif op.kind == "fusion":
-                for key, sent in _of_fusion(op, computations, times, devices):
-                    before = collectives.get(f"{name}/{key}", sent._replace(cycles=0))
-                    collectives[f"{name}/{key}"] = before._replace(cycles=before.cycles + sent.cycles)
+                self.collectives[f"{name}/{op.name}"] = sent._replace(cycles=max(sent.cycles, beside))
+            self._add_called(name, op, ops[i:], times, beside)
 
-    walk(entry, 1)
-    unread = sum(not c.devices for c in collectives.values())
-    sent = tuple(c if c.devices else c._replace(devices=tuple(range(devices))) for c in collectives.values())
-    return Reading(cycles, traffic, sent, len(unknown), unread, *count)
+    def _add_called(self, name: str, op: Op, later: list[Op], times: int, beside: int) -> None:
+        """Counts what an instruction of computation `name` runs; `later` starts with the instruction."""
+        if op.kind == "while":
+            trips = _trips(op, self._computations)
+            if trips is None:
+                self.unknown_loops.add(op.name)
+            for called in op.calls:
+                self.add(called, times * (trips or 1))
+        elif op.kind in ("call", *ASYNC):
+            for called in op.calls:
+                self.add(called, times, _beside(op, later) if op.kind in ASYNC else beside)
+        elif op.kind == "conditional" and op.calls:
+            # One branch runs: the costliest is counted.
+            self.add(max(op.calls, key=lambda called: _cycles_once(called, self._computations)), times)
+        elif op.kind == "fusion":
+            for key, sent in _of_fusion(op, self._computations, times, self._devices):
+                before = self.collectives.get(f"{name}/{key}", sent._replace(cycles=0))
+                self.collectives[f"{name}/{key}"] = before._replace(cycles=before.cycles + sent.cycles)
+
+
+def _cycles_once(name: str, computations: Mapping[str, list[Op]]) -> int:
+    """Cycles of a computation and of what it calls, loops once: to choose among branches."""
+    ops = computations.get(name, [])
+    inside = (_cycles_once(called, computations) for op in ops if op.kind != "fusion" for called in op.calls)
+    return sum(max(op.cycles or 0, 0) for op in ops) + sum(inside)
 
 
 def _of_fusion(
