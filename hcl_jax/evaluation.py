@@ -168,7 +168,9 @@ class Evaluation:
             )
             for view, spec in self.spec.views.items()
         }
-        self._batch_losses = jax.jit(functools.partial(model.evaluate, self.run.model), out_shardings=whole)
+        self._batch_losses = jax.jit(
+            functools.partial(model.evaluate, self.run.model, run.parts.counts), out_shardings=whole
+        )
 
     def features(
         self,

@@ -16,7 +16,7 @@ from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators import EVALUATORS
-from hcl_jax.losses import LOSSES, MEASURES
+from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.parallel.vmapped_seeds import over_seeds, seeds_sharding
@@ -31,6 +31,7 @@ class Parts(NamedTuple):
     heads: Mapping = HEADS
     losses: Mapping = LOSSES
     measures: Mapping = MEASURES
+    counts: Mapping = COUNTS
     views: Mapping = VIEWS
     sources: Mapping = data.SOURCES
     evaluators: Mapping = EVALUATORS

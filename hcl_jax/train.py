@@ -18,7 +18,7 @@ from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import EVALUATORS
-from hcl_jax.losses import LOSSES, MEASURES
+from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import sharding
 from hcl_jax.prepare import check_length, plain_inputs, prepare
 from hcl_jax.run import Parts, Run, epoch_examples, global_batches, noise_of
@@ -45,6 +45,7 @@ def train_and_evaluate(
     heads: Mapping = HEADS,
     losses: Mapping = LOSSES,
     measures: Mapping = MEASURES,
+    counts: Mapping = COUNTS,
     views: Mapping = VIEWS,
     sources: Mapping = data.SOURCES,
     evaluators: Mapping = EVALUATORS,
@@ -57,8 +58,8 @@ def train_and_evaluate(
     Args:
       config: what a recipe's get_config gives.
       workdir_path: the run's folder.
-      encoders, heads, losses, measures, views, sources, evaluators: tables of parts; `{**ENCODERS, "mine": Mine}` adds
-        one.
+      encoders, heads, losses, measures, counts, views, sources, evaluators: tables of parts;
+        `{**ENCODERS, "mine": Mine}` adds one.
       try_steps: this many steps on random input of the right shape, no evaluation.
       profile: write a trace of ten steps.
       bar: show a progress bar; None asks the terminal.
@@ -70,7 +71,7 @@ def train_and_evaluate(
       InputError: bad input; nothing has been written.
     """
     began = time.monotonic()
-    parts = Parts(encoders, heads, losses, measures, views, sources, evaluators)
+    parts = Parts(encoders, heads, losses, measures, counts, views, sources, evaluators)
     config = configs.complete(config)
     seconds = config.limits.barrier
     processes.assert_equal("the run", {**card.code(), **configs.texts(config)}, seconds)

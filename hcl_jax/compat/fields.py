@@ -23,6 +23,8 @@ ARGUMENTS = {
     "recall_at": ("retrieval", "ks", (1, 5)),
 }
 OLD_FIELDS = ("knn", *SWITCHES, *LISTS, *ARGUMENTS)
+# What every run had before: its config.json has no `evaluators`.
+BEFORE = {"spread": {}, "knn": {"k": 20, "temperature": 0.07}, "linear": {}}
 _KNN = {"k": 20, "temperature": 0.07}
 
 
@@ -39,7 +41,7 @@ def translated(evaluate: Mapping[str, Any]) -> dict[str, Any]:
     old = {k: evaluate[k] for k in OLD_FIELDS if k in evaluate}
     if not old or not isinstance(evaluate.get("evaluators", {}), Mapping):
         return out
-    entries: dict[str, Any] = dict(out.get("evaluators", {}))
+    entries: dict[str, Any] = dict(out.get("evaluators", BEFORE))
     for field, value in old.items():
         _check(field, value)
     if "knn" in old:

@@ -240,13 +240,25 @@ def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
 
 
 def evaluate(
-    model: Model, state: TrainState, params: Any, batch: Mapping[str, Any]
+    model: Model, counts: Mapping[str, Callable], state: TrainState, params: Any, batch: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and the rows that each counts."""
-    _, aux = forward(model, state, params, batch, None, state.memory, train=False)
+    """The objectives of one batch in evaluation mode, {"loss/contrast": ..., ...}, and what each is a mean over.
+
+    Args:
+      model: the static parts.
+      counts: {loss: function of its inputs}, how many tokens or pixels it counts; of the others present rows count.
+      state, params: of the run.
+      batch: views, labels, index and masks.
+    """
+    named = {spec["loss"] for spec in model.objectives.values()} & counts.keys()
+    counting = {loss: {**model.measures.get(loss, {}), "count": counts[loss]} for loss in named}
+    counting_model = model._replace(measures={**model.measures, **counting})
+    _, aux = forward(counting_model, state, params, batch, None, state.memory, train=False)
+    values = dict(aux.metrics)
     rows = {name: objectives.counted(spec, batch) for name, spec in model.objectives.items()}
+    rows |= {name: values.pop(f"count/{name}") for name in rows if f"count/{name}" in values}
     every = jnp.sum(batch["index"] >= 0)
-    return aux.metrics, {name: rows.get(name.rpartition("/")[2], every) for name in aux.metrics}
+    return values, {name: rows.get(name.rpartition("/")[2], every) for name in values}
 
 
 def encode(

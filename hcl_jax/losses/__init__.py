@@ -25,13 +25,19 @@ from hcl_jax.losses.multi_positive import multi_positive
 from hcl_jax.losses.multi_view import multi_view, multi_view_top1
 from hcl_jax.losses.nnclr import nnclr
 from hcl_jax.losses.nt_xent import nt_xent, nt_xent_top1
-from hcl_jax.losses.preference import dpo, dpo_accuracy, dpo_margin, ipo, next_token
+from hcl_jax.losses.preference import dpo, dpo_accuracy, dpo_count, dpo_margin, ipo, next_token, next_token_count
 from hcl_jax.losses.quality_weights import pair_weights, quality_weights
 from hcl_jax.losses.siglip import siglip
 from hcl_jax.losses.sinkhorn import sinkhorn
 from hcl_jax.losses.spectral import spectral
 from hcl_jax.losses.sup_con import sup_con
-from hcl_jax.losses.supervised import cross_entropy, cross_entropy_top1, mean_squared_error
+from hcl_jax.losses.supervised import (
+    cross_entropy,
+    cross_entropy_count,
+    cross_entropy_top1,
+    mean_squared_error,
+    mean_squared_error_count,
+)
 from hcl_jax.losses.swav import swav
 from hcl_jax.losses.triplet import triplet, triplet_top1
 from hcl_jax.losses.ts2vec import ts2vec
@@ -97,5 +103,25 @@ MEASURES = {
     "dpo": {"accuracy": dpo_accuracy, "margin": dpo_margin},
 }
 
+# What a loss and its measures are means over, where that is not the present rows: tokens, pixels, fewer rows. An
+# evaluation weighs its batches by it. Called as a measure is.
+COUNTS = {
+    "cross_entropy": cross_entropy_count,
+    "mean_squared_error": mean_squared_error_count,
+    "next_token": next_token_count,
+    "dpo": dpo_count,
+    "ipo": dpo_count,
+}
+
 # Beside the losses: what makes targets or weights for one.
-__all__ = [*LOSSES, "LOSSES", "MEASURES", "WEIGHTS", "instance_graph", "pair_weights", "quality_weights", "sinkhorn"]
+__all__ = [
+    *LOSSES,
+    "COUNTS",
+    "LOSSES",
+    "MEASURES",
+    "WEIGHTS",
+    "instance_graph",
+    "pair_weights",
+    "quality_weights",
+    "sinkhorn",
+]

@@ -150,6 +150,21 @@ def dpo_margin(
     return masking.mean(jnp.asarray(beta, h.dtype) * h, valid, None)
 
 
+def dpo_count(
+    *arrays: Shaped[Array, "n t ..."],
+    ids: Integer[Array, " n"] | None = None,
+) -> Integer[Array, ""]:
+    """How many pairs `dpo` and `ipo` are means over.
+
+    Args:
+      All as in `dpo`, its eight arrays in their order.
+
+    Returns:
+      Scalar.
+    """
+    return jnp.sum(_margins(arrays, ids).valid)
+
+
 def next_token(
     logits: Float[Array, "n t v"],
     tokens: Integer[Array, "n t"],
@@ -180,6 +195,25 @@ def next_token(
     tokens, counted = _check("", logits, tokens, response)
     labels = jnp.where(counted, tokens[:, 1:], -1)
     return cross_entropy(logits[:, :-1], labels, smoothing=smoothing, ids=ids, row_weights=row_weights)
+
+
+def next_token_count(
+    logits: Float[Array, "n t v"],
+    tokens: Integer[Array, "n t"],
+    response: Bool[Array, "n t"] | Integer[Array, "n t"] | None = None,
+    *,
+    ids: Integer[Array, " n"] | None = None,
+) -> Integer[Array, ""]:
+    """How many tokens `next_token` is a mean over.
+
+    Args:
+      logits, tokens, response, ids: as in `next_token`.
+
+    Returns:
+      Scalar.
+    """
+    _, counted = _check("", logits, tokens, response)
+    return jnp.sum(counted & masking.valid_rows(ids, jnp.shape(tokens)[0])[:, None])
 
 
 def _check(which: str, logits: Array, tokens: Array, response: Array | None) -> tuple[Array, Array]:

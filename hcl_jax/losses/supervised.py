@@ -65,6 +65,23 @@ def cross_entropy_top1(
     return _mean_of_entries(hits.astype(logits.dtype), counted, None)
 
 
+def cross_entropy_count(
+    logits: Float[Array, " n *entries k"],
+    labels: Integer[Array, " n *entries"],
+    *,
+    ids: Integer[Array, " n"] | None = None,
+) -> Integer[Array, ""]:
+    """How many entries `cross_entropy` is a mean over.
+
+    Args:
+      logits, labels, ids: as in `cross_entropy`.
+
+    Returns:
+      Scalar.
+    """
+    return jnp.sum(_check(logits, labels, ids)[2])
+
+
 def mean_squared_error(
     prediction: Num[Array, " n *features"],
     target: Num[Array, " n *features"],
@@ -91,17 +108,40 @@ def mean_squared_error(
       InputError: shapes that do not fit.
     """
     prediction, target = masking.upcast(prediction), masking.upcast(target)
-    shape = prediction.shape
-    if target.shape != shape or not shape:
-        raise InputError("target", f"shape {target.shape}", f"shape {shape}, that of prediction")
+    counted = _numbers(prediction.shape, target.shape, mask, ids)
+    difference = jnp.where(counted, prediction, 0) - jnp.where(counted, target, 0)
+    return _mean_of_entries(difference**2, counted, row_weights)
+
+
+def mean_squared_error_count(
+    prediction: Num[Array, " n *features"],
+    target: Num[Array, " n *features"],
+    mask: Bool[Array, "n ..."] | None = None,
+    *,
+    ids: Integer[Array, " n"] | None = None,
+) -> Integer[Array, ""]:
+    """How many numbers `mean_squared_error` is a mean over.
+
+    Args:
+      prediction, target, mask, ids: as in `mean_squared_error`.
+
+    Returns:
+      Scalar.
+    """
+    return jnp.sum(_numbers(jnp.shape(prediction), jnp.shape(target), mask, ids))
+
+
+def _numbers(shape: tuple[int, ...], target: tuple[int, ...], mask: Array | None, ids: Array | None) -> Array:
+    """Which numbers of a prediction count, bool of its whole shape."""
+    if target != shape or not shape:
+        raise InputError("target", f"shape {target}", f"shape {shape}, that of prediction")
     counted = _entries(ids, shape)
     if mask is not None:
         mask = jnp.asarray(mask, bool)
         if not mask.ndim or mask.shape != shape[: mask.ndim]:
             raise InputError("mask", f"shape {mask.shape}", f"a leading part of {shape}, the shape of prediction")
         counted &= mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
-    difference = jnp.where(counted, prediction, 0) - jnp.where(counted, target, 0)
-    return _mean_of_entries(difference**2, counted, row_weights)
+    return counted
 
 
 def _check(logits: Array, labels: Array, ids: Array | None) -> tuple[Array, Array, Array]:
