@@ -9,6 +9,7 @@ that is. `--seconds=F` prints the slowest cases and fails those above F times th
 """
 
 import atexit
+import collections
 import os
 import shutil
 import sys
@@ -43,7 +44,7 @@ import pytest  # noqa: E402
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-SECONDS = {"fast": 10.0, "slow": 60.0, "faults": 600.0}  # at least three times what was seen on two quiet cores
+SECONDS = {"fast": 15.0, "slow": 90.0, "faults": 600.0}  # at least three times what was seen on two quiet cores
 
 
 def pytest_addoption(parser):
@@ -116,5 +117,11 @@ def pytest_terminal_summary(terminalreporter, config):
     took = sorted(((dict(r.user_properties).get("seconds", 0.0), r.nodeid) for r in reports), reverse=True)
     terminalreporter.section("the 50 slowest cases: CPU seconds")
     for seconds, name in took[:50]:
+        terminalreporter.write_line(f"{seconds:7.1f}  {name}")
+    modules = collections.Counter()
+    for seconds, name in took:
+        modules[name.partition("::")[0]] += seconds
+    terminalreporter.section("the 20 slowest modules: CPU seconds")
+    for name, seconds in modules.most_common(20):
         terminalreporter.write_line(f"{seconds:7.1f}  {name}")
     terminalreporter.write_line(f"{sum(s for s, _ in took):7.0f}  all {len(took)}, without fixtures and imports")

@@ -18,6 +18,7 @@ PACKAGED = claims.files()
 
 
 @pytest.mark.slow
+@pytest.mark.seconds(400)  # four claims from training to the sheet
 def test_cheap_claims(tmp_path, capsys):
     flags = ["--small", "--cache", str(tmp_path / "cache")]
     assert main(["run", *CHEAP, *flags]) == 0, capsys.readouterr().err

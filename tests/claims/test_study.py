@@ -90,7 +90,7 @@ def trained(said: list[str]) -> int:
     return sum(line.startswith("  train ") for line in said)
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_cached_noticed_reported(world, capsys):
     first, said = run(world)
     assert trained(said) == 2 and any("2, 0 cached" in line for line in said)

@@ -15,6 +15,7 @@ from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, build
 from hcl_jax.workdir.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.seconds(240)  # programs for three to five meshes
 STEPS = 20
 MESHES = {
     "1": {"data": 1, "fsdp": 1},

@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_ends_as_the_one_that_was_not(whole, tmp_path, mon
     assert [line["step"] for line in losses(folder)] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_a_run_goes_on_from_every_step(whole):
     """R2, R15: each of the checkpoints 1..13 restored, and run to the end."""
     folder, expected, run, compiled, source = whole

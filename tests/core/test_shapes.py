@@ -102,7 +102,8 @@ def bits(state):
     ]
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
+@pytest.mark.seconds(240)  # two to four programs of 20 steps, one of them on eight devices
 @pytest.mark.parametrize("recipe", SHAPES)
 def test_a_shape_is_equal_on_every_mesh_and_after_a_stop(recipe, tmp_path):
     with jax.enable_x64(True):

@@ -7,7 +7,7 @@ import pytest
 from faults import runs
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_a_second_run_on_one_folder_is_refused(tmp_path, one, cache):
     """R37: status 2 and one line with the holder's number; the holder, which slept meanwhile, ends as if alone."""
     first = runs.start(tmp_path / "w", *runs.ONE_FLAGS, **runs.ONE, cache=cache)

@@ -38,7 +38,7 @@ def test_the_dry_run_prints_all_and_runs_nothing(cloud, name, flags):
     assert shlex.split(remote)[-3:] == RUN  # through both shells, as it was
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_the_whole_sequence(cloud):
     """Creates, waits, copies, installs, runs on all, follows, deletes, with the very commands of the dry run."""
     dry = launched(cloud, "--dry-run").stdout

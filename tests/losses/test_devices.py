@@ -10,7 +10,8 @@ from hcl_jax.losses import nt_xent
 from tests.losses.cases import ONE_EACH, assert_same, evaluate
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
+@pytest.mark.seconds(240)  # 33 losses in one program
 @pytest.mark.parametrize("devices", [2, 8])
 def test_equal_on_any_number_of_devices(devices):
     reference = evaluate(np.float64)  # on one device

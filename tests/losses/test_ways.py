@@ -27,6 +27,7 @@ def assert_equal(found, wanted, share: float, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.seconds(240)  # up to all losses in one program
 @pytest.mark.parametrize("run", RUNS)
 def test_float64_equals_dense(run):
     way, devices, names = RUNS[run]

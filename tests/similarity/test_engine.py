@@ -24,11 +24,15 @@ def losses(folder, *flags) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow(one=True)
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    return losses(tmp_path_factory.mktemp("dense") / "run", "--config.train.engine=dense")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["streamed", "ring"])
-def test_a_run_is_the_same_on_any_engine(tmp_path, engine):
+def test_a_run_is_the_same_on_any_engine(tmp_path, dense, engine):
     """Eight devices, float32: the sums are taken in another order."""
-    dense = losses(tmp_path / "dense", "--config.train.engine=dense")
     other = losses(tmp_path / engine, f"--config.train.engine={engine}")
     assert len(dense) == 3
     np.testing.assert_allclose(other, dense, rtol=2e-5)

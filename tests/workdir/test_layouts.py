@@ -67,7 +67,7 @@ def lines_of_old(tree):
     return {p.relative_to(tree): p.read_bytes() for p in sorted(tree.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_a_run_of_layout_1_goes_on(old, capsys):
     """Unsealed: the line says so. The same machine gives the same bits; this one may be another than the fixture's."""
     assert main([f"--workdir={old}"]) == 0
