@@ -10,9 +10,11 @@ from typing import Any
 import jax
 from jaxtyping import AbstractArray
 
-from hcl_jax.config.fields import is_number
+from hcl_jax.config.fields import Rule, allowed, is_number, members
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError, nearest
+
+WORDS = (bool, int, float, str, types.NoneType)  # annotations that `allowed` has words for
 
 
 def one_of(where: str, value: Any, known: Any) -> None:
@@ -53,10 +55,21 @@ def call(where: str, function: Callable, given: Mapping[str, Any], hidden: tuple
 
 
 def words_of(kind: Any) -> str:
-    """An annotation as a user reads it: "float", "Sequence[int]", "a value" where it says nothing."""
+    """An annotation as a user reads it: "a number or None", "a list of texts", "a value" where it says nothing."""
     if kind in (inspect.Parameter.empty, Any):
         return "a value"
-    return re.sub(r"[\w.]+\.(?=[A-Z])", "", inspect.formatannotation(kind)).replace(" | Array", "")
+    if typing.get_origin(kind) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(kind)))
+    kinds = [k for k in members(kind) if not _is_array(k)] or [kind]
+    if len(kinds) > 1:
+        return " or ".join(map(words_of, kinds))
+    (plain,) = kinds
+    inside = typing.get_args(plain)
+    if typing.get_origin(plain) in (Sequence, list) and inside[0] in WORDS:
+        return allowed(types.GenericAlias(tuple, (inside[0], ...)), Rule())
+    if plain in WORDS:
+        return allowed(plain, Rule())
+    return re.sub(r"[\w.]+\.(?=[A-Z])", "", inspect.formatannotation(plain))
 
 
 def _is_array(kind: Any) -> bool:

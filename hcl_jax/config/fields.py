@@ -257,19 +257,16 @@ def _compiles(pattern: str) -> bool:
 
 def bounds(rule: Rule, value: Any = None, kind: Any = float) -> str:
     """The bounds of a number in words (" >= 1", ", 0 <= x < 1"), and the machine's where `value` is past that."""
-    low = f"{rule.least:g} <= " if rule.least is not None else f"{rule.above:g} < " if rule.above is not None else ""
-    low = "" if rule.least == -math.inf else low
-    high = f" <= {rule.most:g}" if rule.most is not None else f" < {rule.below:g}" if rule.below is not None else ""
-    if rule.most is not None and rule.most == int(rule.most):
-        high = f" <= {int(rule.most)}"
-    if is_number(value) and abs(value) > _limit(kind, rule):
-        high = f" <= {_limit(kind, rule):.10g}"
-    if low and high:
-        text = f", {low}x{high}"
-    elif low:
-        text = f" {'>=' if rule.least is not None else '>'} {low.split()[0]}"
+    low, high = rule.least if rule.above is None else rule.above, rule.most if rule.below is None else rule.below
+    past = is_number(value) and abs(value) > _limit(kind, rule)
+    high = _limit(kind, rule) if past else high
+    left, right = "<=" if rule.above is None else "<", "<=" if rule.below is None or past else "<"
+    if low in (None, -math.inf):
+        text = "" if high is None else f" {right} {high:.10g}"
+    elif high is None:
+        text = f" {'>=' if left == '<=' else '>'} {low:.10g}"
     else:
-        text = high
+        text = f", {low:.10g} {left} x {right} {high:.10g}"
     return text + "".join(f", or {x:g}" for x in rule.also) + (f"; 0 {rule.zero}" if rule.zero else "")
 
 
@@ -291,7 +288,7 @@ def _one(kind: Any, rule: Rule, value: Any) -> str:
     if kind in (int, float):
         return ("a whole number" if kind is int else "a number") + bounds(rule, value, kind)
     if typing.get_origin(kind) is tuple and inside[-1] is ...:
-        return f"a list of {_plural(allowed(inside[0], rule))}"
+        return f"a list of {', '.join(rule.choices) or _plural(allowed(inside[0], rule))}"
     if typing.get_origin(kind) is tuple:
         return f"a {'pair' if len(inside) == 2 else 'list'} ({', '.join(_one(k, rule, None) for k in inside)})"
     words: dict[Any, str] = {

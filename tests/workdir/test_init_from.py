@@ -75,11 +75,11 @@ def test_two_leaves_of_one_name_are_refused(state, saved):
 @pytest.mark.parametrize(
     ("rename", "said"),
     [
-        ("(('^image/',),)", "pairs"),
-        ("(('(', 'x'),)", "a regular expression"),
-        ("((5, 'x'),)", "a regular expression"),
+        ("(('^image/',),)", "a pair (a Python regular expression, text)"),
+        ("(('(', 'x'),)", "a Python regular expression"),
+        ("((5, 'x'),)", "a Python regular expression"),
         (r"(('^image/', '\\2'),)", "groups of its pattern"),
-        ("(('^image/', 5),)", "groups of its pattern"),
+        ("(('^image/', 5),)", "text"),
     ],
 )
 def test_wrong_rules_are_one_line(rename, said):
