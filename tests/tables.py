@@ -19,7 +19,7 @@ def cell(text):
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def row(prefix, name, f: Field, *, default=True):
+def row(prefix, name, f: Field):
     shown = "" if not isinstance(f.default, (bool, int, float, str, tuple, dict, type(None))) else repr(f.default)
     shown = f.rule.shown or (shown.replace("'", '"') if isinstance(f.default, str | tuple) else shown)
     words = f.rule.words + (f"; 0 {f.rule.zero}" if f.rule.zero else "") + ("; *open*" if f.rule.open else "")

@@ -288,7 +288,8 @@ def _one(kind: Any, rule: Rule, value: Any) -> str:
     if kind in (int, float):
         return ("a whole number" if kind is int else "a number") + bounds(rule, value, kind)
     if typing.get_origin(kind) is tuple and inside[-1] is ...:
-        return f"a list of {', '.join(rule.choices) or _plural(allowed(inside[0], rule))}"
+        each = [_plural(_one(k, rule, None)) for k in members(inside[0])]
+        return f"a list of {', '.join(rule.choices) or ' or '.join(each)}"
     if typing.get_origin(kind) is tuple:
         return f"a {'pair' if len(inside) == 2 else 'list'} ({', '.join(_one(k, rule, None) for k in inside)})"
     words: dict[Any, str] = {
