@@ -1,4 +1,4 @@
-"""Features of a model that is none of ours, for second stages: scikit-learn's MLP, trained with wrong labels on digits.
+"""Features of a model from elsewhere, for second stages: scikit-learn's MLP, trained with wrong labels on digits.
 
 python benchmarks/foreign_features.py --output=runs/foreign [--noise=0.2] [--seed=0]
 

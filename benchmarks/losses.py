@@ -49,7 +49,7 @@ def build(table: str, at: int, spec: Spec) -> Built:
 
 
 def prepare(devices: int) -> None:
-    """The flags of hcl_jax, and so many virtual devices; before jax starts."""
+    """The flags of hcl_jax, and a number of virtual devices; before jax starts."""
     from hcl_jax.runtime import distributed
 
     distributed.prepare()

@@ -67,7 +67,7 @@ def main() -> int:
     for asked, table in ((known.programs, PROGRAMS), (known.flags, FLAGS)):
         for name in asked.split(","):
             if name not in table:
-                parser.error(f"{name!r} is none of {', '.join(table)}")
+                parser.error(f"{name!r} is not one of {', '.join(table)}")
     if known.write:
         write(PROGRAMS[known.programs], known.write)
         return 0

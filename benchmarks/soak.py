@@ -1,4 +1,4 @@
-"""A long run that is killed at random every few minutes and started again: is it the run that nobody killed?
+"""A long run that is killed at random every few minutes and started again: is it the same as an undisturbed run?
 
   python benchmarks/soak.py --workdir=runs/soak                                   an hour of Fashion-MNIST, twice
   python benchmarks/soak.py --workdir=DIR --minutes=4 --every=40 --config.data.batch_size=128
@@ -120,7 +120,7 @@ class Soak(NamedTuple):
 
 
 def steps_of(soak: Soak, minutes: float) -> int:
-    """How many steps so many minutes hold, by the last of a short run."""
+    """How many steps fit into a number of minutes, by the last of a short run."""
     soak.start("probe", soak.command("probe", f"--config.train.steps={PROBE}")).wait()
     read = [json.loads(line) for line in (soak.folder / "probe" / "metrics.jsonl").read_text().splitlines()]
     took = 60 * (read[-1]["minutes"] - read[PROBE // 3]["minutes"]) / (PROBE - 1 - PROBE // 3)
@@ -134,7 +134,7 @@ def ended(folder: pathlib.Path, steps: int) -> bool:
 
 
 def quiet(soak: Soak, steps: int) -> None:
-    """The run that nobody kills, or what is left of it."""
+    """The undisturbed run, or what is left of it."""
     if ended(soak.folder / "quiet", steps):
         return
     say(f"quiet run, {steps} steps")

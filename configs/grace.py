@@ -18,7 +18,7 @@ def corruption(edges, features):
 
 
 def recipe(nodes, hidden, features):
-    """GRACE of a graph with at most so many nodes: every step sees all of them."""
+    """GRACE of a graph with at most that many nodes: every step sees all of them."""
     c = defaults()
     c.data.order, c.data.batch_size, c.data.train_split = "whole", nodes, "train"
     ops = {"a": corruption(0.2, 0.3), "b": corruption(0.4, 0.4)}

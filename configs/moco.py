@@ -16,7 +16,7 @@ from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORM
 
 
 def method(c, encoder, projector, momentum, size, temperature, ops):
-    """Queries of view a, keys of view b through the moving average, and a queue of so many earlier keys."""
+    """Queries of view a, keys of view b through the moving average, and a queue of that many earlier keys."""
     views(c, a=ops, b=ops)
     c.towers = {
         "image": {

@@ -228,7 +228,7 @@ def _stored(made: np.ndarray, kind: str, where: str) -> np.ndarray:
     """Pictures as uint8, series as they are."""
     if kind != "image":
         return made.astype(np.float32)
-    # A little beyond is rounding, and what noise adds; far beyond is another scale. Not finite is no number at all.
+    # A little beyond is rounding, and what noise adds; far beyond is another scale. NaN fails both comparisons.
     if made.size and not (made.min() >= -1 and made.max() <= 2):
         found = f"pictures from {made.min():.3g} to {made.max():.3g}"
         raise InputError(f"{where}.ops", found, "ops that give 0 to 1")

@@ -100,7 +100,7 @@ def _leave(status: int, text: str) -> None:
 
 
 def _speaks() -> bool:
-    """Whether this process is the first; of one that has not joined the others nobody knows."""
+    """Whether this process is the first; unknown for one that has not joined the others."""
     jax = sys.modules.get("jax")
     if jax is None or not jax.distributed.is_initialized():
         return True

@@ -41,7 +41,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
       config: completed.
       workdir_path: the run's folder.
       parts: tables of parts.
-      try_steps: so many steps on random input, or None.
+      try_steps: how many steps on random input, or None.
 
     Raises:
       InputError: the first thing that is wrong.

@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAME = ROOT.name
 # Other releases of these may give other numbers.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
-# Modules and whole rooms. What these decide is in the completed config or in a program's key, or is no number; the loop
-# around the step is held by the tests.
+# Modules and whole rooms. What these decide is in the completed config or in a program's key, or changes no result; the
+# loop around the step is held by the tests.
 LEFT_OUT = tuple(
     f"{NAME}.{m}"
     for m in (

@@ -75,7 +75,7 @@ def rehearse(claim: Claim, plan: list[Program], where: str) -> None:
 
 
 def check_quantities(claim: Claim, found: Mapping[str, Any], where: str) -> None:
-    """Raises InputError for a statement about something that is no number of the measure."""
+    """Raises InputError for a statement about a quantity that the measure does not give."""
     known = [k for k, v in found.items() if not (isinstance(v, dict) and set(v) == CURVE)]
     for i, statement in enumerate(claim.statements):
         if statement.quantity not in known:

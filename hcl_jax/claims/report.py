@@ -22,7 +22,7 @@ threshold, written before the run ([how to write one](../claims/README.md)). A v
 mean over paired seeds (each number is a difference, a ratio or a rank *within* one seed): *holds* when it lies on the
 stated side of the threshold, *fails* on the other, *undecided* when the threshold is inside. `sign` is an exact sign
 test over the seeds, `each` asks every seed. These are small runs on small data: they say what happens here, not what
-happens at the papers' scale; and of so many statements, each at 95 %, some are wrong by chance. In the plots a dot is
+happens at the papers' scale; and of this many statements, each at 95 %, some are wrong by chance. In the plots a dot is
 a seed, the square their mean with its interval, the dashed line the threshold.
 
 """

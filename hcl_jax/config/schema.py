@@ -39,7 +39,7 @@ class Data:
     )
     sample: int = setting(
         0,
-        "so many training examples, drawn by the seed: other seeds of a program train on other rows; those of a "
+        "that many training examples, drawn by the seed: other seeds of a program train on other rows; those of a "
         "smaller sample are among those of a larger one. An epoch is the sample",
         least=0,
         zero="takes all",
@@ -74,7 +74,7 @@ class Data:
     prepare: bool = setting(False, "let TFDS download and prepare what is missing", open=True)
     max_bad_records: int = setting(
         16,
-        "so many records that cannot be used may be replaced by others ([how](data.md#bad-records)); one more, over "
+        "how many unusable records may be replaced by others ([how](data.md#bad-records)); one more, over "
         "all processes, ends the run",
         least=0,
         zero="ends it at the first",
@@ -187,7 +187,7 @@ class Train:
     )
     seeds: int = setting(
         1,
-        "so many runs in one program, with seeds `seed`, `seed` + 1, ...; plain keys in metrics.jsonl and card.json "
+        "runs in one program, with seeds `seed`, `seed` + 1, ...; plain keys in metrics.jsonl and card.json "
         "are means over seeds, `..._se` their standard error over seeds, `seed3/...` those of one",
         least=1,
     )
@@ -195,7 +195,7 @@ class Train:
     param_dtype: str = setting("float32", "of parameters", choices=DTYPES)
     remat: bool = setting(False, "recompute activations in the backward pass")
     max_skipped: int = setting(
-        10, "stop after so many non-finite steps in a row; each leaves the state as it was", least=1
+        10, "stop after that many non-finite steps in a row; each leaves the state as it was", least=1
     )
 
 
@@ -231,7 +231,7 @@ class Evaluate:
     )
     folds: int = setting(
         0,
-        "cross-validation over the training split in so many parts, for sets without a test split; 0 is off",
+        "cross-validation over the training split in that many parts, for sets without a test split; 0 is off",
         least=2,
         also=(0,),
     )
@@ -244,7 +244,7 @@ class Checkpoint:
 
     every: int = setting(1000, "steps between saves", least=1)
     keep: int = setting(2, "how many of the newest to keep", least=1)
-    keep_best: int = setting(0, "keeps besides so many saved steps with the best `checkpoint.best_metric`", least=0)
+    keep_best: int = setting(0, "also keeps that many saved steps with the best `checkpoint.best_metric`", least=0)
     best_metric: str = setting(
         "",
         "a name in metrics.jsonl that the evaluation of the same step gave, such as `eval/image/knn_accuracy`",
@@ -274,8 +274,8 @@ class Log:
     wandb: bool = setting(False, "write to Weights & Biases")
     spike: float = setting(
         10.0,
-        "warn of a loss so many robust deviations (1.4826 x the median absolute one, at least 1 % of the median) above "
-        "the median of the last 50 lines, from the eleventh line on",
+        "warn of a loss this many robust deviations (1.4826 x the median absolute one, at least 1 % of the median) "
+        "above the median of the last 50 lines, from the eleventh line on",
         least=0,
         zero="is off",
     )

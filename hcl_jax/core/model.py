@@ -103,8 +103,8 @@ def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, j
 def train_step(
     model: Model, tx: Optimizer, state: TrainState, batch: Mapping[str, Any]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step: loss, gradient, optimizer, target, memory. A non-finite loss or gradient changes nothing but the count,
-    nor do running statistics or rows for the memory that are no numbers: a view may reach these and no loss.
+    """One step: loss, gradient, optimizer, target, memory. Where the loss, the gradient, running statistics or rows for
+    the memory are not finite, nothing changes but the count; a view may reach the last two and no loss.
 
     With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
     With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (grad_cache.py).

@@ -25,7 +25,7 @@ def preferences(data: Any, split: str) -> Arrays:
 
     The rule: the response to a prompt is its letters in order. The chosen response has no or one wrong letter, the
     rejected one or two more; a tenth of the pairs is the wrong way round, so a judge who knows the rule agrees with 90
-    % of them and nobody can do better. The test split is noisy in the same way.
+    % of them and no judge can do better. The test split is noisy in the same way.
     """
     if data.dir:
         arrays = _read(split_file(folder_of(data, "<split>.npz with chosen and rejected"), split, (".npz",)))
@@ -62,7 +62,7 @@ def made(rng: np.random.Generator, records: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _with_errors(rng: np.random.Generator, right: np.ndarray, length: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """`right` [N, LONGEST] with so many letters [N, 1] changed to others."""
+    """`right` [N, LONGEST] with that many letters [N, 1] changed to others."""
     place = np.arange(LONGEST)[None, :]
     order = np.argsort(np.where(place < length, rng.random(right.shape), 2.0), axis=1)
     changed = np.argsort(order, axis=1) < errors

@@ -11,8 +11,8 @@ from hcl_jax.data import order
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
 
-# Arrays up to this size enter the fingerprint whole, of larger ones so many rows: enough to tell two data sets apart,
-# and quick for gigabytes.
+# Arrays up to this size enter the fingerprint whole, larger ones by a sample of rows: enough to tell two data sets
+# apart, and quick for gigabytes.
 WHOLE_BYTES, SAMPLED_ROWS = 2**28, 256
 
 

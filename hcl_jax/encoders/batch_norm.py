@@ -73,7 +73,7 @@ class BatchNorm(nn.Module):
         if rows.train:
             mean, var, counted = (_moments_at_once if one_pass else _moments)(x, rows.present)
             if not self.is_initializing():
-                # Weights of groups; all zero when nobody is there, and then the running statistics stay.
+                # Weights of groups; all zero when no row is present, and then the running statistics stay.
                 share = counted / jnp.maximum(counted.sum(), 1)
                 stay = 1 - (1 - self.momentum) * share.sum()
                 for running, new in ((running_mean, mean + about), (running_var, var)):

@@ -1,4 +1,4 @@
-"""An encoder that is none: features made elsewhere, for a tower of trained heads on them (python -m hcl_jax.embed).
+"""An encoder without layers: features made elsewhere, for a tower of trained heads on them (python -m hcl_jax.embed).
 
 Names: no parameter.
 """

@@ -41,7 +41,7 @@ class ViT(nn.Module):
       pool: h is the class token ("cls"), the mean of the patch tokens ("gap"), or attention of a learned query ("map").
       position: "learned" (sized from the image at initialisation; another image size is met by bicubic resizing) or
         "sincos2d" (fixed; MoCo v3).
-      registers: number of extra tokens that nobody reads (Darcet et al. 2024).
+      registers: number of extra tokens that no output reads (Darcet et al. 2024).
       freeze_patch: no gradient reaches the patch layer (MoCo v3, section 4.1).
       dropout, drop_path: on the branches of the blocks, and stochastic depth of the last block.
       remat: recompute a block's activations in the backward pass.

@@ -16,7 +16,7 @@ class Inputs(NamedTuple):
     """What a function reads, as its parameters say.
 
     Attributes:
-      views: so many features, of as many views.
+      views: how many features, each of its own view.
       labels: reads labels.
       batches: reads the losses of batches.
     """

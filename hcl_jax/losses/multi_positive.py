@@ -74,5 +74,5 @@ def multi_positive(
     share = share / jnp.where(total == 0, 1, total)[:, None]
     near = jnp.where(there[..., None], jnp.take(k, jnp.where(there, named, 0), axis=0, mode="fill"), 0)
     positive = jnp.sum(share * jnp.sum(q[:, None, :] * near, axis=2), axis=1)
-    # Not "above 0": weights that are no numbers shall not look like none.
+    # Not "above 0": NaN weights must not look like missing ones.
     return masking.mean(jnp.where(total == 0, 0, sums.lse - positive), valid, row_weights)

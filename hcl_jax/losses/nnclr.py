@@ -35,7 +35,7 @@ def nnclr(
       pb: predictions of the second view, [N, D]; row i is the same example as row i of za.
       zb: embeddings of the second view, [N, D].
       pa: predictions of the first view, [N, D].
-      support: [M, D], earlier embeddings (a queue). A row of zeros is an empty slot and nobody's neighbour.
+      support: [M, D], earlier embeddings (a queue). A row of zeros is an empty slot and is never a neighbour.
       temperature: t > 0, a number or a traced scalar.
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale both directions of a row.

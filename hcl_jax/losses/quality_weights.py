@@ -97,7 +97,7 @@ def pair_weights(
 
 
 def _shifted(weights: Array, valid: Array, shift: int) -> Array:
-    """Weights [n] moved by so many valid rows, round and round; 0 where rows do not count."""
+    """Weights [n] moved cyclically by a number of valid rows; 0 where rows do not count."""
     if not shift:
         return weights
     order = jnp.argsort(~valid, stable=True)  # the valid rows first

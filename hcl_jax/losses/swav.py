@@ -28,7 +28,7 @@ def swav(
       scores: V >= 2 arrays [N, K], the scores of each view against K prototypes; the full-size views come first.
       temperature: t > 0 of the prediction, a number or a traced scalar.
       epsilon, iterations: of the assignments, see `sinkhorn`.
-      crops: C, the first so many views give assignments; every view is predicted from.
+      crops: C, how many of the first views give assignments; every view is predicted from.
       ids: int [N]; -1 = ignored row. Other values change nothing.
       row_weights: [N], scale the loss of each row; the assignments count every valid row once.
 

@@ -66,8 +66,8 @@ def make_mesh(mesh_config: Mapping[str, Any], devices: Sequence[Any] | None = No
       A Mesh with every axis `AxisType.Auto`. (The default of jax 0.10 is Explicit, where `z @ z.T` raises.)
 
     Raises:
-      InputError: see `mesh_shape`; and when a process would be left without a device, because its program would wait
-        for ever for the others.
+      InputError: see `mesh_shape`; and when a process would be left without a device, because its program would never
+        stop waiting for the others.
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = mesh_shape(mesh_config, len(devices))

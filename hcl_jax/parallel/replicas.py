@@ -99,7 +99,7 @@ def _words(x: Array) -> Array:
     if x.dtype.itemsize == 8:
         return lax.bitcast_convert_type(x, jnp.uint32)
     if jnp.issubdtype(x.dtype, jnp.floating):
-        # As a number, -0 is 0 and a NaN is no number at all.
+        # As numbers -0 equals 0 and NaN equals nothing.
         x = lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize])
     return x.astype(jnp.uint32)
 

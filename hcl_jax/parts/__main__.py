@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         print(text(asked.kind, asked.name), flush=True)
-    except BrokenPipeError:  # of `| head`: there is nobody left to tell
+    except BrokenPipeError:  # of `| head`: the reader has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)

@@ -118,7 +118,7 @@ def roofline(work: Work, sent: Sequence[Sent], *, state: int, params: int, gpu: 
 
 
 def of_run(run: Any, gpu: Gpu) -> Roofline:
-    """The roofline of a run that was built (run.build) on a mesh of so many devices, of any kind.
+    """The roofline of a run that was built (run.build) on a mesh of that many devices, of any kind.
 
     Frozen parameters are counted as if they took a gradient. Gradients cross the wire in the type of the products.
     """

@@ -128,7 +128,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:
 
     Args:
       texts: strings.
-      vocab_size: at most so many tokens, at least 260 (256 bytes and 4 special tokens).
+      vocab_size: upper limit on tokens, at least 260 (256 bytes and 4 special tokens).
       path: the file to write.
 
     Returns:
