@@ -207,7 +207,7 @@ def part_guards(known: argparse.Namespace) -> None:
     run, _, batch = small(1)
     step, calls = step_seconds(run, batch), 10_000
     stopping = Interruption()
-    assert stopping._there, "the service that hears SIGTERM is not there"
+    assert stopping._has_service, "the service that hears SIGTERM is not there"
 
     def many(call: Callable[[], Any]) -> list[float]:
         def every() -> None:

@@ -10,16 +10,11 @@ from hcl_jax import workdir
 from hcl_jax.core.optim import restart_average
 from hcl_jax.core.state import TrainState
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.parallel.sharding import flat_paths, path_text
 from hcl_jax.workdir import files
 from hcl_jax.workdir.checkpoint import Checkpoints
 
 WHERE = "config.init_from"
-
-
-def names(tree: Any) -> dict[str, Any]:
-    """{"image/encoder/stem/kernel": leaf}: leaves by their path."""
-    flat = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
 def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
@@ -34,7 +29,7 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
       seeds: with more than one the state has a leading axis of seeds, and each run starts from the same weights.
 
     Raises:
-      InputError: nothing at the path, nothing that matches, a leaf of another shape, or two saved leaves of one name.
+      InputError: nothing at the path, no match, a leaf of another shape, or two saved leaves with one name.
     """
     if not spec.path:
         return state
@@ -43,7 +38,7 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
 
     def replace(tree: Any, part: str) -> Any:
         def one(path: Any, old: Any) -> Any:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            name = path_text(path)
             wanted = any(re.search(p, name) for p in spec.include) and not any(re.search(p, name) for p in spec.exclude)
             key = f"{part}/{name}"
             if not wanted or key not in saved:
@@ -128,4 +123,4 @@ def _read(path: files.Path) -> dict[str, np.ndarray]:
         arguments = jax.tree.map(lambda m: ocp.ArrayRestoreArgs(sharding=here), parts)
         wanted = ocp.args.PyTreeRestore(item=parts, restore_args=arguments, partial_restore=True)
         restored = manager.restore(step, args=ocp.args.Composite(state=wanted))["state"]
-    return {k: np.asarray(v) for k, v in names(restored).items()}
+    return {k: np.asarray(v) for k, v in flat_paths(restored).items()}

@@ -14,9 +14,10 @@ from hcl_jax import data, evaluation
 from hcl_jax.errors import InputError
 from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
+from hcl_jax.parallel.sharding import flat_paths
 from hcl_jax.run import Parts, build, global_batches
 from hcl_jax.workdir import seed_stats
-from hcl_jax.workdir.init_from import init_from, names
+from hcl_jax.workdir.init_from import init_from
 
 STEPS = 6
 
@@ -135,7 +136,7 @@ def saved(folder):
     with ocp.CheckpointManager((folder / "checkpoints").absolute()) as manager:
         assert manager.latest_step() == 4
         state = manager.restore(4, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-    return {k: np.asarray(jax.random.key_data(x) if k == "key" else x) for k, x in names(state).items()}
+    return {k: np.asarray(jax.random.key_data(x) if k == "key" else x) for k, x in flat_paths(state).items()}
 
 
 @pytest.mark.slow(one=True)
@@ -192,17 +193,18 @@ def test_every_seed_starts_from_the_same_weights(tmp_path):
     run, _ = digits(2, {"data": 1}, **{"train.param_dtype": "float32", "train.compute_dtype": "float32"})
     state = run.init()
     random = np.random.default_rng(0)
-    given = {k: random.normal(size=x.shape[1:]).astype(np.float32) for k, x in names(state.params["image"]).items()}
+    leaves = flat_paths(state.params["image"])
+    given = {k: random.normal(size=x.shape[1:]).astype(np.float32) for k, x in leaves.items()}
     save_file({f"image.{k}".replace("/", "."): v for k, v in given.items()}, tmp_path / "w.safetensors")
     spec = configs.defaults().init_from
     spec.path, spec.include = str(tmp_path / "w.safetensors"), ("^image/encoder/",)
     found = init_from(spec, state, 2)
-    for name, x in names(found.params["image"]).items():
+    for name, x in flat_paths(found.params["image"]).items():
         for seed in range(2):
             if name.startswith("encoder/"):
                 np.testing.assert_array_equal(x[seed], given[name])
             else:
-                np.testing.assert_array_equal(x[seed], names(state.params["image"])[name][seed])
+                np.testing.assert_array_equal(x[seed], flat_paths(state.params["image"])[name][seed])
     head = np.asarray(found.params["image"]["heads"]["z"]["dense1"]["kernel"])
     assert (head[0] != head[1]).any(), "what is not read is the seed's own"
     spec.include = (".*",)

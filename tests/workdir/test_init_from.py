@@ -11,8 +11,9 @@ from hcl_jax.config import validate
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES
+from hcl_jax.parallel.sharding import flat_paths
 from hcl_jax.views import VIEWS
-from hcl_jax.workdir.init_from import init_from, names
+from hcl_jax.workdir.init_from import init_from
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def state():
 def saved(state, tmp_path_factory):
     """Weights and running statistics of a tower "image", all other numbers than those of the state."""
     parts = {"params": state.params["image"], "model_state": state.model_state["image"]}
-    leaves = {f"{p}/image/{k}": np.asarray(x) + 1.5 for p, tree in parts.items() for k, x in names(tree).items()}
+    leaves = {f"{p}/image/{k}": np.asarray(x) + 1.5 for p, tree in parts.items() for k, x in flat_paths(tree).items()}
     path = tmp_path_factory.mktemp("saved") / "image.safetensors"
     save_file(leaves, str(path))
     return path, leaves
@@ -44,7 +45,7 @@ def test_a_tower_comes_in_under_another_name(state, saved, rename):
     path, leaves = saved
     made = init_from(spec(path, rename=rename, include=("^judge/encoder/",)), state)
     for part in ("params", "model_state"):
-        old, new = names(getattr(state, part)), names(getattr(made, part))
+        old, new = flat_paths(getattr(state, part)), flat_paths(getattr(made, part))
         assert len(new) == len(old)
         for name, leaf in new.items():
             brought_in = name.startswith("judge/encoder/")
@@ -56,9 +57,9 @@ def test_a_tower_comes_in_under_another_name(state, saved, rename):
 def test_without_renaming_names_stay(state, saved):
     path, leaves = saved
     made = init_from(spec(path), state)
-    for name, leaf in names(made.params).items():
+    for name, leaf in flat_paths(made.params).items():
         image = name.startswith("image/")
-        np.testing.assert_array_equal(leaf, leaves[f"params/{name}"] if image else names(state.params)[name])
+        np.testing.assert_array_equal(leaf, leaves[f"params/{name}"] if image else flat_paths(state.params)[name])
     with pytest.raises(InputError, match="include"):
         init_from(spec(path, include=("^judge/",)), state)
     with pytest.raises(InputError, match="include"):  # patterns are of this run's names
