@@ -32,13 +32,13 @@ FLOORS = (
 )
 # Phrases with a plain word of English or of the field in their place.
 HOME_MADE = {
-    r"for ever": "forever, or without limit",
-    r"nobody": "no one, no row, nothing",
-    r"so many": "that many, or the name of the number",
+    r"[Ff]or ever": "forever, or without limit",
+    r"[Nn]obody": "no one, no row, nothing",
+    r"[Ss]o many": "that many, or the name of the number",
     r"(?:is|are) none of": "is not one of",
     r"that (?:is|are) none": "without",
     r"(?:is|are) no numbers?": "is not finite, NaN",
-    r"of users": "for users",
+    r"[Oo]f users": "for users",
 }
 # (who, what): arrows that run up today, and go.
 OWED = {("hcl_jax.workdir.meter", "hcl_jax.run"), ("hcl_jax.workdir.meter", "hcl_jax.data")}
@@ -154,7 +154,7 @@ def first_lines(files):
 def home_made(files):
     """{path: {phrase: what to say instead}}."""
     found = {
-        path: {phrase: plain for phrase, plain in HOME_MADE.items() if re.search(rf"\b{phrase}\b", text, re.I)}
+        path: {phrase: plain for phrase, plain in HOME_MADE.items() if re.search(rf"\b{phrase}\b", text)}
         for path, text in files.items()
     }
     return {path: phrases for path, phrases in found.items() if phrases}
