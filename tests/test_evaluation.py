@@ -35,7 +35,7 @@ def pictures(n, seed):
     )
 
 
-def built(**fields):
+def built(parts=Parts(), **fields):  # noqa: B008
     """(run, train, test): a perceptron with batch norm, a projection and a classifier of pictures in pairs."""
     c = two_views(batch_size=8)
     c.views = {v: {"kind": "image", "field": f, "ops": ()} for v, f in (("a", "first"), ("b", "second"))}
@@ -54,7 +54,7 @@ def built(**fields):
     c = configs.complete(c)
     splits = {"train": pictures(TRAIN, 0), "test": pictures(TEST, 1)}
     train, test = (from_arrays("made", arrays, c.data, split) for split, arrays in splits.items())
-    return build(c, Parts(), train, meshes.make_mesh(c.mesh)), train, test
+    return build(c, parts, train, meshes.make_mesh(c.mesh)), train, test
 
 
 def trained(run, source, steps=3):

@@ -1,7 +1,11 @@
 """Recipes, overrides, freezing, and the golden copy of every recipe."""
 
 import json
+import os
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +17,8 @@ from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES
 from hcl_jax.views import VIEWS
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN, CONFIGS = ROOT / "tests" / "golden", ROOT / "configs"
 RECIPES = [
     "simclr:digits", "simclr:fashion_mnist", "simclr:cifar10", "simclr:cifar10_paper", "simclr:imagenet", "clip:emoji",
     "clip:pairs", "clip:vit_b", "three_views:emoji", "simclr_series:BasicMotions", "byol:digits",
@@ -56,6 +61,34 @@ def test_paths_and_names_find_the_same_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     by_path = configs.complete(configs.load("configs/simclr.py:digits"))
     assert configs.differences(by_name, by_path) == {}
+
+
+def test_recipes_share_a_file_wherever_they_lie(tmp_path, monkeypatch):
+    """`from ._image import ...` in a recipe that was copied away, and in one beside a file of its own of that name."""
+    by_name = configs.complete(configs.load("byol:digits"))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("alone", "beside"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(CONFIGS / "byol.py", tmp_path / folder)
+    assert configs.differences(configs.complete(configs.load("alone/byol.py:digits")), by_name) == {}
+    text = (CONFIGS / "_image.py").read_text().replace('batch_size = "digits", 256', 'batch_size = "digits", 64')
+    (tmp_path / "beside" / "_image.py").write_text(text)
+    assert configs.load("beside/byol.py:digits").data.batch_size == 64, "its own comes before the packaged one"
+    assert configs.load("byol:digits").data.batch_size == 256
+
+
+@pytest.mark.slow
+def test_recipes_share_a_file_in_an_installed_package(tmp_path):
+    """As in a wheel: configs is inside of the package, and no clone is near."""
+    package = tmp_path / "site" / "hcl_jax"
+    shutil.copytree(ROOT / "hcl_jax", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONFIGS, package / "configs", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "from hcl_jax import config; print(config.__file__, *(config.load(r).name for r in ('simclr', 'swav:digits')))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(package.parent)}
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert found.stdout.split() == [str(package / "config" / "__init__.py"), "simclr", "swav"], found.stderr
 
 
 @pytest.mark.parametrize(
