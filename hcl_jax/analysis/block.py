@@ -54,6 +54,10 @@ def block_loss(
       InputError: shapes or values that do not fit, fewer than two classes, an unknown loss, block below 1, draws
         below 2.
 
+    Example:
+      >>> block_loss(np.ones((2, 2)), [0, 1], block=3, draws=2).unsupervised  # equal rows, margins of 0: log2(1 + 1)
+      1.0
+
     Reference: Arora et al. 2019, arXiv 1902.09229, section 6.3.
     """
     if loss not in LOSSES:

@@ -26,6 +26,11 @@ def tolerance(z: Array, labels: Array) -> Array:
     Raises:
       InputError: shapes or types that do not fit.
 
+    Example:
+      >>> z = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+      >>> print(f"{tolerance(z, jnp.zeros(3, int)):.4f}")  # one of three pairs has cosine 1
+      0.3333
+
     Reference: Wang and Liu 2021, "Understanding the behaviour of contrastive loss", arXiv 2012.09740, section 4.
     """
     n, _ = masking.check_matrices(z=z)

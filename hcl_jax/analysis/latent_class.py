@@ -87,6 +87,13 @@ def latent_class_report(
     Raises:
       InputError: shapes or values that do not fit, fewer than two classes, an unknown loss, k or most below 1.
 
+    Example:
+      >>> report = latent_class_report(np.eye(2), [0, 1])
+      >>> print(report.tau, round(report.unsupervised, 4))  # 1 / 2, and (log2(1 + 1 / e) + 1) / 2
+      0.5 0.726
+      >>> print(round(report.mean_classifier, 4), round(report.bound, 4))  # log2(1 + 1 / e): points meet the bound
+      0.4519 0.4519
+
     Reference: Arora et al. 2019, arXiv 1902.09229, lemma 4.3, theorem 4.1 and section 5.1.
     """
     if loss not in LOSSES:

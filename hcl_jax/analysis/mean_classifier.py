@@ -58,6 +58,11 @@ def mean_classifier(
     Raises:
       InputError: shapes or values that do not fit, fewer than two training classes, an unknown convention.
 
+    Example:
+      >>> x, y = np.eye(2), [0, 1]
+      >>> mean_classifier(x, y, x, [0, 0]).accuracy.value
+      0.5
+
     Reference: Arora et al. 2019, arXiv 1902.09229, section 2, the mean classifier (product); Hastie, Tibshirani,
     Friedman 2009, The Elements of Statistical Learning, section 4.3 with one covariance of I, equal priors (nearest).
     """

@@ -28,6 +28,10 @@ def singular_values(features: Array, *, centring: str = "none") -> Array:
     Raises:
       InputError: no matrix, or an unknown word.
 
+    Example:
+      >>> print(singular_values(jnp.diag(jnp.array([1.0, 3.0]))))
+      [3. 1.]
+
     Reference: Golub and Van Loan 2013, Matrix Computations, section 8.6 (the eigenvalues of X X^T are sigma^2).
     """
     return singular.singular_values(_centred(features, centring))
@@ -63,6 +67,10 @@ def singular_value_entropy(features: Array, *, centring: str = "rows") -> Array:
     Raises:
       InputError: as `singular_values`.
 
+    Example:
+      >>> print(f'{singular_value_entropy(jnp.eye(2), centring="none"):.4f}')  # log 2
+      0.6931
+
     Reference: Chen et al. 2024, arXiv 2309.17002, section 2.3.
     """
     p = _shares(features, centring)
@@ -82,6 +90,10 @@ def largest_singular_value_ratio(features: Array, *, centring: str = "rows") -> 
     Raises:
       InputError: as `singular_values`.
 
+    Example:
+      >>> print(f'{largest_singular_value_ratio(jnp.eye(2), centring="none"):.4f}')  # log 2
+      0.6931
+
     Reference: Chen et al. 2024, arXiv 2309.17002, section 2.3.
     """
     p = _shares(features, centring)
@@ -100,6 +112,10 @@ def effective_rank(features: Array, *, centring: str = "none") -> Array:
 
     Raises:
       InputError: as `singular_values`.
+
+    Example:
+      >>> print(f"{effective_rank(jnp.eye(2)):.4f}")
+      2.0000
 
     Reference: Roy and Vetterli 2007, "The effective rank", definition 1; Garrido et al. 2023, RankMe, arXiv 2210.02885,
     equation 1 (there with 1e-7 added to each p).

@@ -61,6 +61,11 @@ def gaps(rho: np.ndarray, negatives: int, temperature: float = 1.0) -> tuple[flo
     Returns:
       (lower, upper).
 
+    Example:
+      >>> lower, upper = gaps(np.array([0.5, 0.5]), negatives=1)
+      >>> print(round(lower, 4), round(upper, 4))  # log 2 + 2 log cosh 1, below and above
+      -1.5607 1.5607
+
     Reference: Bao, Nagano and Nozawa 2022, arXiv 2110.02501; the constants are those of their code
     (scripts/plot_k_msuploss.py, lb_intercept and ub_intercept), the proof is above.
     """
@@ -100,6 +105,13 @@ def two_sided_bound(
     Raises:
       InputError: shapes or values that do not fit, fewer than two classes, negatives below 1, draws below 2, a
         temperature that is not above 0.
+
+    Example:
+      >>> bound = two_sided_bound(np.eye(2), [0, 1])
+      >>> print(round(bound.mean_supervised, 4))  # log(e + 1) - 1
+      0.3133
+      >>> bound.lower <= bound.mean_supervised <= bound.upper
+      True
 
     Reference: Bao, Nagano and Nozawa 2022, arXiv 2110.02501, and the proof at the top of this file.
     """

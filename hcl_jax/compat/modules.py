@@ -46,7 +46,7 @@ MOVED = {
     "parallel.dense": "similarity.dense",
     "parallel.tiled": "similarity.tiled",
     "parallel.folds": "similarity.kernels",
-    "parallel.sweep": "similarity.sweep",
+    "parallel.sweep": "similarity.tiles",
     "parallel.ring": "similarity.ring",
     "parallel.tiles": "similarity.tiles",
     "parallel.shards": "similarity.shards",

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
@@ -49,7 +50,7 @@ class BatchNorm(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *positions c"], rows: Rows) -> Float[Array, " n *positions c"]:
         """x [n, ..., C] -> the same shape in `dtype`.
 
         Raises:

@@ -11,12 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Key
 
 from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError
 
 
-def keep_mask(keys: jax.Array, path: tuple[str, ...], shape: tuple[int, ...], rate: float) -> jax.Array:
+def keep_mask(
+    keys: Key[Array, " n"], path: tuple[str, ...], shape: tuple[int, ...], rate: float
+) -> Bool[Array, "n ..."]:
     """True with probability 1 - rate: bool [n, *shape], row i from fold_in(keys[i], crc32(path)).
 
     Compares random 32-bit words with a whole threshold, so that the mask is the same with and without 64-bit mode.
@@ -51,7 +54,7 @@ class Dropout(nn.Module):
     whole_row: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *shape"], rows: Rows) -> Float[Array, " n *shape"]:
         """x [n, ...] -> the same shape and dtype.
 
         Raises:
@@ -66,7 +69,7 @@ class Dropout(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 
-def row_keys(rows: Rows, path: tuple[str, ...]) -> jax.Array:
+def row_keys(rows: Rows, path: tuple[str, ...]) -> Key[Array, " n"]:
     """rows.keys.
 
     Raises:

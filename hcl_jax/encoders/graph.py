@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer
 
 from hcl_jax.encoders.batch_norm import BatchNorm
 from hcl_jax.encoders.inputs import Rows, choose, read_field
@@ -33,18 +34,18 @@ class Graphs(NamedTuple):
     """Graphs of V nodes and E edges at most.
 
     Fields:
-      nodes: [g, V, F], zeros where absent.
-      there: bool [g, V], the nodes that are there.
-      source, destination: int32 [g, E], places 0..V-1; 0 and V where there is no edge.
-      linked: bool [g, E], the edges that are there.
+      nodes: zeros where absent.
+      node_mask: [g, V], the nodes that are present.
+      source, destination: numbers of nodes, 0..V-1; 0 and V where there is no edge.
+      edge_mask: [g, E], the edges that are present.
       whole: the rows of the batch are the nodes of one graph (g = 1).
     """
 
-    nodes: jax.Array
-    there: jax.Array
-    source: jax.Array
-    destination: jax.Array
-    linked: jax.Array
+    nodes: Float[Array, "g v f"]
+    node_mask: Bool[Array, "g v"]
+    source: Integer[Array, "g e"]
+    destination: Integer[Array, "g e"]
+    edge_mask: Bool[Array, "g e"]
     whole: bool
 
 
@@ -55,25 +56,30 @@ def read_graphs(view: Mapping[str, Any], rows: Rows, where: str, dtype: Any) -> 
       InputError: a field that is absent or of another rank.
     """
     nodes = read_field(view, "nodes", (2, 3), where)
-    edges, linked = read_field(view, "edges", (3,), where), read_field(view, "edge_mask", (2,), where)
+    edges, edge_mask = read_field(view, "edges", (3,), where), read_field(view, "edge_mask", (2,), where)
     present = jnp.ones(nodes.shape[0], bool) if rows.present is None else rows.present
     whole = one_graph(view)
     if whole:
-        nodes, there, edges, linked = nodes[None], present[None], edges.reshape(1, -1, 2), linked.reshape(1, -1)
+        nodes, node_mask, edges, edge_mask = (
+            nodes[None],
+            present[None],
+            edges.reshape(1, -1, 2),
+            edge_mask.reshape(1, -1),
+        )
     else:
-        there = read_field(view, "node_mask", (2,), where) & present[:, None]
+        node_mask = read_field(view, "node_mask", (2,), where) & present[:, None]
     return Graphs(
-        nodes=jnp.where(there[..., None], nodes, 0).astype(dtype),
-        there=there,
-        source=jnp.where(linked, edges[..., 0], 0),
-        destination=jnp.where(linked, edges[..., 1], nodes.shape[1]),
-        linked=linked,
+        nodes=jnp.where(node_mask[..., None], nodes, 0).astype(dtype),
+        node_mask=node_mask,
+        source=jnp.where(edge_mask, edges[..., 0], 0),
+        destination=jnp.where(edge_mask, edges[..., 1], nodes.shape[1]),
+        edge_mask=edge_mask,
         whole=whole,
     )
 
 
 def gathered(x: jax.Array, places: jax.Array) -> jax.Array:
-    """x [g, V, C] at places [g, E]: [g, E, C]; nan at a place that is not there."""
+    """x [g, V, C] at places [g, E]: [g, E, C]; nan at a place that does not exist."""
     return jnp.take_along_axis(x, places[..., None], axis=1, mode="fill")
 
 
@@ -81,7 +87,7 @@ def sum_into(messages: jax.Array, graphs: Graphs) -> jax.Array:
     """Messages [g, E, C] summed at the destinations of their edges: [g, V, C], in float32 at least."""
     size = graphs.nodes.shape[1]
     messages = messages.astype(jnp.promote_types(messages.dtype, jnp.float32))
-    messages = jnp.where(graphs.linked[..., None], messages, 0)
+    messages = jnp.where(graphs.edge_mask[..., None], messages, 0)
     # Destination V, that of masked edges, is outside and dropped.
     return jax.vmap(lambda m, d: jax.ops.segment_sum(m, d, size))(messages, graphs.destination)
 
@@ -94,7 +100,9 @@ class GraphConvolution(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, graphs: Graphs, weight: jax.Array, own: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "g v c"], graphs: Graphs, weight: Float[Array, "g e 1"], own: Float[Array, "g v 1"]
+    ) -> Float[Array, "g v features"]:
         """x [g, V, C], weights of the edges [g, E, 1] and of the nodes themselves [g, V, 1] -> [g, V, features]."""
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
@@ -143,12 +151,12 @@ class GCN(nn.Module):
         if not self.widths:
             raise InputError("gcn.widths", self.widths, "one width or more")
         graphs = read_graphs(view, rows, "gcn", self.dtype)
-        graphs = graphs._replace(linked=graphs.linked & (graphs.source != graphs.destination))
+        graphs = graphs._replace(edge_mask=graphs.edge_mask & (graphs.source != graphs.destination))
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        into = sum_into(graphs.linked.astype(wide)[..., None], graphs)
+        into = sum_into(graphs.edge_mask.astype(wide)[..., None], graphs)
         scale = jax.lax.rsqrt(1 + into)
         # An end outside of the batch has no degree: nan.
-        ends = jnp.where(graphs.linked, graphs.destination, 0)
+        ends = jnp.where(graphs.edge_mask, graphs.destination, 0)
         weight = (gathered(scale, graphs.source) * gathered(scale, ends)).astype(self.dtype)
         own = (scale * scale).astype(self.dtype)
         slope = self.param("slope", nn.initializers.constant(0.25), (), self.param_dtype) if f is _prelu else None
@@ -157,7 +165,7 @@ class GCN(nn.Module):
             x = GraphConvolution(width, self.dtype, self.param_dtype, name=f"conv{i}")(x, graphs, weight, own)
             if i < len(self.widths) or self.last_activation:
                 x = f(x, slope)
-        x = jnp.where(graphs.there[..., None], x, 0)
+        x = jnp.where(graphs.node_mask[..., None], x, 0)
         if graphs.whole:
             return {"h": x[0]}
         return {"h": pooled(x, graphs, "mean"), "tokens": x}
@@ -167,17 +175,17 @@ POOLS = ("sum", "mean")
 
 
 def pooled(x: jax.Array, graphs: Graphs, pool: str) -> jax.Array:
-    """The sum or mean over the nodes that are there, [g, V, C] (zeros elsewhere) -> [g, C]; 0 of an empty graph."""
+    """The sum or mean over the nodes that are present, [g, V, C] (zeros elsewhere) -> [g, C]; 0 of an empty graph."""
     total = jnp.sum(x, axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32))
     if pool == "mean":
-        total = total / jnp.maximum(graphs.there.sum(1, keepdims=True), 1).astype(total.dtype)
+        total = total / jnp.maximum(graphs.node_mask.sum(1, keepdims=True), 1).astype(total.dtype)
     return total.astype(x.dtype)
 
 
 class GIN(nn.Module):
     """Layers x <- norm(relu(W_2 relu(W_1 ((1 + e) x_i + sum_{j -> i} x_j)))); h has the pool of each layer.
 
-    The norm counts the nodes that are there.
+    The norm counts the nodes that are present.
 
     Args:
       hidden: width of every layer; h has depth hidden numbers (GraphCL 32).
@@ -210,8 +218,8 @@ class GIN(nn.Module):
             raise InputError("gin.pool", repr(self.pool), ", ".join(POOLS))
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         graphs = read_graphs(view, rows, "gin", self.dtype)
-        there = graphs.there[..., None]
-        nodes = Rows(present=graphs.there.reshape(-1), train=rows.train, bn_groups=rows.bn_groups)
+        present = graphs.node_mask[..., None]
+        nodes = Rows(present=graphs.node_mask.reshape(-1), train=rows.train, bn_groups=rows.bn_groups)
         x, layers = graphs.nodes, []
         for i in range(1, self.depth + 1):
             own = x
@@ -222,7 +230,7 @@ class GIN(nn.Module):
                 kernel = nn.initializers.glorot_uniform()
                 x = nn.relu(nn.Dense(self.hidden, kernel_init=kernel, name=f"layer{i}_dense{k}", **types)(x))
             x = BatchNorm(name=f"norm{i}", **types)(x.reshape(-1, self.hidden), nodes).reshape(x.shape)
-            x = jnp.where(there, x, 0)
+            x = jnp.where(present, x, 0)
             layers.append(x)
         x = jnp.concatenate(layers, axis=-1)
         if graphs.whole:

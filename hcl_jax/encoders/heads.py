@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from hcl_jax.encoders.batch_norm import BatchNorm
 from hcl_jax.encoders.inputs import Rows, choose
@@ -50,7 +51,7 @@ class Projector(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *positions d"], rows: Rows) -> Float[Array, " n *positions features"]:
         """x [n, D] -> [n, features].
 
         Raises:
@@ -86,7 +87,7 @@ class Linear(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *positions d"], rows: Rows) -> Float[Array, " n *positions features"]:
         """x [n, D] -> [n, features]."""
         del rows
         return nn.Dense(self.features, self.use_bias, self.dtype, self.param_dtype, name="dense")(x)
@@ -110,7 +111,7 @@ class Residual(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *positions d"], rows: Rows) -> Float[Array, " n *positions d"]:
         """x [n, D] -> z [n, D].
 
         Raises:
@@ -147,7 +148,7 @@ class Prototypes(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *positions d"], rows: Rows) -> Float[Array, " n *positions features"]:
         """x [n, D] -> scores [n, features]."""
         del rows
         kernel = self.param("kernel", _unit_columns, (x.shape[-1], self.features), self.param_dtype)
@@ -160,7 +161,7 @@ class Identity(nn.Module):
     """y = x."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, " n *positions d"], rows: Rows) -> Float[Array, " n *positions d"]:
         """x [n, D] -> x."""
         del rows
         return x

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jaxtyping import Array, Bool, Key
 
 from hcl_jax.errors import InputError, nearest
 
@@ -13,17 +14,17 @@ from hcl_jax.errors import InputError, nearest
 @partial(jax.tree_util.register_dataclass, data_fields=["present", "keys"], meta_fields=["train", "bn_groups"])
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The rows of a batch: who is there, their randomness, and how batch statistics are taken.
+    """The rows of a batch: which are present, their randomness, and how batch statistics are taken.
 
     Args:
-      present: bool [n]; False rows enter no batch statistic. None: all are there.
+      present: bool [n]; False rows enter no batch statistic. None: all are present.
       keys: PRNG keys [n], one a row, for dropout. None: nothing may be dropped.
       train: batch statistics and dropout (True) or running statistics and none (False). Static.
       bn_groups: number of contiguous groups of rows with batch statistics of their own. Static.
     """
 
-    present: jax.Array | None = None
-    keys: jax.Array | None = None
+    present: Bool[Array, " n"] | None = None
+    keys: Key[Array, " n"] | None = None
     train: bool = False
     bn_groups: int = 1
 

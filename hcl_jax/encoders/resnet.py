@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from hcl_jax.encoders.batch_norm import BatchNorm
 from hcl_jax.encoders.initial import scaled_normal
@@ -43,7 +44,7 @@ class Block(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], rows: Rows) -> Float[Array, "n h2 w2 c2"]:
         """x [n, H, W, C] -> [n, H/stride, W/stride, channels or 4 channels]."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = partial(BatchNorm, **types)

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from hcl_jax.encoders.dropout import Dropout, keep_mask, row_keys
 from hcl_jax.encoders.initial import Initializer, normal, scaled_normal
@@ -69,7 +70,7 @@ class DilatedBlock(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, inside: jax.Array | None) -> jax.Array:
+    def __call__(self, x: Float[Array, "n t c"], inside: Bool[Array, "n t 1"] | None) -> Float[Array, "n t features"]:
         """x [n, T, C], inside bool [n, T, 1] or None (all) -> [n, T, features], zeros outside."""
         reach = (self.kernel - 1) * self.dilation
         pad = (reach, 0) if self.causal else (reach // 2, reach - reach // 2)
@@ -151,18 +152,18 @@ class TCN(nn.Module):
         if not 0 <= self.mask < 1:
             raise InputError("tcn.mask", self.mask, "a probability in [0, 1)")
         x = read_field(view, self.field, (3,), "tcn").astype(self.dtype)
-        there = ~jnp.isnan(x).any(-1, keepdims=True)
+        present = ~jnp.isnan(x).any(-1, keepdims=True)
         inside = None
         if "inside" in view:
             inside = read_field(view, "inside", (2,), "tcn").astype(bool)[:, :, None]
             if inside.shape[:2] != x.shape[:2]:
                 raise InputError("tcn input 'inside'", f"shape {inside.shape[:2]}", f"{x.shape[:2]}, rows and steps")
-            there = there & inside
+            present = present & inside
         start = initial(x.shape[-1], linear)
-        x = nn.Dense(self.hidden, name="input", **start, **types)(jnp.where(there, x, 0))
+        x = nn.Dense(self.hidden, name="input", **start, **types)(jnp.where(present, x, 0))
         if rows.train and self.mask:
-            there = there & keep_mask(row_keys(rows, self.path), (*self.path, "mask"), (x.shape[1], 1), self.mask)
-        x = jnp.where(there, x, 0)
+            present = present & keep_mask(row_keys(rows, self.path), (*self.path, "mask"), (x.shape[1], 1), self.mask)
+        x = jnp.where(present, x, 0)
         for i in range(self.depth + 1):
             last = i == self.depth
             width = self.features if last else self.hidden

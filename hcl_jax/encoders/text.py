@@ -18,8 +18,8 @@ from hcl_jax.errors import InputError
 
 
 def _mean(x: jax.Array, tokens: jax.Array) -> jax.Array:
-    there = (tokens != 0)[..., None].astype(jnp.promote_types(x.dtype, jnp.float32))
-    return ((x * there).sum(1) / jnp.maximum(there.sum(1), 1)).astype(x.dtype)
+    mask = (tokens != 0)[..., None].astype(jnp.promote_types(x.dtype, jnp.float32))
+    return ((x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)).astype(x.dtype)
 
 
 def _at(x: jax.Array, place: jax.Array) -> jax.Array:
@@ -95,10 +95,10 @@ class TextTransformer(nn.Module):
         x = nn.Embed(self.vocab_size, self.width, embedding_init=normal(0.02), name="token", **types)(tokens)
         x = x + table[:, :count].astype(self.dtype)
         x = Dropout(self.dropout, name="dropout")(x, rows)
-        there = tokens != 0
+        valid = tokens != 0
         # A row without a token sees its first place, so that its output depends on no padding either.
-        there = there.at[:, 0].max(~there.any(axis=1))
-        mask = there[:, None, None, :]
+        valid = valid.at[:, 0].max(~valid.any(axis=1))
+        mask = valid[:, None, None, :]
         if self.causal:
             mask = mask & jnp.asarray(np.tril(np.ones((1, 1, count, count), bool)))
         x = Transformer(

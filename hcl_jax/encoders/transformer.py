@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from hcl_jax.encoders.dropout import Dropout
 from hcl_jax.encoders.inputs import Rows
@@ -31,7 +32,9 @@ class Attention(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, source: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "n q d"], source: Float[Array, "n k d"], mask: Bool[Array, "#n #heads #q k"] | None = None
+    ) -> Float[Array, "n q d"]:
         """x [n, Q, D] looks at source [n, K, D]; mask bool, broadcast to [n, heads, Q, K], False hides -> [n, Q, D].
 
         Raises:
@@ -67,7 +70,7 @@ class Mlp(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
         """x [n, T, D] -> [n, T, D]."""
         y = nn.Dense(self.hidden, True, self.dtype, self.param_dtype, kernel_init=xavier, name="up")(x)
         y = nn.gelu(y, approximate=False)
@@ -85,7 +88,9 @@ class Block(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None, rows: Rows) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "n t d"], mask: Bool[Array, "#n #heads #t t"] | None, rows: Rows
+    ) -> Float[Array, "n t d"]:
         """x [n, T, D] -> [n, T, D]."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         y = layer_norm("norm1", **types)(x)
@@ -126,7 +131,9 @@ class Transformer(nn.Module):
     param_dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None, rows: Rows) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "n t d"], mask: Bool[Array, "#n #heads #t t"] | None, rows: Rows
+    ) -> Float[Array, "n t d"]:
         """x [n, T, D], mask bool broadcast to [n, heads, T, T] or None -> [n, T, D]."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         block = nn.remat(Block) if self.remat else Block

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from hcl_jax.encoders.dropout import Dropout
 from hcl_jax.encoders.initial import normal
@@ -153,7 +154,7 @@ class AttentionPool(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n d"]:
         """x [n, T, D] -> [n, D]."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         probe = self.param("probe", xavier, (1, 1, x.shape[-1]), self.param_dtype).astype(self.dtype)

@@ -40,6 +40,11 @@ def align_uniform(
     Raises:
       InputError: shapes that differ, alpha or t not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(align_uniform(x, x))  # 0, and log exp(-2 |x_1 - x_2|^2)
+      -4.0
+
     Reference: Wang and Isola 2020, arXiv 2005.10242, section 4.1.
     """
     near = sphere.alignment(za, zb, alpha=alpha, ids=ids, row_weights=row_weights)

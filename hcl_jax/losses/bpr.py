@@ -32,6 +32,10 @@ def bpr(
     Raises:
       InputError: shapes that differ or have another rank.
 
+    Example:
+      >>> print(f"{bpr(jnp.array([1.0]), jnp.array([0.0])):.4f}")  # log(1 + 1 / e)
+      0.3133
+
     Reference: Rendle et al. 2009, arXiv 1205.2618, section 4.1 (BPR-OPT without its prior, which is weight decay).
     """
     differences, valid = _differences(positive_scores, negative_scores, ids)
@@ -51,6 +55,10 @@ def bpr_accuracy(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> print(bpr_accuracy(jnp.array([1.0, 0.0]), jnp.array([0.0, 0.0])))  # a tie is a miss
+      0.5
     """
     differences, valid = _differences(positive_scores, negative_scores, ids)
     return masking.mean(jnp.mean(differences > 0, axis=1, dtype=differences.dtype), valid, None)

@@ -38,6 +38,11 @@ def clip(
     Raises:
       InputError: shapes that differ, a scale not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{clip(x, x, scale=1.0):.4f}")  # log(e + 1) - 1
+      0.3133
+
     Reference: Radford et al. 2021, arXiv 2103.00020, figure 3.
     """
     n, _ = masking.check_matrices(image=image, text=text)
@@ -63,6 +68,11 @@ def clip_top1(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(clip_top1(x, x))
+      1.0
     """
     n, _ = masking.check_matrices(image=image, text=text)
     ids = masking.row_ids(ids, n)

@@ -33,6 +33,11 @@ def consistency(
     Raises:
       InputError: shapes that differ, an unknown word.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(consistency(x, x[::-1]))  # 2 - 2 cos 90
+      2.0
+
     Reference: Chen et al. 2024, NMTune, arXiv 2309.17002, section 3 (L_MSE).
     """
     n, d = masking.check_matrices(z=z, features=features)

@@ -32,6 +32,11 @@ def negative_cosine(
     Raises:
       InputError: an odd number of arrays, or shapes that differ.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(negative_cosine(x, x), negative_cosine(x, -x))
+      -1.0 1.0
+
     Reference: Chen and He 2021, SimSiam, arXiv 2011.10566, equations 1 to 4.
     """
     if not pairs or len(pairs) % 2:
@@ -68,6 +73,11 @@ def byol(
 
     Raises:
       InputError: an odd number of arrays, or shapes that differ.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(byol(x, x), byol(x, x[::-1]))  # 2 - 2 cos, of angles of 0 and 90 degrees
+      0.0 2.0
 
     Reference: Grill et al. 2020, arXiv 2006.07733, equation 2 and the symmetric loss below it.
     """

@@ -25,6 +25,11 @@ def covariance(
     Raises:
       InputError: z is no matrix.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(covariance(x))  # 1 / 2 times 2 (-0.5)^2
+      0.25
+
     Reference: Bardes et al. 2022, VICReg, arXiv 2105.04906, equations 3 and 4; Chen et al. 2024, NMTune, arXiv
     2309.17002, section 3 (L_COV).
     """

@@ -44,6 +44,11 @@ def debiased(
     Raises:
       InputError: shapes that differ, a temperature not above 0, tau_plus out of range.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{debiased(x, x, temperature=1.0, tau_plus=0.1):.4f}")  # log(e + 2 (1 - 0.1 e) / 0.9) - 1
+      0.4671
+
     Reference: Chuang et al. 2020, arXiv 2007.00224, equations 7 and 8 (M is the number of positives of a row).
     """
     return hard_negative(
@@ -80,6 +85,11 @@ def hard_negative(
 
     Raises:
       InputError: shapes that differ, a temperature not above 0, tau_plus or beta out of range.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{hard_negative(x, x, temperature=1.0, tau_plus=0.0):.4f}")  # equal negatives: log(e + 2) - 1
+      0.5514
 
     Reference: Robinson et al. 2021, arXiv 2010.04592, section 3.2 and the listing in its appendix.
     """

@@ -41,6 +41,11 @@ def decoupled(
     Raises:
       InputError: shapes that differ, a temperature not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{decoupled(x, x, temperature=1.0):.4f}")  # log 2 - 1: the positive is not in the sum
+      -0.3069
+
     Reference: Yeh et al. 2022, arXiv 2110.06848, equation 6 (there the sum over the 2N rows).
     """
     return nt_xent(
@@ -75,6 +80,11 @@ def decoupled_weighted(
 
     Raises:
       InputError: shapes that differ, a temperature or sigma not above 0.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{decoupled_weighted(x, x, temperature=1.0):.4f}")  # equal cosines, weights of 1
+      -0.3069
 
     Reference: Yeh et al. 2022, arXiv 2110.06848, equation 7 (a negative von Mises-Fisher weight). The mean is over the
     valid rows of the whole batch.

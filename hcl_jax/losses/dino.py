@@ -39,6 +39,11 @@ def dino(
     Raises:
       InputError: shapes that differ, fewer students than teachers, no pair, a temperature not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{dino(jnp.zeros(2), x, x, x, x, student_temperature=1.0):.4f}")  # sharp teachers: log(e + 1) - 1
+      0.3133
+
     Reference: Caron et al. 2021, arXiv 2104.14294, equations 1 to 4 and algorithm 1; the mean over pairs is the
     authors' code's.
     """

@@ -36,6 +36,11 @@ def dominant_singular_value(
     Raises:
       InputError: z is no matrix, top no whole number above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(dominant_singular_value(x))  # one of two equal values
+      -0.5
+
     Reference: Chen et al. 2024, NMTune, arXiv 2309.17002, section 3 (L_SVD).
     """
     n, _ = masking.check_matrices(z=z)

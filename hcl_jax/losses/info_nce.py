@@ -50,6 +50,11 @@ def info_nce(
     Raises:
       InputError: shapes that differ, a temperature not above 0, an unknown word, in_batch=False without negatives.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{info_nce(x, x, temperature=1.0):.4f}")  # log(e + 1) - 1
+      0.3133
+
     Reference: van den Oord et al. 2018, arXiv 1807.03748, equation 4; He et al. 2020, arXiv 1911.05722, equation 1.
     """
     n, in_batch = _check(query, key, negatives, in_batch)
@@ -93,6 +98,11 @@ def info_nce_top1(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(info_nce_top1(x, x))
+      1.0
     """
     n, in_batch = _check(query, key, negatives, in_batch)
     ids = masking.row_ids(ids, n)

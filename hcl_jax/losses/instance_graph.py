@@ -44,6 +44,11 @@ def instance_graph(
     Raises:
       InputError: z is no matrix, k not in 0..N - 1.
 
+    Example:
+      >>> graph = instance_graph(jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), k=1)
+      >>> print(graph.positives.tolist(), graph.weights.round(4).tolist())
+      [[0, 1], [1, 0], [2, 0]] [[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]]
+
     Reference: multiple-instances discrimination on an instance graph, arXiv 2312.11939; the normalisation is Kipf and
     Welling 2017, arXiv 1609.02907, equation 2. A, D and the weights as above are this package's reading of it.
     """

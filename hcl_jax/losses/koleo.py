@@ -36,6 +36,11 @@ def koleo(
     Raises:
       InputError: z is no matrix, epsilon not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{koleo(x):.4f}")  # -log sqrt(2)
+      -0.3466
+
     Reference: Sablayrolles et al. 2019, arXiv 1806.03198, section 3 (L_KoLeo); Oquab et al. 2023, DINOv2, arXiv
     2304.07193, section 4 (its code adds epsilon to the distance instead).
     """

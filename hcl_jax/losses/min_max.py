@@ -49,6 +49,11 @@ def min_max(
     Raises:
       InputError: fewer than two views, shapes that differ, a distribution of another length, gamma below 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{min_max(x, x, distribution=jnp.ones(1), temperature=1.0):.4f}")  # one pair: log(e + 2) - 1
+      0.5514
+
     Reference: You et al. 2021, "Graph contrastive learning automated" (JOAO), arXiv 2106.07594, equations 4 and 5.
     """
     if len(views) < 2:

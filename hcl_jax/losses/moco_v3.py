@@ -42,6 +42,11 @@ def moco_v3(
     Raises:
       InputError: shapes that differ, a temperature not above 0, an unknown word.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{moco_v3(x, x, x, x, temperature=1.0):.4f}")  # 2 t times twice log(e + 1) - 1
+      1.2530
+
     Reference: Chen, Xie and He 2021, arXiv 2104.02057, equation 1 and algorithm 1.
     """
     masking.check_matrices(qa=qa, kb=kb, qb=qb, ka=ka)
@@ -76,5 +81,10 @@ def moco_v3_top1(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(moco_v3_top1(x, x, x, x))
+      1.0
     """
     return (info_nce_top1(qa, kb, ids=ids, engine=engine) + info_nce_top1(qb, ka, ids=ids, engine=engine)) / 2

@@ -48,6 +48,11 @@ def multi_positive(
     Raises:
       InputError: shapes or types that do not fit, a temperature not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{multi_positive(x, x, jnp.array([[0], [1]]), temperature=1.0):.4f}")  # log(e + 1) - 1
+      0.3133
+
     Reference: Tian et al. 2023, StableRep, arXiv 2306.00984, equations 1 to 3 (uniform weights); Yang et al. 2022,
     UniCL, arXiv 2204.03610, equation 2.
     """

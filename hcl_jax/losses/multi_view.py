@@ -47,6 +47,11 @@ def multi_view(
     Raises:
       InputError: fewer than two views, shapes that differ, a number of masks that differs, an unknown word.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{multi_view(x, x, x, temperature=1.0):.4f}")  # three pairs of log(e + 1) - 1
+      0.3133
+
     Reference: Tian et al. 2020, Contrastive Multiview Coding, arXiv 1906.05849, section 3.3 (core view and full graph).
     """
     masking.check_positive("temperature", temperature)
@@ -73,6 +78,11 @@ def multi_view_top1(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(multi_view_top1(x, x, x))
+      1.0
     """
     pairs = _pairs(views, graph, present, ids)
     shares = jnp.stack([clip_top1(views[a], views[b], ids=pair_ids, engine=engine) for a, b, pair_ids in pairs])

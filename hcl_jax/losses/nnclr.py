@@ -49,6 +49,11 @@ def nnclr(
     Raises:
       InputError: shapes that differ, a temperature not above 0, an unknown word.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{nnclr(x, x, x, x, x, temperature=1.0):.4f}")  # the support has the rows: log(e + 1) - 1
+      0.3133
+
     Reference: Dwibedi et al. 2021, arXiv 2104.14548, equations 3 and 4 ("both_ways": the symmetric form
     of its section 3.2).
     """

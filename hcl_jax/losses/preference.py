@@ -60,6 +60,14 @@ def dpo(
     Raises:
       InputError: shapes or types that do not fit, beta not above 0, smoothing out of range.
 
+    Example:
+      >>> reference, tokens = jnp.zeros((1, 2, 3)), jnp.array([[1, 2]])
+      >>> response = jnp.array([[False, True]])  # the second token alone
+      >>> chosen = reference.at[0, 0, 2].set(1.0)  # h = 1 - log(e + 2) + log 3 = 0.5472
+      >>> pair = (chosen, reference, reference, reference, tokens, tokens, response, response)
+      >>> print(f"{dpo(*pair):.4f}")  # log(1 + exp(-0.05472))
+      0.6662
+
     Reference: Rafailov et al. 2023, arXiv 2305.18290, equation 7; smoothing as in the authors' code (Mitchell 2023,
     "A note on DPO with noisy preferences", equation 3).
     """
@@ -105,6 +113,14 @@ def ipo(
     Raises:
       InputError: as `dpo`.
 
+    Example:
+      >>> reference, tokens = jnp.zeros((1, 2, 3)), jnp.array([[1, 2]])
+      >>> response = jnp.array([[False, True]])  # the second token alone
+      >>> chosen = reference.at[0, 0, 2].set(1.0)  # h = 1 - log(e + 2) + log 3 = 0.5472
+      >>> pair = (chosen, reference, reference, reference, tokens, tokens, response, response)
+      >>> print(f"{ipo(*pair):.4f}")  # (0.5472 - 5)^2
+      19.8277
+
     Reference: Azar et al. 2023, arXiv 2310.12036, equation 17; log-probabilities summed, not averaged, over tokens, as
     in the code of DPO's authors.
     """
@@ -128,6 +144,13 @@ def dpo_accuracy(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> reference, tokens = jnp.zeros((1, 2, 3)), jnp.array([[1, 2]])
+      >>> response = jnp.array([[False, True]])  # the second token alone
+      >>> chosen = reference.at[0, 0, 2].set(1.0)  # h = 1 - log(e + 2) + log 3 = 0.5472
+      >>> print(dpo_accuracy(chosen, reference, reference, reference, tokens, tokens, response, response))
+      1.0
     """
     h, valid = _margins(arrays, ids)
     return masking.mean((h > 0).astype(h.dtype), valid, None)
@@ -145,6 +168,14 @@ def dpo_margin(
 
     Returns:
       Scalar.
+
+    Example:
+      >>> reference, tokens = jnp.zeros((1, 2, 3)), jnp.array([[1, 2]])
+      >>> response = jnp.array([[False, True]])  # the second token alone
+      >>> chosen = reference.at[0, 0, 2].set(1.0)  # h = 1 - log(e + 2) + log 3 = 0.5472
+      >>> pair = (chosen, reference, reference, reference, tokens, tokens, response, response)
+      >>> print(f"{dpo_margin(*pair):.4f}")
+      0.0547
     """
     h, valid = _margins(arrays, ids)
     return masking.mean(jnp.asarray(beta, h.dtype) * h, valid, None)
@@ -191,6 +222,10 @@ def next_token(
 
     Raises:
       InputError: shapes or types that do not fit.
+
+    Example:
+      >>> print(f"{next_token(jnp.zeros((1, 2, 3)), jnp.array([[1, 2]])):.4f}")  # log 3, of the second token
+      1.0986
     """
     tokens, counted = _check("", logits, tokens, response)
     labels = jnp.where(counted, tokens[:, 1:], -1)

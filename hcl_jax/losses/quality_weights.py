@@ -29,6 +29,10 @@ def quality_weights(
     Raises:
       InputError: quality with another rank, gamma that is not one number.
 
+    Example:
+      >>> print(np.asarray(quality_weights(jnp.array([0.0, jnp.log(3.0)]))).round(4))  # 2 (1, 3) / 4
+      [0.5 1.5]
+
     Reference: Li et al. 2024, GenView, arXiv 2403.12003, the re-weighting of its section 3.3; n there is the batch of
     one device, here the whole batch.
     """
@@ -75,6 +79,11 @@ def pair_weights(
 
     Raises:
       InputError: shapes that differ, groups that do not divide N, an unknown sign.
+
+    Example:
+      >>> tokens = jnp.ones((2, 4, 3))
+      >>> print(pair_weights(tokens, tokens))  # equal pairs, equal weights
+      [1. 1.]
 
     Reference: Li et al. 2024, GenView, arXiv 2403.12003, section 3.3. There the direction is fitted beforehand on
     10,000 pictures, and a group is the rows of one device; here the direction is that of the batch.

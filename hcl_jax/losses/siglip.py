@@ -38,6 +38,11 @@ def siglip(
     Raises:
       InputError: shapes that differ, a scale not above 0, a bias that is not one number.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{siglip(x, x, scale=1.0, bias=0.0):.4f}")  # log(1 + 1 / e) + log 2
+      1.0064
+
     Reference: Zhai et al. 2023, arXiv 2303.15343, section 3.2 and algorithm 1.
     """
     n, _ = masking.check_matrices(image=image, text=text)

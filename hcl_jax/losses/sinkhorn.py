@@ -34,6 +34,11 @@ def sinkhorn(
     Raises:
       InputError: scores that are no matrix, epsilon not above 0, iterations below 0.
 
+    Example:
+      >>> print(np.asarray(sinkhorn(jnp.eye(2), epsilon=1.0)).round(2))  # even already: the softmax of each row
+      [[0.73 0.27]
+       [0.27 0.73]]
+
     Reference: Caron et al. 2020, arXiv 2006.09882, equation 5 and the listing in its appendix; Cuturi 2013, arXiv
     1306.0895, algorithm 1.
     """

@@ -39,6 +39,11 @@ def spectral(
     Raises:
       InputError: shapes that differ, mu not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(spectral(x, x))  # -2 times 1, and no product of different rows
+      -2.0
+
     Reference: HaoChen et al. 2021, arXiv 2106.04156, section 3.2; the pairs i != j, the shortened rows and the factor
     1/mu are the authors' code's.
     """

@@ -32,6 +32,11 @@ def alignment(
     Raises:
       InputError: shapes that differ, alpha not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(alignment(x, x[::-1]))
+      2.0
+
     Reference: Wang and Isola 2020, arXiv 2005.10242, section 4.1.
     """
     n, _ = masking.check_matrices(za=za, zb=zb)
@@ -62,6 +67,11 @@ def uniformity(
 
     Raises:
       InputError: no matrix, t not above 0.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(uniformity(x))  # log exp(-2 |x_1 - x_2|^2)
+      -4.0
 
     Reference: Wang and Isola 2020, arXiv 2005.10242, section 4.1.
     """

@@ -25,6 +25,11 @@ def spread(z: Float[Array, "n d"], ids: Integer[Array, " n"] | None = None) -> F
     Raises:
       InputError: z is no matrix.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{spread(x):.4f}")  # sqrt(2) times a deviation of 1 / 2
+      0.7071
+
     Reference: Chen and He 2021, SimSiam, arXiv 2011.10566, section 4.1 and figure 2.
     """
     each = jax.lax.stop_gradient(deviations(z, ids))
@@ -43,6 +48,11 @@ def deviations(z: Float[Array, "n d"], ids: Integer[Array, " n"] | None = None) 
 
     Raises:
       InputError: z is no matrix.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(deviations(x))
+      [0.5 0.5]
 
     Reference: Chen and He 2021, SimSiam, arXiv 2011.10566, section 4.1 and figure 2.
     """

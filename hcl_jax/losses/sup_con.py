@@ -39,6 +39,13 @@ def sup_con(
     Raises:
       InputError: no view, shapes that differ, a temperature not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{sup_con(x, x, temperature=1.0):.4f}")  # log(e + 2) - 1
+      0.5514
+      >>> print(f"{sup_con(x, temperature=1.0, ids=jnp.array([0, 0])):.4f}")  # log 1 - 0: one other row, the positive
+      0.0000
+
     Reference: Khosla et al. 2020, arXiv 2004.11362, equation 2 (L_out).
     """
     if not views:

@@ -34,6 +34,11 @@ def cross_entropy(
 
     Raises:
       InputError: labels that do not fit logits, or are not integers.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{cross_entropy(x, jnp.array([0, 1])):.4f}")  # log(e + 1) - 1
+      0.3133
     """
     if not 0 <= smoothing <= 1:
         raise InputError("smoothing", smoothing, "0 to 1")
@@ -57,6 +62,11 @@ def cross_entropy_top1(
 
     Returns:
       Scalar in 0..1; 0 without a counted entry.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(cross_entropy_top1(x, jnp.array([0, 0])))
+      0.5
     """
     logits, labels, counted = _check(logits, labels, ids)
     logits = masking.mask(logits, counted)
@@ -106,6 +116,11 @@ def mean_squared_error(
 
     Raises:
       InputError: shapes that do not fit.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(mean_squared_error(x, jnp.zeros((2, 2))))
+      0.5
     """
     prediction, target = masking.upcast(prediction), masking.upcast(target)
     counted = _numbers(prediction.shape, target.shape, mask, ids)

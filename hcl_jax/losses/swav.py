@@ -38,6 +38,11 @@ def swav(
     Raises:
       InputError: fewer than two views, shapes that differ, crops not in 1..V, a temperature or epsilon not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{swav(x, x, temperature=1.0):.4f}")  # one prototype a row: log(e + 1) - 1
+      0.3133
+
     Reference: Caron et al. 2020, arXiv 2006.09882, equations 1 to 3 and section 3.2; the mean over pairs of views is
     the authors' code's.
     """

@@ -41,6 +41,11 @@ def triplet(
     Raises:
       InputError: shapes that differ, a margin not above 0.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{triplet(x, x, margin=3.0):.4f}")  # 0 - 2 + 3
+      1.0000
+
     Reference: Schroff et al. 2015, FaceNet, arXiv 1503.03832, equations 1 to 3; the hardest negative of the batch as
     Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
@@ -66,6 +71,11 @@ def triplet_top1(
 
     Returns:
       Scalar in 0..1.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(triplet_top1(x, x))
+      1.0
     """
     a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
     nearer = jnp.sum(a * p, axis=1) > jnp.sum(a * n, axis=1)

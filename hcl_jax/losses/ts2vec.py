@@ -52,6 +52,11 @@ def ts2vec(
     Raises:
       InputError: shapes that do not fit, alpha outside 0..1, a negative temporal_unit.
 
+    Example:
+      >>> x, overlap = jnp.eye(2)[:, None], jnp.array([[0, 1], [0, 1]])  # series of one step
+      >>> print(f"{ts2vec(x, x, overlap, overlap):.4f}")  # half of log(e + 2) - 1: one step has no temporal part
+      0.2757
+
     Reference: Yue et al. 2022, "TS2Vec", arXiv 2106.10466, equations 1 to 3 and algorithm 1; their code's halves and
     order of pooling. Where several rows have one id, the mean over the positives, as in `sup_con`.
     """

@@ -44,6 +44,13 @@ def vicreg(
     Raises:
       InputError: shapes that differ, epsilon not above 0, an unknown word.
 
+    Example:
+      >>> x = jnp.eye(2)
+      >>> print(f"{vicreg(x, x, covariance=0.0):.4f}")  # 25 (1 - sqrt(0.5 + 1e-4))
+      7.3206
+      >>> print(f"{vicreg(x, x, variance=0.0):.4f}")  # 2 covariances of -0.5, squared, by D, twice
+      0.5000
+
     Reference: Bardes et al. 2022, arXiv 2105.04906, equations 1 to 6; the mean over features in the invariance term and
     the factor 1/2 are the authors' code's.
     """

@@ -35,6 +35,11 @@ def w_mse(
     Raises:
       InputError: shapes that differ, epsilon out of range.
 
+    Example:
+      >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+      >>> print(f"{w_mse(x, jnp.roll(x, 1, axis=0)):.4f}")  # white rows at right angles
+      2.0000
+
     Reference: Ermolov et al. 2021, arXiv 2007.06346, section 3. Here the statistics are of the whole batch (the
     authors' code draws sub-batches) and epsilon is relative to the mean variance, so that the length of vectors does
     not matter (the code's is absolute, 0 by default).

@@ -15,7 +15,7 @@ from hcl_jax.similarity.tiles import (
     entering,
     lowest,
     masks,
-    not_the_diagonal,
+    off_diagonal,
     product,
 )
 
@@ -54,6 +54,12 @@ class Dense:
         Returns:
           SoftmaxRows(lse, positive_sum, positive_count, key_count), [R] each; key_count is the number of keys in lse.
           A row without such keys has lse = finfo.min (finite, gradient zero) and key_count 0.
+
+        Example:
+          >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+          >>> sums = Dense().softmax_rows(x, x, query_ids=ids, key_ids=ids)
+          >>> print(np.asarray(sums.lse).round(4), sums.positive_sum, sums.key_count)  # log(e + 1)
+          [1.3133 1.3133] [1. 1.] [2. 2.]
         """
         logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
         return _softmax(logits, counted, positive, over)
@@ -71,6 +77,14 @@ class Dense:
 
         Returns:
           SoftmaxRows of a [R] and of b [K].
+
+        Example:
+          >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+          >>> rows, columns = Dense().softmax_both(x, 2 * x, a_ids=ids, b_ids=ids)
+          >>> print(np.asarray(rows.lse).round(4))  # log(e^2 + 1)
+          [2.1269 2.1269]
+          >>> bool((rows.lse == columns.lse).all())  # of a symmetric matrix
+          True
         """
         logits, counted, positive = self._matrix(a, b, a_ids, b_ids)
         return _softmax(logits, counted, positive, over), _softmax(logits.T, counted.T, positive.T, over)
@@ -89,6 +103,12 @@ class Dense:
 
         Returns:
           [R]; 0 for an ignored row.
+
+        Example:
+          >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+          >>> losses = Dense().sigmoid_rows(x, x, bias=jnp.float32(0), query_ids=ids, key_ids=ids)
+          >>> print(np.asarray(losses).round(4))  # log(1 + 1 / e) + log 2
+          [1.0064 1.0064]
         """
         logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
         logits = logits + bias
@@ -104,6 +124,12 @@ class Dense:
 
         Returns:
           BestRows(positive, negative), [R] each; finfo.min where a row has none.
+
+        Example:
+          >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+          >>> best = Dense().best_rows(x, x, query_ids=ids, key_ids=ids)
+          >>> print(best.positive, best.negative)
+          [1. 1.] [0. 0.]
         """
         logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
         logits, floor = jax.lax.stop_gradient(logits), lowest(logits.dtype)
@@ -123,6 +149,11 @@ class Dense:
 
         Returns:
           int32 [R].
+
+        Example:
+          >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+          >>> print(Dense().negatives_from(x, x, least=jnp.array([0.0, 0.5]), query_ids=ids, key_ids=ids))
+          [1 0]
         """
         logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
         return jnp.sum(counted & ~positive & (logits >= least[:, None]), axis=1, dtype=jnp.int32)
@@ -149,6 +180,12 @@ class Dense:
 
         Raises:
           InputError: k is not in 1..K.
+
+        Example:
+          >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+          >>> print(Dense().nearest(x, x, k=2, query_ids=ids, key_ids=ids).rows)
+          [[0 1]
+           [1 0]]
         """
         logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
         check_k(k, logits.shape[1])
@@ -160,8 +197,8 @@ class Dense:
     ) -> tuple[Array, Array, Array]:
         check_keys(key, key_ids)
         if key is None or key_ids is None:
-            key, key_ids, apart = query, query_ids, not_the_diagonal(query.shape[0])
-            return (product(query, key.T, self.precision), *masks(query_ids, key_ids, apart))
+            key, key_ids, different = query, query_ids, off_diagonal(query.shape[0])
+            return (product(query, key.T, self.precision), *masks(query_ids, key_ids, different))
         return (product(query, key.T, self.precision), *masks(query_ids, key_ids, True))
 
 

@@ -34,9 +34,8 @@ from jax.sharding import AxisType
 from hcl_jax.errors import InputError
 from hcl_jax.parallel.mesh import BATCH_AXES
 from hcl_jax.similarity.dense import Dense
-from hcl_jax.similarity.sweep import LARGEST_TILE
 from hcl_jax.similarity.tiled import Tiled
-from hcl_jax.similarity.tiles import IGNORED, PRECISIONS, BestRows, Nearest, Over, SoftmaxRows
+from hcl_jax.similarity.tiles import IGNORED, LARGEST_TILE, PRECISIONS, BestRows, Nearest, Over, SoftmaxRows
 
 __all__ = [
     "DENSE",
@@ -71,21 +70,21 @@ class Auto:
         """Dense where four R x K matrices of a device are within the limit, else streamed on one device; on a mesh
         gathered where a device has few rows, and all keys and as much for their gradients are within four times the
         limit; else ring."""
-        ways = 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
-        own = -(-rows // ways)
+        num_shards = 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
+        own = -(-rows // num_shards)
         needed = 4 * own * keys * itemsize
         engine: Dense | Tiled
         if needed <= self.limit_bytes:
             name, engine = "dense", Dense(self.precision)
-        elif ways == 1:
+        elif num_shards == 1:
             name, engine = "streamed", Tiled(None, self.precision)
         elif own < LARGEST_TILE and 2 * keys * features * itemsize <= 4 * self.limit_bytes:
-            name, engine = f"gathered over {ways}", Tiled(None, self.precision, self.mesh, self.axes, gather=True)
+            name, engine = f"gathered over {num_shards}", Tiled(None, self.precision, self.mesh, self.axes, gather=True)
         else:
-            name, engine = f"ring over {ways}", Tiled(None, self.precision, self.mesh, self.axes)
+            name, engine = f"ring over {num_shards}", Tiled(None, self.precision, self.mesh, self.axes)
         limit = self.limit_bytes / 2**20
         size = f"{needed / 2**20:.1f} MiB a device if dense (limit {limit:.1f})"
-        _say(
+        _log_once(
             logging.DEBUG if name == "dense" else logging.INFO,
             f"engine auto: {rows} x {keys} similarities, {size}: {name}",
         )
@@ -122,8 +121,8 @@ class Auto:
 
 
 @functools.cache
-def _say(level: int, line: str) -> None:
-    """Once: a step is traced several times."""
+def _log_once(level: int, line: str) -> None:
+    """Logs a line once: a step is traced several times."""
     logging.getLogger(__name__).log(level, line)
 
 
@@ -144,6 +143,12 @@ def dense(precision: str = "highest") -> Dense:
 
     Raises:
       InputError: an unknown precision.
+
+    Example:
+      >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+      >>> sums = dense().softmax_rows(x, query_ids=ids)
+      >>> print(sums.lse)  # the only other row is at a right angle
+      [0. 0.]
     """
     return Dense(_precision(precision))
 
@@ -162,6 +167,12 @@ def streamed(tile: int | None = None, precision: str = "highest") -> Tiled:
 
     Raises:
       InputError: a tile below 1, an unknown precision.
+
+    Example:
+      >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+      >>> sums = streamed().softmax_rows(x, query_ids=ids)
+      >>> print(sums.lse)  # the only other row is at a right angle
+      [0. 0.]
     """
     return Tiled(_tile(tile), _precision(precision))
 
@@ -185,6 +196,13 @@ def ring(
 
     Raises:
       InputError: an axis that the mesh lacks, a tile below 1, an unknown precision.
+
+    Example:
+      >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+      >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+      >>> sums = ring(mesh).softmax_rows(x, query_ids=ids)
+      >>> print(sums.lse)  # the only other row is at a right angle
+      [0. 0.]
     """
     return Tiled(_tile(tile), _precision(precision), mesh, _axes(mesh, axes))
 
@@ -198,6 +216,13 @@ def gathered(
     """The engine of tiles on a mesh where each device gathers all keys at once: no hops, and memory for all of them.
 
     Args and errors: see `ring`; a tile must also divide all keys.
+
+    Example:
+      >>> x, ids = jnp.eye(2), jnp.array([0, 1])
+      >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+      >>> sums = gathered(mesh).softmax_rows(x, query_ids=ids)
+      >>> print(sums.lse)  # the only other row is at a right angle
+      [0. 0.]
     """
     return dataclasses.replace(ring(mesh, axes, tile, precision), gather=True)
 
@@ -222,6 +247,12 @@ def auto(
 
     Raises:
       InputError: an axis that the mesh lacks, a limit below 0, an unknown precision.
+
+    Example:
+      >>> type(auto(limit_bytes=0).chosen(rows=2048, keys=2048, features=128, itemsize=4)).__name__  # streamed
+      'Tiled'
+      >>> auto().chosen(rows=2048, keys=2048, features=128, itemsize=4)  # 64 MiB: the whole
+      Dense(precision='highest')
     """
     if limit_bytes < 0:
         raise InputError("limit_bytes", limit_bytes, "a number of bytes from 0")

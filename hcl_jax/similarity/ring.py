@@ -1,4 +1,4 @@
-"""A sweep over a mesh: every device keeps its rows, and blocks of the other side go round the ring.
+"""The tile loop over a mesh as a ring: every device keeps its rows, and blocks of the other side go round.
 
 With n devices of R rows, D features:
 
@@ -18,49 +18,48 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hcl_jax.similarity.shards import Sweep
-from hcl_jax.similarity.sweep import Rows, sweep
+from hcl_jax.similarity.shards import Loop
+from hcl_jax.similarity.tiles import Side, over_tiles
 
 
-def around(what: Sweep, shared: Any, x: Rows, y: Rows | None, x_state: Any, y_state: Any) -> tuple[Any, Any]:
-    """`sweep` of a device's rows with those of all (see shards.over_shards)."""
+def ring_tiles(loop: Loop, shared: Any, x: Side, y: Side | None, x_state: Any, y_state: Any) -> tuple[Any, Any]:
+    """`over_tiles` of a device's rows with those of all (see shards.over_shards)."""
+    axes, num_shards, kernel, tile, merge = loop
 
-    axes, ways, fold, tile, merge = what
+    def send(tree: Any, hops: int = 1) -> Any:
+        to = [(i, (i + hops) % num_shards) for i in range(num_shards)]
+        return _in_one_message(lambda a: lax.ppermute(a, axes, to), tree)
 
-    def sent(tree: Any, hops: int = 1) -> Any:
-        to = [(i, (i + hops) % ways) for i in range(ways)]
-        return _together(lambda a: lax.ppermute(a, axes, to), tree)
-
-    def tiles(visitor: Rows, x_state: Any, visitor_state: Any) -> tuple[Any, Any]:
-        return sweep(fold, shared, x, visitor, x_state, visitor_state, tile)
+    def tiles(visitor: Side, x_state: Any, visitor_state: Any) -> tuple[Any, Any]:
+        return over_tiles(kernel, shared, x, visitor, x_state, visitor_state, tile)
 
     if y is None:
-        nothing, block, hops, one_sided = x_state, x, (ways - 1) // 2, ways % 2 == 0
-        x_state, own = sweep(fold, shared, x, None, x_state, None, tile)
+        nothing, block, hops, one_sided = x_state, x, (num_shards - 1) // 2, num_shards % 2 == 0
+        x_state, own = over_tiles(kernel, shared, x, None, x_state, None, tile)
     else:
-        nothing, block, hops, one_sided = y_state, y, ways - 1, False
+        nothing, block, hops, one_sided = y_state, y, num_shards - 1, False
         x_state, own = tiles(y, x_state, y_state)
 
     def hop(_: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         visitor, x_state, carried = carry
-        following, arrived = sent((visitor, carried))
+        following, arrived = send((visitor, carried))
         x_state, added = tiles(visitor, x_state, nothing)
         return following, x_state, None if added is None else merge(arrived, added)
 
-    visitor = sent(block)
+    visitor = send(block)
     if hops:
         # The first visitor brings no state, and the last one is sent on only if it is needed once more.
-        following = sent(visitor) if hops > 1 or one_sided else visitor
+        following = send(visitor) if hops > 1 or one_sided else visitor
         x_state, carried = tiles(visitor, x_state, nothing)
         carry = following, x_state, carried
         if one_sided:
             visitor, x_state, carried = lax.fori_loop(1, hops, hop, carry)
         elif hops > 1:
             visitor, x_state, carried = lax.fori_loop(1, hops - 1, hop, carry)
-            arrived = sent(carried)
+            arrived = send(carried)
             x_state, added = tiles(visitor, x_state, nothing)
             carried = None if added is None else merge(arrived, added)
-        carried = sent(carried, -hops)
+        carried = send(carried, -hops)
         if y is None:
             x_state = merge(x_state, carried)
         elif own is not None:
@@ -70,7 +69,7 @@ def around(what: Sweep, shared: Any, x: Rows, y: Rows | None, x_state: Any, y_st
     return x_state, own
 
 
-def _together(send: Callable[[jax.Array], jax.Array], tree: Any) -> Any:
+def _in_one_message(send: Callable[[jax.Array], jax.Array], tree: Any) -> Any:
     """Sends the arrays [R, ...] of a tree, those of one dtype side by side in one message: a hop has one latency."""
     leaves, form = jax.tree.flatten(tree)
     for dtype in {a.dtype for a in leaves}:
