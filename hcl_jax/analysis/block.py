@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Integer, Num
 
 from hcl_jax.analysis.latent_class import LOSSES
 from hcl_jax.errors import InputError
@@ -26,8 +27,8 @@ class BlockLoss(NamedTuple):
 
 
 def block_loss(
-    features: jax.typing.ArrayLike,
-    labels: jax.typing.ArrayLike,
+    features: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
     *,
     block: int,
     loss: str = "logistic",
@@ -55,7 +56,7 @@ def block_loss(
         below 2.
 
     Example:
-      >>> block_loss(np.ones((2, 2)), [0, 1], block=3, draws=2).unsupervised  # equal rows, margins of 0: log2(1 + 1)
+      >>> block_loss(np.ones((2, 2)), np.array([0, 1]), block=3, draws=2).unsupervised  # log2(1 + 1): margins of 0
       1.0
 
     Reference: Arora et al. 2019, arXiv 1902.09229, section 6.3.

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
 from hcl_jax.losses.sphere import alignment, uniformity
@@ -11,7 +12,7 @@ from hcl_jax.losses.spread import deviations, spread
 __all__ = ["alignment", "deviations", "spread", "tolerance", "uniformity"]
 
 
-def tolerance(z: Array, labels: Array) -> Array:
+def tolerance(z: Float[Array, "n d"], labels: Integer[Array, " n"]) -> Float[Array, ""]:
     """Mean cosine of two different rows of one class, over all such pairs.
 
     tolerance = sum_c (|sum_{i in c} u_i|^2 - n_c) / sum_c n_c (n_c - 1),   u = z / |z|

@@ -17,8 +17,9 @@ for a convex loss of 1 at 0: the inequality holds for every f, not only on avera
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Integer, Num
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.rows import Labelled, labelled
@@ -59,8 +60,8 @@ class LatentClass(NamedTuple):
 
 
 def latent_class_report(
-    features: jax.typing.ArrayLike,
-    labels: jax.typing.ArrayLike,
+    features: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
     *,
     loss: str = "logistic",
     k: int = 1,
@@ -88,7 +89,7 @@ def latent_class_report(
       InputError: shapes or values that do not fit, fewer than two classes, an unknown loss, k or most below 1.
 
     Example:
-      >>> report = latent_class_report(np.eye(2), [0, 1])
+      >>> report = latent_class_report(np.eye(2), np.array([0, 1]))
       >>> print(report.tau, round(report.unsupervised, 4))  # 1 / 2, and (log2(1 + 1 / e) + 1) / 2
       0.5 0.726
       >>> print(round(report.mean_classifier, 4), round(report.bound, 4))  # log2(1 + 1 / e): points meet the bound

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Integer, Num
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import Accuracy, accuracy
@@ -29,10 +30,10 @@ class MeanClassifier(NamedTuple):
 
 
 def mean_classifier(
-    train_features: jax.typing.ArrayLike,
-    train_labels: jax.typing.ArrayLike,
-    test_features: jax.typing.ArrayLike,
-    test_labels: jax.typing.ArrayLike,
+    train_features: Num[ArrayLike, "n d"],
+    train_labels: Integer[ArrayLike, " n"],
+    test_features: Num[ArrayLike, "m d"],
+    test_labels: Integer[ArrayLike, " m"],
     *,
     convention: str = "product",
 ) -> MeanClassifier:
@@ -59,8 +60,8 @@ def mean_classifier(
       InputError: shapes or values that do not fit, fewer than two training classes, an unknown convention.
 
     Example:
-      >>> x, y = np.eye(2), [0, 1]
-      >>> mean_classifier(x, y, x, [0, 0]).accuracy.value
+      >>> x, y = np.eye(2), np.array([0, 1])
+      >>> mean_classifier(x, y, x, np.zeros(2, int)).accuracy.value
       0.5
 
     Reference: Arora et al. 2019, arXiv 1902.09229, section 2, the mean classifier (product); Hastie, Tibshirani,

@@ -7,6 +7,7 @@ come from the eigenvalues of the smaller Gram matrix, and those that rounding le
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Shaped
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import singular
@@ -14,7 +15,7 @@ from hcl_jax.losses import singular
 CENTRINGS = ("none", "columns", "rows")
 
 
-def singular_values(features: Array, *, centring: str = "none") -> Array:
+def singular_values(features: Shaped[Array, "n d"], *, centring: str = "none") -> Float[Array, " r"]:
     """sigma_1 >= ... >= sigma_r of the features, after centring.
 
     Args:
@@ -54,7 +55,7 @@ def _shares(features: Array, centring: str) -> Array:
     return singular.shares(_centred(features, centring))
 
 
-def singular_value_entropy(features: Array, *, centring: str = "rows") -> Array:
+def singular_value_entropy(features: Shaped[Array, "n d"], *, centring: str = "rows") -> Float[Array, ""]:
     """SVE = -sum_i p_i log p_i: log r when all singular values are equal, 0 when one holds all.
 
     Args:
@@ -77,7 +78,7 @@ def singular_value_entropy(features: Array, *, centring: str = "rows") -> Array:
     return -jnp.sum(jnp.where(p != 0, p * jnp.log(jnp.where(p != 0, p, 1)), 0))
 
 
-def largest_singular_value_ratio(features: Array, *, centring: str = "rows") -> Array:
+def largest_singular_value_ratio(features: Shaped[Array, "n d"], *, centring: str = "rows") -> Float[Array, ""]:
     """LSVR = -log(sigma_1 / sum_j sigma_j): log r when all singular values are equal, 0 when one holds all.
 
     Args:
@@ -100,7 +101,7 @@ def largest_singular_value_ratio(features: Array, *, centring: str = "rows") -> 
     return -jnp.log(jnp.where(p[0] != 0, p[0], 1))
 
 
-def effective_rank(features: Array, *, centring: str = "none") -> Array:
+def effective_rank(features: Shaped[Array, "n d"], *, centring: str = "none") -> Float[Array, ""]:
     """exp(SVE): how many directions are used, 1 to min(N, D). Without centring it is RankMe.
 
     Args:

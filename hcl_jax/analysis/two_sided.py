@@ -20,8 +20,9 @@ E sum_d pi_d s(x, mu_d). For s in -b..b Kantorovich's inequality says mean(e^s) 
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Integer, Num
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import draws_error
@@ -48,7 +49,7 @@ class TwoSided(NamedTuple):
     standard_error: float
 
 
-def gaps(rho: np.ndarray, negatives: int, temperature: float = 1.0) -> tuple[float, float]:
+def gaps(rho: Float[np.ndarray, " c"], negatives: int, temperature: float = 1.0) -> tuple[float, float]:
     """The two constants: R_mean - R_cont lies between them for every f of unit length.
 
     upper - lower = 2 log((K + 1) / K) + 4 log cosh(1 / t) for equal classes: it falls with K to the second term.
@@ -77,8 +78,8 @@ def gaps(rho: np.ndarray, negatives: int, temperature: float = 1.0) -> tuple[flo
 
 
 def two_sided_bound(
-    features: jax.typing.ArrayLike,
-    labels: jax.typing.ArrayLike,
+    features: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
     *,
     negatives: int = 1,
     temperature: float = 1.0,
@@ -107,7 +108,7 @@ def two_sided_bound(
         temperature that is not above 0.
 
     Example:
-      >>> bound = two_sided_bound(np.eye(2), [0, 1])
+      >>> bound = two_sided_bound(np.eye(2), np.array([0, 1]))
       >>> print(round(bound.mean_supervised, 4))  # log(e + 1) - 1
       0.3133
       >>> bound.lower <= bound.mean_supervised <= bound.upper

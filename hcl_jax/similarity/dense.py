@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.similarity.tiles import (
@@ -32,11 +33,11 @@ class Dense:
 
     def softmax_rows(
         self,
-        query: Array,
-        key: Array | None = None,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"] | None = None,
         *,
-        query_ids: Array,
-        key_ids: Array | None = None,
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"] | None = None,
         over: Over = "all",
     ) -> SoftmaxRows:
         """Log-sum-exp over the keys of each query row, with the sum and the number of its positive logits.
@@ -65,7 +66,13 @@ class Dense:
         return _softmax(logits, counted, positive, over)
 
     def softmax_both(
-        self, a: Array, b: Array, *, a_ids: Array, b_ids: Array, over: Over = "all"
+        self,
+        a: Float[Array, "r d"],
+        b: Float[Array, "k d"],
+        *,
+        a_ids: Integer[Array, " r"],
+        b_ids: Integer[Array, " k"],
+        over: Over = "all",
     ) -> tuple[SoftmaxRows, SoftmaxRows]:
         """`softmax_rows(a, b)` and `softmax_rows(b, a)`: the rows and the columns of one matrix, which is made once.
 
@@ -89,7 +96,15 @@ class Dense:
         logits, counted, positive = self._matrix(a, b, a_ids, b_ids)
         return _softmax(logits, counted, positive, over), _softmax(logits.T, counted.T, positive.T, over)
 
-    def sigmoid_rows(self, query: Array, key: Array, *, bias: Array, query_ids: Array, key_ids: Array) -> Array:
+    def sigmoid_rows(
+        self,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"],
+        *,
+        bias: Float[Array, ""],
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"],
+    ) -> Float[Array, " r"]:
         """Sum over keys of the logistic loss of each pair: is it a positive?
 
         r_i = sum_j -log sigmoid(y_ij (q_i . k_j + b)),   y_ij = +1 where id_i = id_j, else -1
@@ -115,7 +130,12 @@ class Dense:
         return jnp.sum(jnp.where(counted, jax.nn.softplus(jnp.where(positive, -logits, logits)), 0), axis=1)
 
     def best_rows(
-        self, query: Array, key: Array | None = None, *, query_ids: Array, key_ids: Array | None = None
+        self,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"] | None = None,
+        *,
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"] | None = None,
     ) -> BestRows:
         """Largest positive and largest negative logit of each query row, for accuracies; no gradient.
 
@@ -138,7 +158,15 @@ class Dense:
             negative=jnp.max(jnp.where(counted & ~positive, logits, floor), axis=1, initial=floor),
         )
 
-    def negatives_from(self, query: Array, key: Array, *, least: Array, query_ids: Array, key_ids: Array) -> Array:
+    def negatives_from(
+        self,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"],
+        *,
+        least: Float[Array, " r"],
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"],
+    ) -> Integer[Array, " r"]:
         """How many negatives of each query row have a logit of at least its `least`, for ranks; no gradient.
 
         Args:
@@ -160,12 +188,12 @@ class Dense:
 
     def nearest(
         self,
-        query: Array,
-        key: Array | None = None,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"] | None = None,
         *,
         k: int,
-        query_ids: Array,
-        key_ids: Array | None = None,
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"] | None = None,
         over: Over = "all",
     ) -> Nearest:
         """The k keys with the largest logits of each query row; no gradient. Of equal logits the lower row is first.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Integer
 
 from hcl_jax.similarity import kernels
 from hcl_jax.similarity.all_gather import gathered_tiles
@@ -44,11 +45,11 @@ class Tiled:
 
     def softmax_rows(
         self,
-        query: Array,
-        key: Array | None = None,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"] | None = None,
         *,
-        query_ids: Array,
-        key_ids: Array | None = None,
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"] | None = None,
         over: Over = "all",
     ) -> SoftmaxRows:
         """See `Dense.softmax_rows`."""
@@ -56,14 +57,28 @@ class Tiled:
         return _softmax(self, over, False, query, key, query_ids, key_ids)[0]
 
     def softmax_both(
-        self, a: Array, b: Array, *, a_ids: Array, b_ids: Array, over: Over = "all"
+        self,
+        a: Float[Array, "r d"],
+        b: Float[Array, "k d"],
+        *,
+        a_ids: Integer[Array, " r"],
+        b_ids: Integer[Array, " k"],
+        over: Over = "all",
     ) -> tuple[SoftmaxRows, SoftmaxRows]:
         """See `Dense.softmax_both`."""
         of_a, of_b = _softmax(self, over, True, *_upcast(a, b), a_ids, b_ids)
         assert of_b is not None
         return of_a, of_b
 
-    def sigmoid_rows(self, query: Array, key: Array, *, bias: Array, query_ids: Array, key_ids: Array) -> Array:
+    def sigmoid_rows(
+        self,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"],
+        *,
+        bias: Float[Array, ""],
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"],
+    ) -> Float[Array, " r"]:
         """See `Dense.sigmoid_rows`."""
         query, key = _upcast(query, key)
         bias = jnp.asarray(bias, query.dtype)
@@ -72,7 +87,12 @@ class Tiled:
         return _sigmoid(self, query, key, bias, query_ids, key_ids)
 
     def best_rows(
-        self, query: Array, key: Array | None = None, *, query_ids: Array, key_ids: Array | None = None
+        self,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"] | None = None,
+        *,
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"] | None = None,
     ) -> BestRows:
         """See `Dense.best_rows`."""
         query, key = jax.lax.stop_gradient((query, key))
@@ -82,7 +102,15 @@ class Tiled:
         kernel = functools.partial(kernels.best_forward, precision=self.precision)
         return self._over_tiles(kernel, None, x, y, start, None, merge=kernels.best_merge)[0]
 
-    def negatives_from(self, query: Array, key: Array, *, least: Array, query_ids: Array, key_ids: Array) -> Array:
+    def negatives_from(
+        self,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"],
+        *,
+        least: Float[Array, " r"],
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"],
+    ) -> Integer[Array, " r"]:
         """See `Dense.negatives_from`."""
         x, y = _sides(query, key, query_ids, key_ids)
         x = x._replace(extra=least)
@@ -91,12 +119,12 @@ class Tiled:
 
     def nearest(
         self,
-        query: Array,
-        key: Array | None = None,
+        query: Float[Array, "r d"],
+        key: Float[Array, "k d"] | None = None,
         *,
         k: int,
-        query_ids: Array,
-        key_ids: Array | None = None,
+        query_ids: Integer[Array, " r"],
+        key_ids: Integer[Array, " k"] | None = None,
         over: Over = "all",
     ) -> Nearest:
         """See `Dense.nearest`. Without keys the matrix is formed whole: a symmetric one saves nothing here."""

@@ -12,21 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from beartype import beartype
-from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError
 
 from hcl_jax import losses
 from hcl_jax.losses import LOSSES, MEASURES
 from tests.losses.cases import CASES
+from tests.shapes import checked
 
 KEYWORDS = {"ids", "row_weights", "present", "distribution"}
 PUBLIC = {name: getattr(losses, name) for name in losses.__all__ if inspect.isfunction(getattr(losses, name))}
 MEASURED = {measure.__name__: measure for measures in MEASURES.values() for measure in measures.values()}
-
-
-def checked(function):
-    """The function, refusing arguments and results that its annotations do not describe."""
-    return jaxtyped(function, typechecker=beartype)
 
 
 def arrays(tree, dtype):
