@@ -57,9 +57,9 @@ class BatchNorm(nn.Module):
           InputError: n is no multiple of rows.bn_groups.
         """
         shape, channels = x.shape, x.shape[-1]
-        wide, kept = (jnp.promote_types(t, jnp.float32) for t in (x.dtype, self.param_dtype))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), kept)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), kept)
+        wide, stats_dtype = (jnp.promote_types(t, jnp.float32) for t in (x.dtype, self.param_dtype))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), stats_dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), stats_dtype)
         # One group costs nothing: a leading axis of 1 is a bitcast and keeps the rows' sharding.
         groups = rows.bn_groups if rows.train else 1
         one_pass = jnp.finfo(x.dtype).bits < 32 if self.one_pass is None else self.one_pass
@@ -79,7 +79,7 @@ class BatchNorm(nn.Module):
                 stay = 1 - (1 - self.momentum) * share.sum()
                 for running, new in ((running_mean, mean + about), (running_var, var)):
                     new = (share[:, None] * new.reshape(groups, channels)).sum(0)
-                    running.value = (stay * running.value + (1 - self.momentum) * new).astype(kept)
+                    running.value = (stay * running.value + (1 - self.momentum) * new).astype(stats_dtype)
         else:
             mean, var = (s.value.astype(wide).reshape(line) for s in (running_mean, running_var))
             mean = mean - about

@@ -31,7 +31,7 @@ def align_uniform(
       uniformity: weight of the uniformity term.
       ids: int [N]; -1 = ignored row. Other values change nothing.
       row_weights: [N], scale the alignment of each row; the uniformity counts every valid row once.
-      engine: makes the row sums of the uniformity.
+      engine: computes the row sums of the uniformity.
 
     Returns:
       Scalar; alignment is the mean over valid rows, weights not renormalised. The uniformity of fewer than two

@@ -30,7 +30,7 @@ def clip(
       scale: s > 0, the inverse temperature itself (not its logarithm), a number or a traced scalar.
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale both directions of a row.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised.
@@ -50,8 +50,8 @@ def clip(
     ids = masking.row_ids(ids, n)
     valid = masking.valid_rows(ids, n)
     x, y = masking.unit(image, valid), masking.unit(text, valid)
-    there, back = engine.softmax_both(x * jnp.asarray(scale, x.dtype), y, a_ids=ids, b_ids=ids)
-    return masking.mean((masking.softmax_loss(there) + masking.softmax_loss(back)) / 2, valid, row_weights)
+    of_image, of_text = engine.softmax_both(x * jnp.asarray(scale, x.dtype), y, a_ids=ids, b_ids=ids)
+    return masking.mean((masking.softmax_loss(of_image) + masking.softmax_loss(of_text)) / 2, valid, row_weights)
 
 
 def clip_top1(
@@ -78,7 +78,7 @@ def clip_top1(
     ids = masking.row_ids(ids, n)
     valid = masking.valid_rows(ids, n)
     x, y = masking.unit(image, valid), masking.unit(text, valid)
-    there = engine.best_rows(x, y, query_ids=ids, key_ids=ids)
-    back = engine.best_rows(y, x, query_ids=ids, key_ids=ids)
-    hits = (there.positive > there.negative).astype(x.dtype) + (back.positive > back.negative)
+    of_image = engine.best_rows(x, y, query_ids=ids, key_ids=ids)
+    of_text = engine.best_rows(y, x, query_ids=ids, key_ids=ids)
+    hits = (of_image.positive > of_image.negative).astype(x.dtype) + (of_text.positive > of_text.negative)
     return masking.mean(hits / 2, valid, None)

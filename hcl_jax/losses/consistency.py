@@ -1,4 +1,4 @@
-"""Consistency: tuned features keep the direction of the features that they were made of."""
+"""Consistency: tuned features keep the direction of the features that they come from."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def consistency(
 
     Args:
       z: tuned features, [N, D].
-      features: what they were made of, [N, D].
+      features: the features that they come from, [N, D].
       reduction: "row", l_i (the paper), or "entry", l_i / D: the mean over all numbers (the authors' code).
       ids: int [N]; -1 = ignored row. Other values change nothing.
       row_weights: [N], scale the loss of each row.
@@ -43,6 +43,6 @@ def consistency(
     n, d = masking.check_matrices(z=z, features=features)
     masking.check_choice("reduction", reduction, ("row", "entry"))
     valid = masking.valid_rows(ids, n)
-    apart = masking.unit(z, valid) - jax.lax.stop_gradient(masking.unit(features, valid))
-    loss = masking.mean(jnp.sum(apart**2, axis=1), valid, row_weights)
+    difference = masking.unit(z, valid) - jax.lax.stop_gradient(masking.unit(features, valid))
+    loss = masking.mean(jnp.sum(difference**2, axis=1), valid, row_weights)
     return loss / d if reduction == "entry" else loss

@@ -36,7 +36,7 @@ def debiased(
       tau_plus: how probable it is that a row drawn at random is of the same class, 0 to below 1.
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale both rows of an example.
-      engine: makes the row sums: two passes.
+      engine: computes the row sums: two passes.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised.
@@ -78,7 +78,7 @@ def hard_negative(
     Args:
       za, zb, temperature, tau_plus, ids, row_weights: as in `debiased`.
       beta: at least 0, how strongly near negatives count (0.5 to 2 in the paper).
-      engine: makes the row sums: three passes.
+      engine: computes the row sums: three passes.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised.
@@ -113,10 +113,10 @@ def hard_negative(
     else:
         plain = engine.softmax_rows(u, query_ids=both, over="negatives")
         negatives, log_mean = plain.key_count, plain.lse - jnp.log(jnp.maximum(plain.key_count, 1))
-    some = negatives > 0
-    log_mean = jnp.where(some, log_mean, 0)
+    has_negative = negatives > 0
+    log_mean = jnp.where(has_negative, log_mean, 0)
     log_g = _corrected(log_mean, positive.lse - jnp.log(count), tau_plus, -1 / jnp.asarray(temperature, u.dtype))
-    log_negatives = jnp.where(some, jnp.log(jnp.maximum(negatives, 1)) + log_g, lowest(u.dtype))
+    log_negatives = jnp.where(has_negative, jnp.log(jnp.maximum(negatives, 1)) + log_g, lowest(u.dtype))
     values = jnp.logaddexp(positive.lse, log_negatives) - positive.positive_sum / count
     values = jnp.where(positive.positive_count > 0, values, 0)
     return masking.mean(jnp.mean(values.reshape(n, 2), axis=1), valid, row_weights)

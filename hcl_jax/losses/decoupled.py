@@ -32,7 +32,7 @@ def decoupled(
       temperature: t > 0, a number or a traced scalar.
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale both rows of an example.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar, may be below 0; mean over valid rows, weights not renormalised. A row without a negative adds 0 and is

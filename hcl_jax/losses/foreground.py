@@ -156,8 +156,8 @@ def pair_direction(
 
 def _means(tokens: Array, e1: Array) -> list[Array]:
     """The unit vectors of z_f and z_b, [N, D] each."""
-    x, every = masking.upcast(tokens), jnp.ones(jnp.shape(tokens)[:1], bool)
-    return [masking.unit(jnp.einsum("nt,ntd->nd", m, x, precision="highest"), every) for m in maps(tokens, e1)]
+    x, valid = masking.upcast(tokens), jnp.ones(jnp.shape(tokens)[:1], bool)
+    return [masking.unit(jnp.einsum("nt,ntd->nd", m, x, precision="highest"), valid) for m in maps(tokens, e1)]
 
 
 def _check_tokens(name: str, tokens: Array, e1: Array | None = None) -> tuple[int, int, int]:
@@ -186,5 +186,5 @@ def _foreground_side(scores: Array, valid: Array) -> Array:
         inner = jnp.sum(grid[:, 1:-1, 1:-1])
         # Inner and border add up to 0, so the larger mean is that of the positive sum.
         return _side(inner)
-    above, below = (jnp.sum(valid[:, None] & there) for there in (scores > 0, scores < 0))
+    above, below = (jnp.sum(valid[:, None] & mask) for mask in (scores > 0, scores < 0))
     return jnp.where(above > below, -1, 1)

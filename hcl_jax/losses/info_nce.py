@@ -42,7 +42,7 @@ def info_nce(
         papers. When False, key i is the only positive of query i.
       decoupled: the positives stay out of the sum over K(i) (GraphCL's code; Yeh et al. 2022, arXiv 2110.06848,
         equation 6). The loss may be below 0; a query without a negative adds 0 and is counted.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised.

@@ -34,12 +34,12 @@ def instance_graph(
     Args:
       z: [N, D].
       k: neighbours of each row, 0 to N - 1.
-      ids: int [N]; -1 = ignored row, neighbour of none. Other values change nothing.
+      ids: int [N]; -1 = ignored row, no row's neighbour. Other values change nothing.
       engine: finds the neighbours.
 
     Returns:
-      Targets, P = k + 1; the row itself comes first, then its neighbours, nearest first. A neighbour that is not there
-      (fewer rows than k) is -1 with weight 0. A neighbour at a right angle or beyond has weight 0.
+      Targets, P = k + 1; the row itself comes first, then its neighbours, nearest first. A missing neighbour (fewer
+      rows than k) is -1 with weight 0. A neighbour at a right angle or beyond has weight 0.
 
     Raises:
       InputError: z is no matrix, k not in 0..N - 1.
@@ -62,9 +62,9 @@ def instance_graph(
     if k == 0:
         return Targets(itself, edge)
     near = engine.nearest(u, k=k, query_ids=jnp.where(valid, 0, -1))
-    there = near.logits != lowest(u.dtype)
-    positives = jnp.concatenate([itself, jnp.where(there, near.rows, -1)], axis=1)
-    edges = jnp.concatenate([edge, jnp.where(there, jnp.maximum(near.logits, 0), 0)], axis=1)
+    exists = near.logits != lowest(u.dtype)
+    positives = jnp.concatenate([itself, jnp.where(exists, near.rows, -1)], axis=1)
+    edges = jnp.concatenate([edge, jnp.where(exists, jnp.maximum(near.logits, 0), 0)], axis=1)
     # D_ii of the row itself is a factor of its whole row of G: it cancels in the weights.
     degree = jnp.maximum(jnp.sum(edges, axis=1), 1)
     weights = edges * jax.lax.rsqrt(degree[jnp.maximum(positives, 0)])

@@ -48,8 +48,10 @@ def koleo(
     masking.check_positive("epsilon", epsilon)
     valid = masking.valid_rows(ids, n)
     u = masking.unit(z, valid)
-    row, there = masking.nearest_rows(engine.nearest(u, k=1, query_ids=jnp.where(valid, 0, -1)))
+    row, has_neighbour = masking.nearest_rows(engine.nearest(u, k=1, query_ids=jnp.where(valid, 0, -1)))
     square = jnp.sum((u - u[row]) ** 2, axis=1)
-    apart = there & ~(square <= epsilon**2)  # NaN is apart, and stays NaN
-    values = -jnp.where(apart, jnp.log(jnp.where(apart, square, 1)) / 2, jnp.log(jnp.asarray(epsilon, square.dtype)))
-    return masking.mean(jnp.where(there, values, 0), valid, row_weights)
+    distinct = has_neighbour & ~(square <= epsilon**2)  # NaN counts as distinct, and stays NaN
+    values = -jnp.where(
+        distinct, jnp.log(jnp.where(distinct, square, 1)) / 2, jnp.log(jnp.asarray(epsilon, square.dtype))
+    )
+    return masking.mean(jnp.where(has_neighbour, values, 0), valid, row_weights)

@@ -41,7 +41,7 @@ def min_max(
       denominator: as in `nt_xent`.
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale the loss of each row, and not the term with gamma.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; each L is the mean over valid rows. Without a valid row only the term with gamma is left.

@@ -34,7 +34,7 @@ def moco_v3(
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale both directions of a row.
       convention: "two_tau" as above, or "mean": without the factor 2 t (the paper's equation, summed over both views).
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, summed over both directions, weights not renormalised.

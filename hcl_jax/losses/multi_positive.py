@@ -35,12 +35,12 @@ def multi_positive(
       key: [N, D].
       positives: int [N, P], rows of key; below 0 = none. A row named twice counts twice. A row out of range makes the
         loss NaN.
-      weights: [N, P], at least 0; made to sum to 1 over the positives of a row that are there. No gradient, as for any
+      weights: [N, P], at least 0; divided by their sum over the valid positives of a row. No gradient, as for any
         target. None: uniform.
       temperature: t > 0, a number or a traced scalar.
       ids: int [N]; -1 = ignored, as query, as key and as a positive. Other values change nothing.
       row_weights: [N], scale the loss of each query.
-      engine: makes the row sums; the positives are gathered, N P D numbers.
+      engine: computes the row sums; the positives are gathered, N P D numbers.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised. A query without a positive adds 0 and is counted.
@@ -72,12 +72,12 @@ def multi_positive(
     sums = engine.softmax_rows(q, k, query_ids=row_ids, key_ids=row_ids)
 
     named = jnp.maximum(positives, 0)
-    there = (positives >= 0) & valid[:, None] & jnp.take(valid, named, mode="fill", fill_value=True)
+    counted = (positives >= 0) & valid[:, None] & jnp.take(valid, named, mode="fill", fill_value=True)
     share = jnp.ones(positives.shape, q.dtype) if weights is None else jnp.asarray(weights, q.dtype)
-    share = jax.lax.stop_gradient(jnp.where(there, share, 0))
+    share = jax.lax.stop_gradient(jnp.where(counted, share, 0))
     total = jnp.sum(share, axis=1)
     share = share / jnp.where(total == 0, 1, total)[:, None]
-    near = jnp.where(there[..., None], jnp.take(k, jnp.where(there, named, 0), axis=0, mode="fill"), 0)
+    near = jnp.where(counted[..., None], jnp.take(k, jnp.where(counted, named, 0), axis=0, mode="fill"), 0)
     positive = jnp.sum(share * jnp.sum(q[:, None, :] * near, axis=2), axis=1)
     # Not "above 0": NaN weights must not look like missing ones.
     return masking.mean(jnp.where(total == 0, 0, sums.lse - positive), valid, row_weights)

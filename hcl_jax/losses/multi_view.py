@@ -33,12 +33,12 @@ def multi_view(
       views: V >= 2 arrays [N, D]; row i of each is the same example.
       temperature: t > 0, a number or a traced scalar.
       graph: "full" or "core".
-      present: V masks, bool [N] (or None: in every row): is this view there for this row? A row counts in the pairs of
+      present: V masks, bool [N] (or None: in every row): does this row have this view? A row counts in the pairs of
         which it has both views; what an absent view holds doesn't matter.
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale the loss of each row.
       convention: "mean" over pairs, or "sum": the sum over pairs of both directions, 2 |G| times as much (CMC's code).
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar. Each pair is the mean over its own valid rows, weights not renormalised; a pair that no row has adds 0 and
@@ -105,5 +105,5 @@ def _pairs(
         if mask.shape != (n,):
             raise InputError(f"present[{i}]", f"shape {mask.shape}", f"shape {(n,)}, one a row")
     ids = masking.row_ids(ids, n)
-    every = itertools.combinations(range(len(views)), 2)
-    return [(a, b, jnp.where(masks[a] & masks[b], ids, IGNORED)) for a, b in every if graph == "full" or a == 0]
+    pairs = itertools.combinations(range(len(views)), 2)
+    return [(a, b, jnp.where(masks[a] & masks[b], ids, IGNORED)) for a, b in pairs if graph == "full" or a == 0]

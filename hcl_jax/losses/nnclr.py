@@ -41,7 +41,7 @@ def nnclr(
       row_weights: [N], scale both directions of a row.
       convention: "mean" as above, or "both_ways": c is the mean of that and of the cross entropy of finding the
         neighbour of each prediction among the neighbours of the batch.
-      engine: finds the neighbours and makes the row sums.
+      engine: finds the neighbours and computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised. 0 while the support is empty.
@@ -69,14 +69,14 @@ def nnclr(
     values = jnp.zeros((n,), memory.dtype)
     for z, p in ((za, pb), (zb, pa)):
         u = jax.lax.stop_gradient(masking.unit(z, valid))
-        found = engine.nearest(u, memory, k=1, query_ids=jnp.where(valid, 0, -1), key_ids=jnp.where(filled, 0, -1))
-        row, there = masking.nearest_rows(found)
-        query = jnp.where(there[:, None], memory[row], 0)
+        nearest = engine.nearest(u, memory, k=1, query_ids=jnp.where(valid, 0, -1), key_ids=jnp.where(filled, 0, -1))
+        row, has_neighbour = masking.nearest_rows(nearest)
+        query = jnp.where(has_neighbour[:, None], memory[row], 0)
         query, key = query / jnp.asarray(temperature, query.dtype), masking.unit(p, valid)
         if convention == "both_ways":
             forth, back = engine.softmax_both(query, key, a_ids=ids, b_ids=ids)
             cross = (masking.softmax_loss(forth) + masking.softmax_loss(back)) / 2
         else:
             cross = masking.softmax_loss(engine.softmax_rows(query, key, query_ids=ids, key_ids=ids))
-        values += jnp.where(there, cross, 0) / 2
+        values += jnp.where(has_neighbour, cross, 0) / 2
     return masking.mean(values, valid, row_weights)

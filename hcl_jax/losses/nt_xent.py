@@ -35,7 +35,7 @@ def nt_xent(
       convention: "mean" over the 2N rows, or "sum_of_halves": the mean over a plus the mean over b, twice as much
         (Google's SimCLR code).
       denominator: "all", or "negatives": the positives left out of it (GraphCL's code; the loss may be below 0).
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised.

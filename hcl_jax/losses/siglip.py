@@ -30,7 +30,7 @@ def siglip(
       bias: b, a number or a traced scalar (-10 at the start, in the paper).
       ids: int [N]; same id = positive, -1 = ignored row. None: every row its own.
       row_weights: [N], scale the loss of each image.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised. It is N times the mean over all pairs.

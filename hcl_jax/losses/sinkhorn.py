@@ -49,11 +49,11 @@ def sinkhorn(
     valid = masking.valid_rows(ids, n)
     log_q = jax.lax.stop_gradient(masking.mask(scores, valid))
     log_q = log_q / jax.lax.stop_gradient(jnp.asarray(epsilon, log_q.dtype))
-    some = jnp.any(valid)
+    any_valid = jnp.any(valid)
 
     def step(_: int, log_q: Array) -> Array:
         # Without a valid row the sum of a column is log 0.
-        column = jax.nn.logsumexp(log_q, axis=0, keepdims=True, where=valid[:, None] | ~some)
+        column = jax.nn.logsumexp(log_q, axis=0, keepdims=True, where=valid[:, None] | ~any_valid)
         return jax.nn.log_softmax(log_q - column, axis=1)
 
     log_q = jax.lax.fori_loop(0, iterations, step, log_q)

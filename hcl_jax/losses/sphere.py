@@ -44,8 +44,8 @@ def alignment(
     valid = masking.valid_rows(ids, n)
     square = jnp.sum((masking.unit(za, valid) - masking.unit(zb, valid)) ** 2, axis=1)
     # The gradient of |x|^alpha is infinite or undefined at 0 when alpha < 2; equal rows have nothing to gain: use 0.
-    apart = square > 0
-    distance = square if alpha == 2 else jnp.where(apart, jnp.where(apart, square, 1) ** (alpha / 2), 0)
+    distinct = square > 0
+    distance = square if alpha == 2 else jnp.where(distinct, jnp.where(distinct, square, 1) ** (alpha / 2), 0)
     return masking.mean(distance, valid, row_weights)
 
 
@@ -60,7 +60,7 @@ def uniformity(
       z: [N, D].
       t: sharpness > 0.
       ids: int [N]; -1 = ignored row. Other values change nothing.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar, -4 t to 0, where all rows are equal; 0 for fewer than two rows.
@@ -82,6 +82,6 @@ def uniformity(
     scale = jnp.asarray(t, u.dtype)
     sums = engine.softmax_rows(u * jnp.sqrt(2 * scale), query_ids=jnp.where(valid, 0, -1))
     pairs = jnp.sum(sums.key_count)
-    some = pairs > 0
-    lse = jax.nn.logsumexp(jnp.where(some, sums.lse, 0), where=jnp.where(some, sums.key_count > 0, True))
-    return jnp.where(some, lse - 2 * scale - jnp.log(jnp.where(some, pairs, 1)), 0)
+    has_pair = pairs > 0
+    lse = jax.nn.logsumexp(jnp.where(has_pair, sums.lse, 0), where=jnp.where(has_pair, sums.key_count > 0, True))
+    return jnp.where(has_pair, lse - 2 * scale - jnp.log(jnp.where(has_pair, pairs, 1)), 0)

@@ -31,7 +31,7 @@ def sup_con(
       base_temperature: t_base > 0 of the factor; None: no factor (the authors' code has 0.07).
       ids: int [N], the labels; -1 = ignored row (no label). None: every row its own.
       row_weights: [N], scale all rows of an example.
-      engine: makes the row sums.
+      engine: computes the row sums.
 
     Returns:
       Scalar; mean over valid rows, weights not renormalised.

@@ -50,9 +50,9 @@ def triplet(
     Hermans et al. 2017, arXiv 1703.07737, equation 5.
     """
     masking.check_positive("margin", margin)
-    a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
-    apart = jnp.sum((a - p) ** 2, axis=1) - jnp.sum((a - n) ** 2, axis=1)
-    values = jnp.where(there, jnp.maximum(apart + jnp.asarray(margin, apart.dtype), 0), 0)
+    a, p, n, has_negative, valid = _triplets(anchor, positive, negative, ids, engine)
+    difference = jnp.sum((a - p) ** 2, axis=1) - jnp.sum((a - n) ** 2, axis=1)
+    values = jnp.where(has_negative, jnp.maximum(difference + jnp.asarray(margin, difference.dtype), 0), 0)
     return masking.mean(values, valid, row_weights)
 
 
@@ -77,9 +77,9 @@ def triplet_top1(
       >>> print(triplet_top1(x, x))
       1.0
     """
-    a, p, n, there, valid = _triplets(anchor, positive, negative, ids, engine)
+    a, p, n, has_negative, valid = _triplets(anchor, positive, negative, ids, engine)
     nearer = jnp.sum(a * p, axis=1) > jnp.sum(a * n, axis=1)
-    return masking.mean((nearer | ~there).astype(a.dtype), valid, None)
+    return masking.mean((nearer | ~has_negative).astype(a.dtype), valid, None)
 
 
 def _triplets(
@@ -98,5 +98,5 @@ def _triplets(
     if negative is not None:
         return a, p, masking.unit(negative, valid), valid, valid
     # At unit length the largest product is the smallest distance.
-    row, there = masking.nearest_rows(engine.nearest(a, p, k=1, query_ids=ids, key_ids=ids, over="negatives"))
-    return a, p, jnp.where(there[:, None], p[row], 0), there, valid
+    row, has_negative = masking.nearest_rows(engine.nearest(a, p, k=1, query_ids=ids, key_ids=ids, over="negatives"))
+    return a, p, jnp.where(has_negative[:, None], p[row], 0), has_negative, valid

@@ -149,12 +149,12 @@ def _instance(a: Array, b: Array, inside: Array, same: Array) -> Array:
     x, y, keys = jnp.moveaxis(a, 1, 0), jnp.moveaxis(b, 1, 0), inside.T
     of_a, of_b = _log_sum(x, y, keys)
     # Mean of the positives' logits by linearity: the dot product with their mean.
-    there = (same[None] & keys[:, None, :]).astype(x.dtype)
-    own = there * (1 - jnp.eye(same.shape[0], dtype=x.dtype))[None]
-    count = jnp.maximum(jnp.sum(there, axis=2) + jnp.sum(own, axis=2), 1)
+    pairs = (same[None] & keys[:, None, :]).astype(x.dtype)
+    own = pairs * (1 - jnp.eye(same.shape[0], dtype=x.dtype))[None]
+    count = jnp.maximum(jnp.sum(pairs, axis=2) + jnp.sum(own, axis=2), 1)
 
     def positive(own_side: Array, other: Array) -> Array:
-        sums = jnp.matmul(there, other, precision="highest") + jnp.matmul(own, own_side, precision="highest")
+        sums = jnp.matmul(pairs, other, precision="highest") + jnp.matmul(own, own_side, precision="highest")
         return jnp.sum(own_side * sums, axis=2) / count
 
     return _over_time(((of_a - positive(x, y) + of_b - positive(y, x)) / 2).T, inside)

@@ -1,4 +1,4 @@
-"""Sums over all pairs of rows, and the engines that make them: at once, tile by tile, or around a ring of devices."""
+"""Sums over all pairs of rows, and the engines that compute them: whole, tile by tile, or around a ring of devices."""
 
 from hcl_jax.similarity.engines import (
     DENSE,
@@ -15,9 +15,21 @@ from hcl_jax.similarity.engines import (
     gathered,
     ring,
     streamed,
-)  # fmt: skip
+)
 
 __all__ = [
-    "DENSE", "ENGINES", "IGNORED", "Auto", "Dense", "Engine", "Nearest", "Over", "SoftmaxRows", "auto", "dense",
-    "gathered", "ring", "streamed",
-]  # fmt: skip
+    "DENSE",
+    "ENGINES",
+    "IGNORED",
+    "Auto",
+    "Dense",
+    "Engine",
+    "Nearest",
+    "Over",
+    "SoftmaxRows",
+    "auto",
+    "dense",
+    "gathered",
+    "ring",
+    "streamed",
+]

@@ -1,4 +1,4 @@
-"""The engine that makes the whole similarity matrix: plain jax, and the statement that the other engines equal."""
+"""The engine that forms the whole similarity matrix, in plain jax: the definition that the other engines equal."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ from hcl_jax.similarity.tiles import (
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """The engine that makes the whole R x K matrix: fastest while it is small.
+    """The engine that forms the whole R x K matrix: fastest while it is small.
 
     Memory: about 4 R K numbers with the gradient. With rows sharded over a data axis, R is the local number of rows:
     the compiler gathers the keys and keeps the rows where they are.
@@ -74,7 +74,7 @@ class Dense:
         b_ids: Integer[Array, " k"],
         over: Over = "all",
     ) -> tuple[SoftmaxRows, SoftmaxRows]:
-        """`softmax_rows(a, b)` and `softmax_rows(b, a)`: the rows and the columns of one matrix, which is made once.
+        """`softmax_rows(a, b)` and `softmax_rows(b, a)`: the rows and the columns of one matrix, which is formed once.
 
         Args:
           a: [R, D], with the temperature in it.

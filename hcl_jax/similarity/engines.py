@@ -1,7 +1,7 @@
 """Similarity engines: reductions over the rows of a query x key similarity matrix, by integer ids.
 
 A loss that compares every row with every other one needs sums over rows of an N x N matrix, never the matrix itself. An
-engine makes those sums; the losses call its methods and know neither tiles nor devices. Every engine is a frozen,
+engine computes those sums; the losses call its methods and know neither tiles nor devices. Every engine is a frozen,
 hashable value (static under jit) with these methods; `Dense` has their equations:
 
   softmax_rows    log-sum-exp, sum and number of the positive logits of each query row   (differentiable)
@@ -131,7 +131,7 @@ DENSE = Dense()  # the default of every loss
 
 
 def dense(precision: str = "highest") -> Dense:
-    """The engine that makes the whole matrix.
+    """The engine that forms the whole matrix.
 
     Args:
       precision: of the similarity products, as jax takes it. "highest" is float32 on every device; "default" is

@@ -194,10 +194,10 @@ def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) ->
             at = f"{where}.ops[{k}]"
             x = views[name](x, draws.scope(name if seen[name] == 1 else f"{name}#{seen[name]}"), **params)
         at = where
-        made = {key: finish(x)} if key else finish(x)
-        taken = sorted(set(made) & set(draws.targets))
-        if taken:
-            raise InputError(f"target {taken[0]!r}", "made by an op", "another name")
-        return {**made, **draws.targets}
+        view = {key: finish(x)} if key else finish(x)
+        overlap = sorted(set(view) & set(draws.targets))
+        if overlap:
+            raise InputError(f"target {overlap[0]!r}", "made by an op", "another name")
+        return {**view, **draws.targets}
     except InputError as error:
         raise error.below(at) from None

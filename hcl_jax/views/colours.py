@@ -234,9 +234,9 @@ def normalise(x: Any, draws: Any, *, mean: float | Sequence[float], std: float |
     del draws
     x = unit(x, "normalise")
     means, stds = numbers_of("normalise.mean", mean), numbers_of("normalise.std", std)
-    for where, found in (("normalise.mean", means), ("normalise.std", stds)):
-        if len(found) not in (1, x.shape[-1]):
-            raise InputError(where, f"{len(found)} numbers", f"1 or {x.shape[-1]}, the channels")
+    for where, numbers in (("normalise.mean", means), ("normalise.std", stds)):
+        if len(numbers) not in (1, x.shape[-1]):
+            raise InputError(where, f"{len(numbers)} numbers", f"1 or {x.shape[-1]}, the channels")
     if min(stds) <= 0.0:
         raise InputError("normalise.std", repr(std), "numbers above 0")
     return (x - tf.constant(means)) * tf.constant([1.0 / s for s in stds])

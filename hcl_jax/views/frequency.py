@@ -35,8 +35,8 @@ def band_limit(x: Any, draws: Any, *, keep: str = "low", cut: Sequence[float] = 
     def change(x: Any, numbers: Any) -> Any:
         bins = tf.range(x.shape[1] // 2 + 1, dtype=tf.float32)
         below = bins < column(share, numbers, 2) * (x.shape[1] // 2)
-        kept = (below if keep == "low" else ~below) | (bins == 0.0)
-        return _back(_spectrum(x) * tf.cast(kept[:, None], tf.complex64), x)
+        band = (below if keep == "low" else ~below) | (bins == 0.0)
+        return _back(_spectrum(x) * tf.cast(band[:, None], tf.complex64), x)
 
     return sometimes(x, draws, "band_limit", p, change)
 

@@ -58,8 +58,8 @@ def mask_features(x: Any, draws: Any, *, p: float = 0.2) -> Any:
     Reference: Zhu et al. 2020 (GRACE), arXiv 2006.04131, section 3.2.2 (masking node features).
     """
     _is_one_graph(x, "mask_features")
-    kept = draws.shared("column", (x["nodes"].shape[-1],)) >= number("mask_features.p", p, 0.0, 1.0)
-    return {**x, "nodes": tf.where(kept, x["nodes"], 0.0)}
+    keep_mask = draws.shared("column", (x["nodes"].shape[-1],)) >= number("mask_features.p", p, 0.0, 1.0)
+    return {**x, "nodes": tf.where(keep_mask, x["nodes"], 0.0)}
 
 
 def mask_nodes(x: Any, draws: Any, *, p: float = 0.2, target: bool = False) -> Any:
@@ -109,8 +109,8 @@ def drop_nodes(x: Any, draws: Any, *, p: float = 0.2) -> Any:
     # A replayed batch is a whole one: row r is node r.
     rows = getattr(draws, "rows", None)
     rows = tf.range(tf.shape(x["nodes"])[0]) if rows is None else rows
-    kept, ends = (_hashed(seed, tf.cast(at, tf.int64)) >= p for at in (rows, x["edges"]))
-    nodes = tf.where(kept[:, None], x["nodes"], 0.0)
+    keep_mask, ends = (_hashed(seed, tf.cast(at, tf.int64)) >= p for at in (rows, x["edges"]))
+    nodes = tf.where(keep_mask[:, None], x["nodes"], 0.0)
     return {**x, "nodes": nodes, "edge_mask": x["edge_mask"] & tf.reduce_all(ends, -1)}
 
 
@@ -135,7 +135,7 @@ def perturb_edges(x: Any, draws: Any, *, p: float = 0.2) -> Any:
     count = tf.reduce_sum(tf.cast(x["node_mask"], tf.int32), 1, keepdims=True)
     first = _pick(drawn[..., 0], count)
     second = (first + 1 + _pick(drawn[..., 1], count - 1)) % tf.maximum(count, 1)  # never the first
-    new = tf.gather(_there_first(x["node_mask"]), tf.stack([first, second], -1), batch_dims=1)
+    new = tf.gather(_present_first(x["node_mask"]), tf.stack([first, second], -1), batch_dims=1)
     return {**x, "edges": tf.where(chosen[..., None], new, x["edges"])}
 
 
@@ -153,19 +153,19 @@ def subgraph(x: Any, draws: Any, *, keep: float = 0.8) -> Any:
     Reference: You et al. 2020 (GraphCL), arXiv 2010.13902, table 1 and appendix A, algorithm 1, subgraph.
     """
     _is_one_graph(x, "subgraph", allowed=False)
-    keep, there = number("subgraph.keep", keep, 0.0, 1.0), x["node_mask"]
-    size, shape = there.shape[1], tf.shape(there)
-    count = tf.reduce_sum(tf.cast(there, tf.int32), 1)
+    keep, present = number("subgraph.keep", keep, 0.0, 1.0), x["node_mask"]
+    size, shape = present.shape[1], tf.shape(present)
+    count = tf.reduce_sum(tf.cast(present, tf.int32), 1)
     wanted = tf.cast(tf.math.ceil(keep * tf.cast(count, tf.float64)), tf.int32)
-    start = tf.gather(_there_first(there), _pick(draws.uniform("start"), count), batch_dims=1)
-    part = tf.one_hot(start, size, on_value=True, off_value=False) & there
+    start = tf.gather(_present_first(present), _pick(draws.uniform("start"), count), batch_dims=1)
+    part = tf.one_hot(start, size, on_value=True, off_value=False) & present
     steps = draws.uniform("step", (size,))
     into = tf.reshape(tf.range(shape[0])[:, None] * size + x["edges"][..., 1], [-1])
 
     def grow(t: Any, part: Any) -> Any:
         leaving = x["edge_mask"] & tf.gather(part, x["edges"][..., 0], batch_dims=1)
         hits = tf.math.unsorted_segment_sum(tf.cast(tf.reshape(leaving, [-1]), tf.int32), into, shape[0] * size)
-        near = (tf.reshape(hits, shape) > 0) & ~part & there
+        near = (tf.reshape(hits, shape) > 0) & ~part & present
         place = tf.cumsum(tf.cast(near, tf.int32), axis=1)
         pick = _pick(tf.gather(steps, t, axis=1), place[:, -1])
         more = tf.reduce_sum(tf.cast(part, tf.int32), 1) < wanted
@@ -201,11 +201,11 @@ def augment_graph(
         raise InputError("augment_graph.of", repr(of), f"names of {', '.join(CHOICES)}")
     for name in of:
         choice("augment_graph.of", name, tuple(CHOICES))
-    which, made = _pick(draws.uniform("which"), len(of)), x
+    which, out = _pick(draws.uniform("which"), len(of)), x
     for i, name in enumerate(of):
         changed = CHOICES[name](x, draws.scope(name), **({"keep": 1.0 - p} if name == "subgraph" else {"p": p}))
-        made = {k: _by_row(which == i, changed[k], v) for k, v in made.items()}
-    return made
+        out = {k: _by_row(which == i, changed[k], v) for k, v in out.items()}
+    return out
 
 
 CHOICES: dict[str, Callable[..., Any]] = {
@@ -237,11 +237,11 @@ def _hashed(seed: Any, key: Any) -> Any:
     return uniform(tf.cast(key, tf.uint64), word)
 
 
-def _share(drawn: Any, there: Any, p: float) -> Any:
-    """Of each row the floor(p count) entries that are there with the least numbers: bool [n, m]."""
-    order = tf.argsort(tf.where(there, drawn, 2.0), axis=1, stable=True)
+def _share(drawn: Any, present: Any, p: float) -> Any:
+    """Of each row the floor(p count) present entries with the smallest numbers: bool [n, m]."""
+    order = tf.argsort(tf.where(present, drawn, 2.0), axis=1, stable=True)
     rank = tf.argsort(order, axis=1, stable=True)
-    count = tf.reduce_sum(tf.cast(there, tf.float64), 1, keepdims=True)
+    count = tf.reduce_sum(tf.cast(present, tf.float64), 1, keepdims=True)
     return tf.cast(rank, tf.float64) < tf.floor(p * count)
 
 
@@ -251,16 +251,16 @@ def _pick(drawn: Any, count: Any) -> Any:
     return tf.cast(tf.maximum(tf.minimum(tf.floor(drawn * count), count - 1.0), 0.0), tf.int32)
 
 
-def _there_first(there: Any) -> Any:
-    """The places [n, V] of each row, those that are there first, in order."""
-    return tf.argsort(tf.cast(~there, tf.int32), axis=1, stable=True)
+def _present_first(present: Any) -> Any:
+    """The places [n, V] of each row, present ones first, in order."""
+    return tf.argsort(tf.cast(~present, tf.int32), axis=1, stable=True)
 
 
-def _only(x: Any, kept: Any) -> Any:
+def _only(x: Any, keep_mask: Any) -> Any:
     """Many graphs with only the nodes `kept` [n, V] and the edges between them."""
-    ends = tf.reduce_all(tf.gather(kept, x["edges"], batch_dims=1), -1)
-    nodes = tf.where(kept[..., None], x["nodes"], 0.0)
-    return {**x, "nodes": nodes, "node_mask": kept, "edge_mask": x["edge_mask"] & ends}
+    ends = tf.reduce_all(tf.gather(keep_mask, x["edges"], batch_dims=1), -1)
+    nodes = tf.where(keep_mask[..., None], x["nodes"], 0.0)
+    return {**x, "nodes": nodes, "node_mask": keep_mask, "edge_mask": x["edge_mask"] & ends}
 
 
 def _by_row(chosen: Any, yes: Any, no: Any) -> Any:

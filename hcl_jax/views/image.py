@@ -188,8 +188,8 @@ def _smooth(x: Any, taps: Any) -> Any:
     offset = tf.range(tile + kernel - 1)[:, None] - tf.range(tile)[None, :]
     offset = tf.where((offset >= 0) & (offset < kernel), offset, kernel)
     band = tf.gather(tf.pad(taps, [[0, 0], [0, 1]]), offset, axis=1)
-    made = [products(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
-    return (tf.concat(made, axis=2) if tiles > 1 else made[0])[:, :, :length]
+    parts = [products(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
+    return (tf.concat(parts, axis=2) if tiles > 1 else parts[0])[:, :, :length]
 
 
 def noise(x: Any, draws: Any, *, std: float = 0.1, p: float = 1.0) -> Any:

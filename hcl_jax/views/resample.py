@@ -117,7 +117,7 @@ def products(a: Any, b: Any) -> Any:
 
     # The branches stand around the product whatever the number of rows: an optimizer that sees through them for some
     # would take another kernel for these.
-    made = tf.matmul(never_alone(a), never_alone(b))
-    made = tf.cond(alone, lambda: made[:1], lambda: made)
+    out = tf.matmul(never_alone(a), never_alone(b))
+    out = tf.cond(alone, lambda: out[:1], lambda: out)
     rows = [x.shape[0] for x in (a, b)]
-    return made if None in rows else tf.ensure_shape(made, [max(rows), *made.shape[1:]])
+    return out if None in rows else tf.ensure_shape(out, [max(rows), *out.shape[1:]])

@@ -1,4 +1,4 @@
-"""A change to some rows of a batch: only the rows drawn are computed, then put back."""
+"""A change to a subset of the rows of a batch: only those are computed, then put back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ def sometimes(x: Any, draws: Any, op: str, p: float, change: Callable[[Any, Any]
       draws: gives the coin, named "coin".
       op: the op's name, for the error text.
       p: probability, 0 to 1.
-      change: (rows of x [k, ...], their numbers [k]) -> [k, ...], of the same shape and dtype; it must bear k = 0.
+      change: (rows of x [k, ...], their numbers [k]) -> [k, ...], of the same shape and dtype; it must accept k = 0.
 
     Returns:
       [n, ...].

@@ -125,8 +125,8 @@ def curve(draws: Any, name: str, knots: int, sigma: float, length: int, channels
     basis = CubicSpline(at, np.eye(knots + 2))(np.arange(length)).astype(np.float32)
     shape = (channels, knots + 2) if channels else (knots + 2,)
     values = 1.0 + sigma * draws.normal(name, shape)
-    made = tf.matmul(tf.reshape(values, [-1, knots + 2]), basis, transpose_b=True)
-    return tf.transpose(tf.reshape(made, [-1, channels, length]), [0, 2, 1]) if channels else made
+    out = tf.matmul(tf.reshape(values, [-1, knots + 2]), basis, transpose_b=True)
+    return tf.transpose(tf.reshape(out, [-1, channels, length]), [0, 2, 1]) if channels else out
 
 
 def sample(x: Any, times: Any) -> Any:
@@ -284,9 +284,9 @@ def overlapping_crops(
 
 def _uncentred(x: Any) -> Any:
     """Steps by which each row must move left for its values to lie in the middle: x [n, T, C] -> int32 [n]."""
-    there = tf.cast(tf.reduce_any(tf.math.is_finite(x), axis=2), tf.int32)
-    before = tf.argmax(there, axis=1, output_type=tf.int32)  # the first step with a value; 0 where there is none
-    after = tf.argmax(tf.reverse(there, [1]), axis=1, output_type=tf.int32)
+    finite = tf.cast(tf.reduce_any(tf.math.is_finite(x), axis=2), tf.int32)
+    before = tf.argmax(finite, axis=1, output_type=tf.int32)  # the first step with a value; 0 where there is none
+    after = tf.argmax(tf.reverse(finite, [1]), axis=1, output_type=tf.int32)
     return before - (before + after) // 2
 
 
@@ -333,8 +333,8 @@ def drop_channels(x: Any, draws: Any, *, p: float = 0.2, value: float = 0.0) -> 
     x = steps(x, "drop_channels")
     p, value = number("drop_channels.p", p, 0.0, 1.0), number("drop_channels.value", value)
     drawn = draws.uniform("drop", (x.shape[2],))
-    kept = (drawn >= p) | (drawn >= tf.reduce_max(drawn, axis=1, keepdims=True))
-    return tf.where(kept[:, None], x, value)
+    keep_mask = (drawn >= p) | (drawn >= tf.reduce_max(drawn, axis=1, keepdims=True))
+    return tf.where(keep_mask[:, None], x, value)
 
 
 def shuffle_channels(x: Any, draws: Any, *, p: float = 0.5) -> Any:
@@ -432,10 +432,10 @@ def z_normalise(x: Any, draws: Any, *, epsilon: float = 1e-6) -> Any:
     del draws
     x = steps(x, "z_normalise")
     epsilon = number("z_normalise.epsilon", epsilon, 1e-12)
-    there = tf.math.is_finite(x)
-    count = tf.maximum(tf.reduce_sum(tf.cast(there, tf.float32), axis=1, keepdims=True), 1.0)
-    centred = x - tf.reduce_sum(tf.where(there, x, 0.0), axis=1, keepdims=True) / count
-    variance = tf.reduce_sum(tf.where(there, centred * centred, 0.0), axis=1, keepdims=True) / count
+    finite = tf.math.is_finite(x)
+    count = tf.maximum(tf.reduce_sum(tf.cast(finite, tf.float32), axis=1, keepdims=True), 1.0)
+    centred = x - tf.reduce_sum(tf.where(finite, x, 0.0), axis=1, keepdims=True) / count
+    variance = tf.reduce_sum(tf.where(finite, centred * centred, 0.0), axis=1, keepdims=True) / count
     return centred * tf.math.rsqrt(variance + epsilon)
 
 
@@ -453,6 +453,6 @@ def fill_missing(x: Any, draws: Any, *, value: float = 0.0, indicator: bool = Fa
     """
     del draws
     x = steps(x, "fill_missing")
-    there = tf.math.is_finite(x)
-    filled = tf.where(there, x, number("fill_missing.value", value))
-    return tf.concat([filled, tf.cast(there, tf.float32)], axis=2) if indicator else filled
+    finite = tf.math.is_finite(x)
+    filled = tf.where(finite, x, number("fill_missing.value", value))
+    return tf.concat([filled, tf.cast(finite, tf.float32)], axis=2) if indicator else filled

@@ -175,11 +175,13 @@ def drop_words(x: Any, draws: Any, *, p: float = 0.1, most: int = 64) -> Any:
     p, most = number("drop_words.p", p, 0.0, 1.0), whole("drop_words.most", most, 1)
     drawn = draws.uniform("drop", (most,))
     words = tf.strings.split(x).to_tensor()
-    there = words != ""
+    is_word = words != ""
     drawn = tf.pad(drawn, [[0, 0], [0, tf.maximum(tf.shape(words)[1] - most, 0)]], constant_values=1.0)
-    kept = there & (drawn[:, : tf.shape(words)[1]] >= p)
-    kept = kept | (~tf.reduce_any(kept, axis=1, keepdims=True) & (tf.range(tf.shape(words)[1]) == 0) & there)
-    joined = tf.strings.reduce_join(tf.ragged.boolean_mask(words, kept), axis=-1, separator=" ")
+    keep_mask = is_word & (drawn[:, : tf.shape(words)[1]] >= p)
+    keep_mask = keep_mask | (
+        ~tf.reduce_any(keep_mask, axis=1, keepdims=True) & (tf.range(tf.shape(words)[1]) == 0) & is_word
+    )
+    joined = tf.strings.reduce_join(tf.ragged.boolean_mask(words, keep_mask), axis=-1, separator=" ")
     return tf.ensure_shape(joined, x.shape)
 
 
@@ -196,11 +198,11 @@ def _inner(x: Any) -> Any:
     return (at > 0) & (at < count - 1)
 
 
-def _close_up(x: Any, kept: Any) -> Any:
+def _close_up(x: Any, keep_mask: Any) -> Any:
     """Moves the kept tokens to the front, padding behind."""
     at = tf.range(x.shape[1])
-    order = tf.argsort(tf.where(kept, at, at + x.shape[1]), axis=1)
-    return tf.gather(tf.where(kept, x, PADDING), order, batch_dims=1)
+    order = tf.argsort(tf.where(keep_mask, at, at + x.shape[1]), axis=1)
+    return tf.gather(tf.where(keep_mask, x, PADDING), order, batch_dims=1)
 
 
 def drop_tokens(x: Any, draws: Any, *, p: float = 0.1) -> Any:
