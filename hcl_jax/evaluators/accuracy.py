@@ -30,13 +30,22 @@ def proportion_error(p: float, n: int) -> float:
     Returns:
       The standard error, a float.
 
+    Example:
+      >>> proportion_error(0.5, 100)
+      0.05
+
     Reference: the binomial variance p (1 - p) n divided by n^2.
     """
     return math.sqrt(max(p * (1.0 - p), 0.0) / n)
 
 
 def accuracy(correct: np.ndarray) -> Accuracy:
-    """Share of True in `correct` [n], with its standard error."""
+    """Share of True in `correct` [n], with its standard error.
+
+    Example:
+      >>> accuracy(np.array([True, True, False, False]))  # sqrt(1 / 2 times 1 / 2 / 4)
+      Accuracy(value=0.5, standard_error=0.25, n=4)
+    """
     p = float(np.mean(correct))
     return Accuracy(p, proportion_error(p, len(correct)), len(correct))
 
@@ -54,6 +63,10 @@ def paired_gain(correct: np.ndarray, baseline: np.ndarray) -> Accuracy:
     Returns:
       `Accuracy`, whose value may be negative.
 
+    Example:
+      >>> paired_gain(np.array([True, True]), np.array([True, False])).value  # one of two rows is gained
+      0.5
+
     Reference: McNemar 1947, Psychometrika 12 (the variance of a difference of correlated proportions).
     """
     e = correct.astype(np.float64) - baseline.astype(np.float64)
@@ -61,5 +74,10 @@ def paired_gain(correct: np.ndarray, baseline: np.ndarray) -> Accuracy:
 
 
 def draws_error(values: np.ndarray) -> float:
-    """Standard error of the mean over independent draws, sd(values, n - 1) / sqrt(n); `values` [n], n >= 2."""
+    """Standard error of the mean over independent draws, sd(values, n - 1) / sqrt(n); `values` [n], n >= 2.
+
+    Example:
+      >>> round(draws_error(np.array([0.8, 0.9])), 4)  # sd / sqrt(2) = 0.1 / 2
+      0.05
+    """
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -22,6 +22,10 @@ def spread(embeddings: jax.typing.ArrayLike) -> float:
     Raises:
       InputError: not [n, d], or values that are not finite.
 
+    Example:
+      >>> round(spread(np.eye(2)), 4)  # sqrt(2) times a deviation of 1 / 2
+      0.7071
+
     Reference: Chen and He 2020, arXiv 2011.10566, section 4.1 and figure 2.
     """
     return float(spread_of(jax.device_put(features_of(embeddings, "embeddings"))))

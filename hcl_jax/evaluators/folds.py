@@ -24,6 +24,10 @@ def fold_of(labels: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
 
     Raises:
       InputError: folds below 2 or above the rows of the largest class, or a fold whose training rows are of one class.
+
+    Example:
+      >>> np.bincount(fold_of(np.array([0, 0, 1, 1]), folds=2)).tolist()
+      [2, 2]
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -51,6 +55,10 @@ def over_folds(correct: np.ndarray, fold: np.ndarray) -> Accuracy:
     Args:
       correct: bool [n].
       fold: int [n], 0..k-1.
+
+    Example:
+      >>> over_folds(np.array([True, True, True, False]), np.array([0, 0, 1, 1])).value  # (1 + 1 / 2) / 2
+      0.75
     """
     return _mean([float(correct[fold == f].mean()) for f in np.unique(fold)], len(correct))
 

@@ -34,6 +34,11 @@ def knn_predict(
     Raises:
       InputError: k < 1 or temperature <= 0.
 
+    Example:
+      >>> x = np.eye(2, dtype=np.float32)
+      >>> knn_predict(x, np.array([3, 5]), x, k=1)
+      array([3, 5])
+
     Reference: Wu et al. 2018, arXiv 1805.01978, section 3.4.
     """
     if k < 1:
@@ -77,6 +82,11 @@ def knn_accuracy(
 
     Raises:
       InputError: shapes or values that do not fit, k < 1, temperature <= 0.
+
+    Example:
+      >>> x, y = np.eye(2), np.array([0, 1])
+      >>> knn_accuracy(x, y, x, np.array([0, 0]), k=1).value
+      0.5
 
     Reference: Wu et al. 2018, arXiv 1805.01978, section 3.4; Caron et al. 2021, arXiv 2104.14294, appendix F.1 (k=20).
     """

@@ -49,6 +49,10 @@ def label_draws(labels: np.ndarray, per_class: int, draws: int, seed: int = 0) -
 
     Raises:
       InputError: per_class < 1, draws < 1, or a class with fewer rows.
+
+    Example:
+      >>> label_draws(np.array([0, 0, 1, 1]), per_class=1, draws=3).shape
+      (3, 2)
     """
     classes, counts = np.unique(labels, return_counts=True)
     if not 1 <= per_class <= counts.min():
@@ -112,6 +116,11 @@ def label_efficiency(
     Raises:
       InputError: shapes or values that do not fit, fewer than two classes, or more labels than the smallest class has
         rows.
+
+    Example:
+      >>> x, y = np.tile([[-1.0], [1.0]], (2, 1)), np.tile([0, 1], 2)
+      >>> label_efficiency(x, y, x, y, per_class=(1,), draws=2)[1].mean
+      1.0
 
     Reference: Henaff et al. 2019, arXiv 1905.09272, section 4 (accuracy by the number of labels).
     """
@@ -202,6 +211,10 @@ def labels_needed(curve: Mapping[int, float], target: float) -> float:
     Raises:
       InputError: no point, labels that are not above 0, values that are not finite.
 
+    Example:
+      >>> round(labels_needed({1: 0.5, 100: 0.9}, target=0.7), 4)  # half way in log(labels)
+      10.0
+
     Reference: Henaff et al. 2019, arXiv 1905.09272, figure 1 (labels needed to match an accuracy).
     """
     logs, values = _points(curve)
@@ -232,6 +245,10 @@ def area_under_curve(curve: Mapping[int, float]) -> float:
 
     Raises:
       InputError: as `labels_needed`.
+
+    Example:
+      >>> round(area_under_curve({1: 0.5, 10: 0.7, 100: 0.9}), 4)
+      0.7
 
     Reference: the trapezoidal rule; Henaff et al. 2019, arXiv 1905.09272, figure 1 (the axis of log labels).
     """

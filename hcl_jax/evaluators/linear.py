@@ -137,6 +137,12 @@ def fit(
     Raises:
       InputError: shapes or values that do not fit, fewer than two classes, l2 < 0.
 
+    Example:
+      >>> x, y = np.array([[-1.0], [1.0]]), np.array([3, 5])
+      >>> probe = fit(x, y)
+      >>> print(probe.classes, probe.mean, probe.scale)
+      [3 5] [0.] [1.]
+
     Reference: Hastie, Tibshirani, Friedman 2009, The Elements of Statistical Learning, section 4.4, equation 4.17.
     """
     rows = labelled(features, labels, "train")
@@ -153,7 +159,13 @@ def _strength(l2: float) -> float:
 
 
 def logits(probe: Probe, features: np.ndarray) -> np.ndarray:
-    """W ((x - mean) / scale) + b: features [n, d] float32 -> [n, c]."""
+    """W ((x - mean) / scale) + b: features [n, d] float32 -> [n, c].
+
+    Example:
+      >>> x, y = np.array([[-1.0], [1.0]]), np.array([3, 5])
+      >>> print(abs(logits(fit(x, y), np.zeros((1, 1), np.float32)).round(2)))  # half way between both classes
+      [[0. 0.]]
+    """
     weights = probe.weights / probe.scale[None, :]
     return features @ weights.T + (probe.bias - weights @ probe.mean)[None, :]
 
@@ -167,6 +179,11 @@ def predict(probe: Probe, features: jax.typing.ArrayLike) -> np.ndarray:
 
     Returns:
       [n] labels.
+
+    Example:
+      >>> x, y = np.array([[-1.0], [1.0]]), np.array([3, 5])
+      >>> predict(fit(x, y), 2 * x)
+      array([3, 5])
     """
     return probe.classes[np.argmax(logits(probe, np.asarray(features, np.float32)), axis=1)]
 
@@ -180,6 +197,10 @@ def held_out_fifth(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Returns:
       bool [n].
+
+    Example:
+      >>> int(held_out_fifth(np.repeat([0, 1], 10)).sum())  # two of each class
+      4
     """
     rng = np.random.default_rng((seed, 5))
     held = np.zeros(len(labels), bool)
@@ -250,6 +271,11 @@ def linear_probe(
 
     Raises:
       InputError: shapes or values that do not fit, fewer than two training classes, l2 < 0.
+
+    Example:
+      >>> x, y = np.array([[-1.0], [1.0]]), np.array([3, 5])
+      >>> linear_probe(x, y, x, np.array([3, 3])).accuracy.value
+      0.5
 
     Reference: Chen et al. 2020, arXiv 2002.05709, section 2.3 (linear evaluation); Radford et al. 2021, arXiv
     2103.00020, appendix A.3 (L-BFGS, strength chosen on held-out rows).

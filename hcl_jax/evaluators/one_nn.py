@@ -23,6 +23,11 @@ def one_nn_predict(bank: np.ndarray, bank_labels: np.ndarray, queries: np.ndarra
     Returns:
       [n] labels.
 
+    Example:
+      >>> x = np.eye(2, dtype=np.float32)
+      >>> one_nn_predict(x, np.array([3, 5]), 2 * x)
+      array([3, 5])
+
     Reference: Bagnall et al. 2017, Data Mining and Knowledge Discovery 31 (1-NN Euclidean as the benchmark).
     """
     mean = bank.mean(axis=0, dtype=np.float64).astype(np.float32)[None, :]
@@ -51,6 +56,11 @@ def one_nn_accuracy(
 
     Raises:
       InputError: shapes or values that do not fit.
+
+    Example:
+      >>> x, y = np.eye(2), np.array([0, 1])
+      >>> one_nn_accuracy(x, y, x, np.array([0, 0])).value
+      0.5
 
     Reference: Bagnall et al. 2017, Data Mining and Knowledge Discovery 31.
     """

@@ -54,6 +54,10 @@ def chance_recall(right: np.ndarray, keys: int, k: int) -> float:
     Returns:
       A float from 0 to 1.
 
+    Example:
+      >>> chance_recall(np.array([1]), keys=4, k=1)
+      0.25
+
     Reference: the hypergeometric probability of no right key among k drawn without replacement.
     """
     miss = np.ones(len(right))
@@ -89,6 +93,11 @@ def recall_at(
 
     Raises:
       InputError: shapes that do not fit, values that are not finite, a k < 1, or no query with a right key.
+
+    Example:
+      >>> x = np.eye(2)
+      >>> recall_at(x, x, np.array([0, 1]), np.array([0, 2]), k=(1,)).n  # one query has a right key
+      1
 
     Reference: Radford et al. 2021, arXiv 2103.00020, table 13 (text and image retrieval, R@1, R@5, R@10).
     """
@@ -145,6 +154,11 @@ def recall_at_k(
 
     Raises:
       InputError: as `recall_at`.
+
+    Example:
+      >>> scores = recall_at_k(np.eye(2), np.eye(2), ks=(1,))
+      >>> scores["a_to_b/recall_1"], scores["chance/a_to_b/recall_1"]
+      (1.0, 0.5)
     """
     ids = np.arange(np.shape(a)[0]) if ids is None else ids
     b_ids = ids if b_ids is None else b_ids

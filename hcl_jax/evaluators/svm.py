@@ -66,6 +66,10 @@ def part_of(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
     Returns:
       int [min(n, size)].
+
+    Example:
+      >>> len(part_of(np.array([0, 0, 1, 1]), size=2, seed=0))  # one of each class
+      2
     """
     if len(labels) <= size:
         return np.arange(len(labels))
@@ -108,6 +112,11 @@ def svm_probe(
     Raises:
       InputError: shapes or values that do not fit, fewer than two training classes.
 
+    Example:
+      >>> x, y = np.array([[-1.0], [1.0]]), np.array([3, 5])
+      >>> svm_probe(x, y, x, np.array([3, 3])).accuracy.value
+      0.5
+
     Reference: Yue et al. 2022, arXiv 2106.10466, appendix (classification), and fit_svm of their code.
     """
     train, test = train_and_test(train_features, train_labels, test_features, test_labels)
@@ -149,6 +158,11 @@ def svm_cross_validation(
 
     Raises:
       InputError: shapes or values that do not fit, fewer than two classes, folds as in `fold_of`.
+
+    Example:
+      >>> x, y = np.tile([[-1.0], [1.0]], (4, 1)), np.tile([0, 1], 4)
+      >>> svm_cross_validation(x, y, folds=2).accuracy.value
+      1.0
 
     Reference: Sun et al. 2020, InfoGraph, arXiv 1908.01000, section 4.1; You et al. 2020, GraphCL, arXiv 2010.13902,
     section 5, and svc_classify of both codes.

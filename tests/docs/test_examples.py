@@ -41,7 +41,7 @@ def test_examples_print_what_they_say(module):
 
 def test_every_public_function_has_an_example():
     functions = {*LOSSES.values(), *WEIGHTS.values(), *(f for table in MEASURES.values() for f in table.values())}
-    for package in (losses, similarity, analysis):
+    for package in PACKAGES:
         functions |= {f for name in package.__all__ if inspect.isfunction(f := getattr(package, name))}
     functions |= {f for name, f in vars(similarity.Dense).items() if inspect.isfunction(f) and not name.startswith("_")}
     missing = {f.__name__ for f in functions if ">>> " not in inspect.getdoc(f)}
