@@ -6,7 +6,6 @@ python -m hcl_jax.evaluation --workdir=DIR --json   its numbers for a machine
 
 import argparse
 import functools
-import itertools
 import json
 import pathlib
 import sys
@@ -22,7 +21,6 @@ from hcl_jax.config import validate
 from hcl_jax.core import model
 from hcl_jax.core.state import TrainState
 from hcl_jax.errors import InputError
-from hcl_jax.evaluators import ONE_SHAPE
 from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.raw import raw_features
@@ -36,12 +34,7 @@ from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.seed_stats import summary
 
 
-def is_evaluated(config: Any, parts: Parts) -> bool:
-    """Whether a completed config lists an evaluator that has something to read."""
-    return any(e.views or e.reads.batches for e in entries(config.evaluate, parts.evaluators))
-
-
-def _sources(run: Run, train: data.Source, test: data.Source) -> dict[str, dict[str, data.Source]]:
+def sources_of(run: Run, train: data.Source, test: data.Source) -> dict[str, dict[str, data.Source]]:
     """{data of an entry: {split: source}}, "" for those of the run."""
     found = {"": {"train": train, "test": test}}
     for entry in entries(run.config.evaluate, run.parts.evaluators):
@@ -52,80 +45,7 @@ def _sources(run: Run, train: data.Source, test: data.Source) -> dict[str, dict[
     return found
 
 
-def check(several: Run, train: data.Source, test: data.Source) -> None:
-    """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
-    run = several.one
-    spec, listed = run.config.evaluate, entries(run.config.evaluate, run.parts.evaluators)
-    for name, splits in _sources(run, train, test).items():
-        here = [e for e in listed if e.source == name]
-        if any(e.reads.batches for e in here):
-            _check_batches(run, splits["test"])
-        labels = {e.labels for e in here} - {""} if spec.views else set()
-        for label in labels:
-            if not splits["train"].labels.get(label):
-                raise InputError(
-                    _labels_field(here, label, spec), f"{label!r}, which holds no classes", "'' or classes"
-                )
-        made = {view: _check_view(run, view, splits, here, labels) for view in spec.views}
-        for entry in (e for e in here if e.evaluator in ONE_SHAPE):
-            for call in entry.views:
-                shapes = {f"{view}.{output}": made[view][output] for view, output in call}
-                if len(set(shapes.values())) > 1:
-                    text = " with ".join(f"{k} {v}" for k, v in shapes.items())
-                    where = f"config.evaluate.evaluators.{entry.name}.views"
-                    raise InputError(where, text, "outputs of one shape")
-
-
-def _labels_field(here: Iterable[Entry], label: str, spec: Any) -> str:
-    """The field that asks for a label."""
-    if label == spec.labels:
-        return "config.evaluate.labels"
-    return next(f"config.evaluate.evaluators.{e.name}.labels" for e in here if e.labels == label)
-
-
-def _check_batches(run: Run, test: data.Source) -> None:
-    """The batches of the test split must be as those of the training split."""
-    size = run.config.data.batch_size
-    meshes.check_batch(size, run.mesh)
-    batch = data.batch_specs(
-        test, run.config.views, seed=run.config.seed, batch_size=size, order="each", views=run.parts.views
-    )
-    _same_shapes("config.views", run.abstract_batch["views"], batch["views"])
-
-
-def _check_view(
-    run: Run, view: str, splits: Mapping[str, data.Source], here: Iterable[Entry], labels: Iterable[str]
-) -> dict[str, tuple[int, ...]]:
-    """The shapes of the outputs of a view, equal in both splits."""
-    spec, where = run.config.evaluate, "config.evaluate.views"
-    specs = [
-        data.batch_specs(
-            source, {view: spec.views[view]}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
-            order="each", where=where, size_field="config.evaluate.batch_size",
-        )
-        for source in splits.values()
-    ]  # fmt: skip
-    _same_shapes(where, specs[0]["views"], specs[1]["views"])
-    for batch, label in itertools.product(specs, labels):
-        if len(batch["labels"][label].shape) > 1:
-            found = f"{label!r} of shape {batch['labels'][label].shape}"
-            raise InputError(_labels_field(here, label, spec), found, "one class a row")
-    encode = functools.partial(model.encode, run.model, spec.views[view]["tower"], _outputs(run, view))
-    found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs[1]["views"][view])
-    return {name: array.shape for name, array in found.items()}
-
-
-def _same_shapes(where: str, train: Any, test: Any) -> None:
-    """Raises InputError where a view of the test split has another shape than that of the training split."""
-    for view, fields in train.items():
-        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(fields), jax.tree.leaves(test[view]), strict=True):
-            if a.shape[1:] != b.shape[1:]:
-                field = jax.tree_util.keystr(path, simple=True, separator="/")
-                found = f"{field} of shape {b.shape[1:]} in the test split"
-                raise InputError(f"{where}.{view}", found, f"{a.shape[1:]}, as in the training split")
-
-
-def _outputs(run: Run, view: str) -> tuple[str, ...]:
+def outputs_of(run: Run, view: str) -> tuple[str, ...]:
     """The outputs of a view that some evaluator reads, and the one that the view names."""
     spec = run.config.evaluate
     read = (pair for entry in entries(spec, run.parts.evaluators) for call in entry.views for pair in call)
@@ -154,7 +74,7 @@ class Evaluation:
         self.several, self.run, self.say, self.tick = run, run.one, say, tick
         self.spec = run.config.evaluate
         self.entries = entries(self.spec, run.parts.evaluators)
-        self.sources = _sources(run, train, test)
+        self.sources = sources_of(run, train, test)
         most = run.config.data.max_bad_records
         self._bad = {
             (name, split): data.BadRecords(most, "/".join(filter(None, ("evaluate", name, split))))
@@ -164,7 +84,7 @@ class Evaluation:
         whole = jax.NamedSharding(run.mesh, jax.P())
         self._encoders = {
             view: jax.jit(
-                functools.partial(model.encode, run.model, spec["tower"], _outputs(run, view)), out_shardings=whole
+                functools.partial(model.encode, run.model, spec["tower"], outputs_of(run, view)), out_shardings=whole
             )
             for view, spec in self.spec.views.items()
         }
@@ -198,7 +118,7 @@ class Evaluation:
         shards = self.run.batch_sharding
         size = -(-self.spec.batch_size // shards.num_devices) * shards.num_devices
         rows = sharding.local_rows(shards, size)
-        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in _outputs(self.run, v)} for v in specs}
+        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in outputs_of(self.run, v)} for v in specs}
         inputs: dict[str, list] = {v: [] for v in specs} if raw else {}
         labels: dict[str, list] = {}
         present: dict[str, list] = {v: [] for v in specs}

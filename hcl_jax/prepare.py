@@ -1,17 +1,21 @@
 """Everything of a run that can be refused before a file is written."""
 
 import functools
+import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+import jax
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
 from hcl_jax.config import validate
-from hcl_jax.core import objectives
+from hcl_jax.core import model, objectives
 from hcl_jax.errors import InputError
-from hcl_jax.evaluation import check as evaluation_check
-from hcl_jax.evaluation import is_evaluated
+from hcl_jax.evaluation import outputs_of, sources_of
+from hcl_jax.evaluators import ONE_SHAPE
+from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run, build, epoch_examples, steps_of
 
@@ -61,10 +65,89 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
     check_length(run, source, changed)
     if test is not None:
-        evaluation_check(run, source, test)
+        check_evaluation(run, source, test)
     # Shapes that do not fit show here.
     lowered = run.step().lower(run.abstract, run.abstract_batch)
     return Prepared(config, run, source, test, changed, lowered)
+
+
+def is_evaluated(config: Any, parts: Parts) -> bool:
+    """Whether a completed config lists an evaluator that has something to read."""
+    return any(e.views or e.reads.batches for e in entries(config.evaluate, parts.evaluators))
+
+
+def check_evaluation(several: Run, train: data.Source, test: data.Source) -> None:
+    """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
+    run = several.one
+    spec, listed = run.config.evaluate, entries(run.config.evaluate, run.parts.evaluators)
+    for name, splits in sources_of(run, train, test).items():
+        here = [e for e in listed if e.source == name]
+        if any(e.reads.batches for e in here):
+            _check_batches(run, splits["test"])
+        asked = {e.labels for e in here} | ({spec.labels} if not name else set())
+        labels = asked - {""} if spec.views else set()
+        for label in labels:
+            if not splits["train"].labels.get(label):
+                raise InputError(
+                    _labels_field(here, label, spec), f"{label!r}, which holds no classes", "'' or classes"
+                )
+        made = {view: _check_view(run, view, splits, here, labels) for view in spec.views}
+        for entry in (e for e in here if e.evaluator in ONE_SHAPE):
+            for call in entry.views:
+                shapes = {f"{view}.{output}": made[view][output] for view, output in call}
+                if len(set(shapes.values())) > 1:
+                    text = " with ".join(f"{k} {v}" for k, v in shapes.items())
+                    where = f"config.evaluate.evaluators.{entry.name}.views"
+                    raise InputError(where, text, "outputs of one shape")
+
+
+def _labels_field(here: Iterable[Entry], label: str, spec: Any) -> str:
+    """The field that asks for a label."""
+    if label == spec.labels:
+        return "config.evaluate.labels"
+    return next(f"config.evaluate.evaluators.{e.name}.labels" for e in here if e.labels == label)
+
+
+def _check_batches(run: Run, test: data.Source) -> None:
+    """The batches of the test split must be as those of the training split."""
+    size = run.config.data.batch_size
+    meshes.check_batch(size, run.mesh)
+    batch = data.batch_specs(
+        test, run.config.views, seed=run.config.seed, batch_size=size, order="each", views=run.parts.views
+    )
+    _same_shapes("config.views", run.abstract_batch["views"], batch["views"])
+
+
+def _check_view(
+    run: Run, view: str, splits: Mapping[str, data.Source], here: Iterable[Entry], labels: Iterable[str]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the outputs of a view, equal in both splits."""
+    spec, where = run.config.evaluate, "config.evaluate.views"
+    specs = [
+        data.batch_specs(
+            source, {view: spec.views[view]}, seed=run.config.seed, batch_size=spec.batch_size, views=run.parts.views,
+            order="each", where=where, size_field="config.evaluate.batch_size",
+        )
+        for source in splits.values()
+    ]  # fmt: skip
+    _same_shapes(where, specs[0]["views"], specs[1]["views"])
+    for batch, label in itertools.product(specs, labels):
+        if len(batch["labels"][label].shape) > 1:
+            found = f"{label!r} of shape {batch['labels'][label].shape}"
+            raise InputError(_labels_field(here, label, spec), found, "one class a row")
+    encode = functools.partial(model.encode, run.model, spec.views[view]["tower"], outputs_of(run, view))
+    found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs[1]["views"][view])
+    return {name: array.shape for name, array in found.items()}
+
+
+def _same_shapes(where: str, train: Any, test: Any) -> None:
+    """Raises InputError where a view of the test split has another shape than that of the training split."""
+    for view, fields in train.items():
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(fields), jax.tree.leaves(test[view]), strict=True):
+            if a.shape[1:] != b.shape[1:]:
+                field = jax.tree_util.keystr(path, simple=True, separator="/")
+                found = f"{field} of shape {b.shape[1:]} in the test split"
+                raise InputError(f"{where}.{view}", found, f"{a.shape[1:]}, as in the training split")
 
 
 def plain_inputs(losses: Mapping, config: Any) -> Any:

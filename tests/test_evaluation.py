@@ -6,13 +6,13 @@ import pytest
 from worlds import two_views
 
 from hcl_jax import config as configs
-from hcl_jax import evaluation
 from hcl_jax.core.optim import average_of
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import collapse
 from hcl_jax.parallel import mesh as meshes
+from hcl_jax.prepare import check_evaluation
 from hcl_jax.run import Parts, build, global_batches
 from hcl_jax.views.lazy import tf
 
@@ -135,7 +135,7 @@ def watched(source):
 def test_folds_read_no_test_row():
     run, train, test = built(folds=3, knn={"k": 3, "temperature": 1.0})
     (train, read), (test, never) = watched(train), watched(test)
-    evaluation.check(run, train, test)
+    check_evaluation(run, train, test)
     assert read == never == []
     found = Evaluation(run, train, test, say=lambda text: None).full(run.init())
     assert set(read) == set(range(TRAIN)) and never == []
@@ -151,7 +151,7 @@ def test_a_graph_that_does_not_fit_is_refused_before_the_run():
     run, train, test = built()
     line = f"config.evaluate.batch_size: found 8; allowed: at least {TEST}: records of made refer to each other"
     with pytest.raises(InputError) as error:
-        evaluation.check(run, train, test._replace(whole=True))
+        check_evaluation(run, train, test._replace(whole=True))
     assert str(error.value) == line
 
 
@@ -159,9 +159,9 @@ def test_what_evaluation_cannot_read_is_refused_before_training():
     run, train, test = built(objectives=True, views={})
     lacking = test._replace(fields={"first": test.fields["first"]})
     with pytest.raises(InputError, match=r"config.views.b.field: found 'second'"):
-        evaluation.check(run, train, lacking)
+        check_evaluation(run, train, lacking)
     run, train, test = built()
     larger = {field: np.zeros((TEST, 3, 3, 1), np.float32) for field in ("first", "second")}
     pictures_of_3 = from_arrays("made", pictures(TEST, 1)._replace(fields=larger), run.config.data, "test")
     with pytest.raises(InputError, match=r"config.evaluate.views.image: found image/?\S* ?of shape \(3, 3, 1\)"):
-        evaluation.check(run, train, pictures_of_3)
+        check_evaluation(run, train, pictures_of_3)

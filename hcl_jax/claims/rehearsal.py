@@ -14,8 +14,8 @@ from hcl_jax.claims.measures.reading import Reading, Split
 from hcl_jax.claims.programs import Program, views_of
 from hcl_jax.config import validate
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.evaluation import check as evaluation_check
 from hcl_jax.parallel import mesh as meshes
+from hcl_jax.prepare import check_evaluation
 from hcl_jax.run import build
 
 CURVE = {"x", "y"}
@@ -44,7 +44,7 @@ def check_program(program: Program, views: Mapping[str, Any], prints: Prints, wh
         train, test = (
             data.open_source(config.data, config.data[f"{s}_split"], parts.sources) for s in ("train", "test")
         )
-        evaluation_check(build(config, parts, train, meshes.make_mesh(config.mesh)), train, test)
+        check_evaluation(build(config, parts, train, meshes.make_mesh(config.mesh)), train, test)
     except InputError as error:
         raise error.below(where) from None
 

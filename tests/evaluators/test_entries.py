@@ -8,11 +8,12 @@ from hcl_jax import config as configs
 from hcl_jax.config import validate
 from hcl_jax.data.source import from_arrays
 from hcl_jax.errors import InputError
-from hcl_jax.evaluation import Evaluation, check
+from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import Result, Splits
 from hcl_jax.evaluators.entries import entries, inputs
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.paired import evaluate_features
+from hcl_jax.prepare import check_evaluation
 from hcl_jax.run import Parts
 from tests.test_evaluation import TEST, TRAIN, built, pictures
 
@@ -172,7 +173,7 @@ def evaluation():
     }
     parts = Parts(evaluators=TABLE, sources={"other": other})
     run, train, test = built(parts, evaluators=listed, every=2)
-    check(run, train, test)
+    check_evaluation(run, train, test)
     return Evaluation(run, train, test, say=lambda text: None)
 
 
