@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import json
 import math
 import types
@@ -13,10 +14,12 @@ from worlds import two_views
 
 from hcl_jax import config as configs
 from hcl_jax.config import schema, specs, validate
-from hcl_jax.config.fields import check, fields, members, setting
+from hcl_jax.config.check_evaluation import BOUNDS
+from hcl_jax.config.fields import Field, Rule, check, fields, filled, members, setting
 from hcl_jax.core import optim
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
+from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import LOSSES
 from hcl_jax.similarity import ENGINES
 from hcl_jax.views import KINDS, VIEWS
@@ -119,6 +122,19 @@ def test_nor_in_what_stands_beside_the_config(section, value):
     assert leaves
     for path, f in leaves:
         assert slips(value, path, f, lambda v: check(section, v, "config")) == []
+
+
+def test_nor_among_the_arguments_of_evaluators():
+    """Each whole number and number that an evaluator's signature has; one without a bound shows here."""
+    value = everything()
+    for name, function in EVALUATORS.items():
+        for argument, parameter in inspect.signature(function).parameters.items():
+            if {int, float} & set(members(parameter.annotation)):
+                entry = {"evaluator": name, "views": (("image.h", "image.h"),) if name == "retrieval" else ()}
+                entry = filled(specs.Evaluator, entry)
+                path = ("evaluate", "evaluators", "tried", argument)
+                f = Field(*BOUNDS.get(argument, (parameter.annotation, Rule())), None)
+                assert slips(put(value, path[:3], entry), path, f, checked) == []
 
 
 def test_a_field_whose_bound_is_forgotten_is_caught():
