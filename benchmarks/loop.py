@@ -44,10 +44,11 @@ def main() -> int:
     from hcl_jax import data, train
     from hcl_jax.parallel import mesh as meshes
     from hcl_jax.run import Parts, build, global_batches
-    from hcl_jax.runtime.guards import Guards
     from hcl_jax.runtime.preemption import Interruption
     from hcl_jax.runtime.watchdog import Watchdog
+    from hcl_jax.workdir.meter import Meter
     from hcl_jax.workdir.metrics import Log
+    from hcl_jax.workdir.terminal import Terminal
 
     recipe = configs.load(known.config)
     recipe.train.steps = known.steps
@@ -70,14 +71,16 @@ def main() -> int:
         state = run.init()
         jax.block_until_ready(state)
         with tempfile.TemporaryDirectory() as folder, Watchdog(config.limits.watchdog) as watch:
-            guards = Guards(Interruption(), watch, config.limits.phase)
-            log = Log(pathlib.Path(folder), start=0, steps=known.steps, config={}, tensorboard=True, bar=False)
-            log.progress = lambda *_: None
+            log = Log(
+                pathlib.Path(folder), start=0, steps=known.steps, config={}, terminal=Terminal(bar=False, quiet=True)
+            )
+            meter = Meter(log, seeds=run.seeds, rows=config.data.batch_size, max_skipped=10, spike=10.0, collapse=0.05)
+            session = train.Session(run, 0, log, meter, NoCheckpoints(), Interruption(), watch)
             next_batches = iter(batches)
             first = next(next_batches)  # the pipeline's own start-up is not a step
             began = time.perf_counter()
             rest = itertools.chain([first], next_batches)
-            state = train.loop(run, rest, compiled, state, 0, log, NoCheckpoints(), guards=guards)
+            state = train.loop(session, compiled, rest, state)
             jax.block_until_ready(state)
             seconds = time.perf_counter() - began
             log.close()

@@ -17,7 +17,9 @@ from hcl_jax.evaluation import outputs_of, sources_of
 from hcl_jax.evaluators import ONE_SHAPE
 from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.parallel import mesh as meshes
-from hcl_jax.run import Parts, Run, build, epoch_examples, steps_of
+from hcl_jax.parallel import sharding
+from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
+from hcl_jax.workdir import card
 
 
 class Prepared(NamedTuple):
@@ -28,6 +30,7 @@ class Prepared(NamedTuple):
       run, source, test: what it is made of; test is None where nothing is evaluated.
       changed: {open field: (frozen, given)} where the workdir's config differs.
       lowered: the step, traced and ready to compile.
+      bad: the training records that are replaced by others, as they are met.
     """
 
     config: Any
@@ -36,6 +39,7 @@ class Prepared(NamedTuple):
     test: data.Source | None
     changed: dict[str, tuple[Any, Any]]
     lowered: Any
+    bad: data.BadRecords
 
 
 def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_steps: int | None) -> Prepared:
@@ -68,7 +72,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
         check_evaluation(run, source, test)
     # Shapes that do not fit show here.
     lowered = run.step().lower(run.abstract, run.abstract_batch)
-    return Prepared(config, run, source, test, changed, lowered)
+    return Prepared(config, run, source, test, changed, lowered, data.BadRecords(config.data.max_bad_records))
 
 
 def is_evaluated(config: Any, parts: Parts) -> bool:
@@ -167,6 +171,59 @@ def check_length(run: Run, source: data.Source, changed: Mapping[str, tuple[Any,
     old = steps_of(steps, epochs, epoch_examples(run.config, source), run.config.data.batch_size)
     if run.steps < old:
         raise InputError("config.train.steps", run.steps, f"at least {old}, as the frozen config has it")
+
+
+def check_recorded(recorded: Mapping[str, Any], start: int, run: Run, source: data.Source) -> list[str]:
+    """Holds a run against what its checkpoint says of it, whatever config.json has become since.
+
+    Returns:
+      What is worth saying of a run that may go on.
+
+    Raises:
+      InputError: the config differs in a field that is not open.
+    """
+    if "config" in recorded:
+        plain = functools.partial(plain_inputs, run.parts.losses)
+        frozen = configs.complete(configs.with_younger(recorded["config"]))
+        changed = workdir.allowed(plain(frozen), plain(run.config), f"checkpoint {start}")
+        check_length(run, source, changed)
+    now = card.code()
+    promise = "equal to the last bit is promised for the same ones only"
+    code = recorded.get("code", {}).items()
+    return [f"{name}: {old} -> {now.get(name)}; {promise}" for name, old in code if now.get(name) != old]
+
+
+def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str], dict[str, Any]]:
+    """What a run says of itself before its first step, and which examples are not what they should be.
+
+    Args:
+      prepared: the run.
+      folder: as the user calls it.
+      start: the step that it goes on from.
+
+    Returns:
+      (lines, arrays of `data.noise_arrays` for all seeds).
+    """
+    run, source, config = prepared.run, prepared.source, prepared.config
+    arrays: dict[str, Any] = {}
+    lines = [f"{folder}: resumed at step {start} of {run.steps}"]
+    if not start:
+        lines = [sharding.table(run.one.abstract.params, run.one.shardings.params)]
+    for seed in run.seeds:
+        noise = noise_of(config, source, seed)
+        arrays |= data.noise_arrays(noise, seed)
+        line = data.noise_line(noise, source.num_examples, seed)
+        lines += [line] if line else []
+    records, rows, k = epoch_examples(config, source), config.data.batch_size, config.train.accumulate
+    if rows > records and config.data.order == "shuffled":
+        lines.append(f"batch {rows}: of {records} records some stand in it more than once")
+    if k > 1:
+        lines.append(f"accumulate {k}: {k} losses of {rows // k} rows each; negatives do not add up")
+    if config.train.cache > 1:
+        each = rows // k // config.train.cache
+        lines.append(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
+    lines += [f"config.{field}: {old!r} -> {new!r}" for field, (old, new) in prepared.changed.items()]
+    return lines, arrays
 
 
 def shortened(config: Any, steps: int) -> Any:

@@ -1,11 +1,11 @@
-"""The run, top to bottom: config -> mesh -> data -> model -> state -> steps -> evaluation -> card."""
+"""The run, top to bottom, under four headings: prepare, restore, train, evaluate."""
 
 import contextlib
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +19,57 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
-from hcl_jax.parallel import sharding
-from hcl_jax.prepare import check_length, plain_inputs, prepare
-from hcl_jax.run import Parts, Run, epoch_examples, global_batches, noise_of
+from hcl_jax.prepare import Prepared, check_recorded, introduction, prepare
+from hcl_jax.run import Parts, Run, global_batches
 from hcl_jax.runtime import processes
-from hcl_jax.runtime.guards import Guards
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
 from hcl_jax.runtime.watchdog import Watchdog
 from hcl_jax.views import VIEWS
 from hcl_jax.workdir import card, files
 from hcl_jax.workdir.checkpoint import Checkpoints
+from hcl_jax.workdir.hold import hold
 from hcl_jax.workdir.init_from import init_from
 from hcl_jax.workdir.lease import Lease
 from hcl_jax.workdir.lock import Lock
 from hcl_jax.workdir.meter import Meter
 from hcl_jax.workdir.metrics import Log
 from hcl_jax.workdir.seed_stats import note
+from hcl_jax.workdir.terminal import Terminal
+from hcl_jax.workdir.trace import trace_ten_steps
+
+Hook = Callable[[int, TrainState], None]
+
+
+class Session(NamedTuple):
+    """An open run: what stands around its steps on the host and never enters jitted code.
+
+    Attributes:
+      run: the static parts.
+      start: the step that it goes on from.
+      log, meter, checkpoints: where its numbers and states go.
+      stopping: whether the run has been told to end.
+      watch: ends a process that is stuck.
+      evaluation: None where nothing is evaluated.
+      evaluated: whether step `start` has been evaluated.
+      lock: holds the workdir; None in processes that write nothing there.
+      hooks: called as hook(steps done, state) after each step.
+    """
+
+    run: Run
+    start: int
+    log: Log
+    meter: Meter
+    checkpoints: Checkpoints
+    stopping: Interruption
+    watch: Watchdog
+    evaluation: Evaluation | None = None
+    evaluated: bool = False
+    lock: Lock | Lease | None = None
+    hooks: tuple[Hook, ...] = ()
+
+    def long_phase(self) -> contextlib.AbstractContextManager[None]:
+        """For a save or an evaluation: the watchdog allows `limits.phase` seconds."""
+        return self.watch.allow(self.run.config.limits.phase)
 
 
 def train_and_evaluate(
@@ -72,254 +107,183 @@ def train_and_evaluate(
     """
     began = time.monotonic()
     parts = Parts(encoders, heads, losses, measures, counts, views, sources, evaluators)
-    config = configs.complete(config)
-    seconds = config.limits.barrier
-    processes.assert_equal("the run", {**card.code(), **configs.texts(config)}, seconds)
-    work = functools.partial(prepare, config, workdir_path, parts, try_steps)
-    config, run, source, test, changed, lowered = processes.run_on_all("config and data", work, seconds)
-    # Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
-    apart = try_steps is not None and processes.count() > 1
-    first = processes.index() == 0
-    early: list[str] = []  # lines from before there is a log
-    with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(_lock(workdir_path, seconds, early)) if not apart else None
-        checkpoints = _checkpoints(run, source, workdir_path, read_only=apart, say=early.append)
-        stack.callback(checkpoints.close)
-        start = checkpoints.newest() or 0
-        if start:
-            _check_recorded(checkpoints, start, run, source, early)
-            state = checkpoints.restore(run.abstract, run.shardings, start)
-        else:
-            state = init_from(config.init_from, run.init(), config.train.seeds)
 
-        folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
-        log = Log(
-            folder if first else None,
-            start=start,
-            steps=run.steps,
-            config=config.to_dict(),
-            tensorboard=config.log.tensorboard,
-            wandb=config.log.wandb,
-            bar=bar,
-            saves=config.checkpoint.every,
-        )
-        stack.callback(log.close)
-        checkpoints.say = log.say
-        for line in early + list(log.history.notes):
-            log.say(line)
-        if first and start - log.history.last_step >= config.log.every:
-            log.say(f"{folder}/metrics.jsonl: the lines up to step {start} are gone")
-        watch = stack.enter_context(Watchdog(config.limits.watchdog))
-        guards = Guards(Interruption(), watch, config.limits.phase, lock)
-        evaluation = None
-        if test is not None:
-            evaluation = Evaluation(run, source, test, say=log.say, tick=guards.stopping.check)
-        if start:
-            log.say(f"{folder}: resumed at step {start} of {run.steps}")
-        else:
-            log.say(sharding.table(run.one.abstract.params, run.one.shardings.params))
-        _note_noise(run, source, log, folder if first and not start else None)
-        _note_batches(run, source, log)
-        for field, (old, new) in changed.items():
-            log.say(f"config.{field}: {old!r} -> {new!r}")
+    # Prepare: everything that can be refused, before a file is written.
+    config = configs.complete(config)
+    processes.assert_equal("the run", {**card.code(), **configs.texts(config)}, config.limits.barrier)
+    work = functools.partial(prepare, config, workdir_path, parts, try_steps)
+    prepared = processes.run_on_all("config and data", work, config.limits.barrier)
+
+    with contextlib.ExitStack() as stack:
+        # Restore. Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
+        shared = try_steps is None or processes.count() == 1
+        session, state = restore(prepared, workdir_path, stack, began, shared=shared, profile=profile, bar=bar)
+
+        # Train.
+        run, start = session.run, session.start
         if start < run.steps:
-            compiled = lowered.compile()
-            trace = folder / "profile" if profile and first and files.is_disk(folder) else None
-            if profile and first and trace is None:
-                log.say("--profile: no trace, which needs a workdir on a disk")
-            bad = data.BadRecords(config.data.max_bad_records)
-            batches = global_batches(run, source, start, run.steps, bad)
-            state = loop(run, batches, compiled, state, start, log, checkpoints, evaluation, trace, began, guards, bad)
-            with watch.allow(guards.phase):
-                checkpoints.finish(int(jnp.max(state.step)))
-        if evaluation is not None and not guards.stopping.reached:
-            with contextlib.suppress(Stop), watch.allow(guards.phase):
-                results = evaluation.full(state)
-                log.write(run.steps, results)
-                if first:
-                    minutes = log.history.minutes + (time.monotonic() - began) / 60
-                    card.write(folder, config, sources={"train": source, "test": test}, mesh=run.mesh, steps=run.steps,
-                               params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
-                    log.say(card.table(results) + note(run.seeds))
-        if guards.stopping.reached:
-            done = checkpoints.latest() or 0
-            log.say(f"stopped at step {done} of {run.steps}, which is saved; --workdir={workdir_path} goes on")
+            compiled = prepared.lowered.compile()
+            batches = global_batches(run, prepared.source, start, run.steps, prepared.bad)
+            state = loop(session, compiled, batches, state)
+            with session.long_phase():
+                session.checkpoints.finish(int(jnp.max(state.step)))
+
+        # Evaluate.
+        if session.evaluation is not None and not session.stopping.reached:
+            with contextlib.suppress(Stop), session.long_phase():
+                evaluate(session, prepared, files.path(workdir_path), state, began)
+        if session.stopping.reached:
+            saved = f"step {session.checkpoints.latest() or 0} of {run.steps}, which is saved"
+            session.log.say(f"stopped at {saved}; --workdir={workdir_path} goes on")
     return state
 
 
-def loop(
-    run: Run,
-    batches: Iterator[Any],
-    compiled: Any,
-    state: TrainState,
-    start: int,
-    log: Log,
-    checkpoints: Checkpoints,
-    evaluation: Evaluation | None = None,
-    trace: files.Path | None = None,
-    began: float | None = None,
-    guards: Guards | None = None,
-    bad: data.BadRecords | None = None,
-) -> TrainState:
+def restore(
+    prepared: Prepared,
+    workdir_path: str | pathlib.Path,
+    stack: contextlib.ExitStack,
+    began: float,
+    *,
+    shared: bool = True,
+    profile: bool = False,
+    bar: bool | None = None,
+) -> tuple[Session, TrainState]:
+    """Takes the run's folder, restores its newest state or makes the first one, and opens its log.
+
+    Args:
+      prepared: the run, its data and its step.
+      workdir_path: the run's folder.
+      stack: closes what is opened here.
+      began: when the command began.
+      shared: whether the processes share the folder; else no state is saved.
+      profile, bar: as in train_and_evaluate.
+    """
+    config, run = prepared.config, prepared.run
+    first, seconds, spec = processes.index() == 0, config.limits.barrier, config.checkpoint
+    terminal = Terminal(bar, quiet=not first)
+    lock = stack.enter_context(hold(workdir_path, seconds, terminal.say)) if shared else None
+    scores: dict[int, float] = {}
+    checkpoints = Checkpoints(
+        workdir_path, keep=spec.keep, keep_best=spec.keep_best, best_mode=spec.best_mode, keep_every=spec.keep_every,
+        meta=run.meta(prepared.source), record={"config": config.to_dict(), "code": card.code()}, scores=scores,
+        read_only=not shared, on_error=spec.on_error, check_replicas=spec.check_replicas, seconds=seconds,
+        say=terminal.say,
+    )  # fmt: skip
+    stack.callback(checkpoints.close)
+    start = checkpoints.newest() or 0
+    if start:
+        for line in check_recorded(checkpoints.recorded(start), start, run, prepared.source):
+            terminal.say(line)
+        state = checkpoints.restore(run.abstract, run.shardings, start)
+    else:
+        state = init_from(config.init_from, run.init(), config.train.seeds)
+
+    folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
+    log = Log(
+        folder if first else None, start=start, steps=run.steps, config=config.to_dict(), terminal=terminal,
+        tensorboard=config.log.tensorboard, wandb=config.log.wandb, saves=spec.every, every=config.log.every,
+    )  # fmt: skip
+    stack.callback(log.close)
+    told = processes.broadcast_from_first(
+        "metrics.jsonl", lambda: log.history.evaluations(spec.best_metric, start), seconds
+    )
+    scores.update(told["scores"])
+    lines, arrays = introduction(prepared, folder, start)
+    if arrays and first and not start:
+        workdir.write_arrays(folder / "noise.npz", arrays)
+    for line in lines:
+        log.say(line)
+    meter = Meter(
+        log, seeds=run.seeds, rows=config.data.batch_size * len(run.seeds), start=start, began=began,
+        # A short run of skipped steps alone has not trained either.
+        max_skipped=min(config.train.max_skipped, run.steps), spike=config.log.spike, collapse=config.log.collapse,
+        bad_records=prepared.bad.count,
+    )  # fmt: skip
+    stopping, watch = Interruption(), stack.enter_context(Watchdog(config.limits.watchdog))
+    evaluation = None
+    if prepared.test is not None:
+        evaluation = Evaluation(run, prepared.source, prepared.test, say=log.say, tick=stopping.check)
+    hooks = (trace_ten_steps(folder, start, run.steps, log.say),) if profile and first else ()
+    session = Session(run, start, log, meter, checkpoints, stopping, watch, evaluation, told["evaluated"], lock, hooks)
+    return session, state
+
+
+def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainState) -> TrainState:
     """Steps start..run.steps-1 over `batches`, with their numbers, saves and evaluations; ends early, saved, when the
     run is told to stop."""
-    config = run.config
-    guards = guards or Guards(Interruption(), Watchdog(0.0))
-    meter = Meter(log, run, start, began, bad)
-    metric = config.checkpoint.best_metric
-    earlier, evaluated = _history(log, config, start)
-    checkpoints.scores |= earlier
-
-    def evaluate(done: int) -> None:
-        assert evaluation is not None
-        paused = time.monotonic()
-        with guards.watch.allow(guards.phase):
-            values = evaluation.online(state, done)
-        log.write(done, values)
-        if metric in values:
-            checkpoints.scores[done] = values[metric]
-        meter.paused(time.monotonic() - paused)
-
-    def save(done: int) -> None:
-        meter.fetch()
-        try:
-            guards.hold()
-        except InputError:
-            log.abandon()
-            raise
-        log.sync()  # the line of a step is there before its checkpoint: a resume drops none
-        with guards.watch.allow(guards.phase):
-            checkpoints.save(done, state)
-
-    done, saved, ahead = start, start, None
-    with contextlib.suppress(Stop):
+    run, meter, config = session.run, session.meter, session.run.config
+    done, saved, ahead = session.start, session.start, None
+    # What goes between host and device goes by device_put and device_get: another transfer would wait for the step.
+    with contextlib.suppress(Stop), jax.transfer_guard("disallow"):
         # A run that was killed between a save and its evaluation.
-        if evaluation is not None and evaluation.is_due(start, run.steps) and not evaluated:
-            evaluate(start)
-        for step in range(start, run.steps):
-            guards.stopping.check()
+        if _is_due(session, done) and not session.evaluated:
+            _evaluate_online(session, done, state)
+        for step in range(session.start, run.steps):
+            session.stopping.check()
             asked = time.monotonic()
             batch = next(batches)
             meter.waited(time.monotonic() - asked)
-            if trace and step == start + 5:
-                jax.profiler.start_trace(str(trace))
-            with peers_needed(done > start):
+            with peers_needed(done > session.start):
                 state, metrics = compiled(state, batch)
                 # One step runs while one waits: enough to keep the device busy, and a step that is stuck is seen.
                 jax.block_until_ready(ahead)
             done, last, ahead = step + 1, step + 1 == run.steps, metrics["loss"]
-            guards.watch.beat(done)
+            session.watch.beat(done)
             meter.fetch()
-            if trace and done == min(start + 15, run.steps) and done > start + 5:
-                jax.block_until_ready(state.params)
-                jax.profiler.stop_trace()
-            if done % config.log.every == 0 or last or done == start + 1:
+            for hook in session.hooks:
+                hook(done, state)
+            if done % config.log.every == 0 or last or done == session.start + 1:
                 # Copied, for the next step takes the state away.
                 meter.take(done, metrics, jnp.copy(state.skipped_steps))
-                checkpoints.poll()
-            # What is saved late is owed: nothing is saved while steps are skipped.
-            if last or (done // config.checkpoint.every > saved // config.checkpoint.every and not _skips(metrics)):
-                save(done)
+                session.checkpoints.poll()
+            # Saves are deferred while steps are being skipped.
+            due = done // config.checkpoint.every > saved // config.checkpoint.every
+            if last or (due and not np.max(jax.device_get(metrics["skipped"]))):
+                _save(session, done, state)
                 saved = done
-            if evaluation is not None and evaluation.is_due(done, run.steps):
-                meter.fetch()
-                evaluate(done)
-    if guards.stopping.reached and done:
-        save(done)
+            if _is_due(session, done):
+                _evaluate_online(session, done, state)
+    if session.stopping.reached and done:
+        _save(session, done, state)
     return state
 
 
-def _history(log: Log, config: Any, start: int) -> tuple[dict[int, float], bool]:
-    """What metrics.jsonl, which the first process has, says of a run that goes on: the steps' scores, and whether step
-    `start` has been evaluated."""
-
-    def read() -> Any:
-        metric = config.checkpoint.best_metric
-        scores = [[line["step"], float(line[metric])] for line in log.history.lines if metric in line]
-        last = log.history.lines[-1] if log.history.lines else {}
-        return scores, last.get("step") == start and any(k.startswith("eval/") for k in last)
-
-    scores, evaluated = processes.broadcast_from_first("metrics.jsonl", read, config.limits.barrier)
-    return {int(step): score for step, score in scores}, evaluated
-
-
-def _skips(metrics: Mapping[str, Any]) -> bool:
-    return bool(np.max(jax.device_get(metrics["skipped"])))
+def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: TrainState, began: float) -> None:
+    """The results of a finished run: its last line, its card and its table."""
+    assert session.evaluation is not None
+    run, log = session.run, session.log
+    results = session.evaluation.full(state)
+    log.write(run.steps, results)
+    if processes.index() == 0:
+        minutes = log.history.minutes + (time.monotonic() - began) / 60
+        sources = {"train": prepared.source, "test": prepared.test}
+        card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
+                   params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
+        log.say(card.table(results) + note(run.seeds))
 
 
-@contextlib.contextmanager
-def _lock(workdir_path: str | pathlib.Path, seconds: float, said: list[str]) -> Iterator[Lock | Lease | None]:
-    """The workdir's lock, held by the first process for all of them."""
-    with contextlib.ExitStack() as stack:
-        held: list[Lock | Lease] = []
-
-        def take() -> str:
-            lock: Lock | Lease = Lock(workdir_path) if files.is_disk(workdir_path) else Lease(workdir_path)
-            stack.enter_context(lock)
-            held.append(lock)
-            return held[0].message
-
-        message = processes.broadcast_from_first("the lock of the workdir", take, seconds)
-        said += [message] if message else []
-        yield held[0] if held else None
+def _save(session: Session, done: int, state: TrainState) -> None:
+    session.meter.fetch()
+    lock = session.lock
+    if lock is not None and lock.lost:  # another run has taken the workdir while this one slept
+        session.log.abandon()
+        raise InputError(str(lock.path), f"a lock of {lock.lost}", "that of this run, which ends here")
+    session.log.sync()  # the line of a step is there before its checkpoint: a resume drops none
+    with session.long_phase():
+        session.checkpoints.save(done, state)
 
 
-def _checkpoints(
-    run: Run, source: data.Source, workdir_path: str | pathlib.Path, *, read_only: bool, say: Callable[[str], None]
-) -> Checkpoints:
-    spec = run.config.checkpoint
-    return Checkpoints(
-        workdir_path,
-        keep=spec.keep,
-        keep_best=spec.keep_best,
-        best_mode=spec.best_mode,
-        keep_every=spec.keep_every,
-        meta=run.meta(source),
-        record={"config": run.config.to_dict(), "code": card.code()},
-        read_only=read_only,
-        on_error=spec.on_error,
-        check_replicas=spec.check_replicas,
-        seconds=run.config.limits.barrier,
-        say=say,
-    )
+def _is_due(session: Session, done: int) -> bool:
+    return session.evaluation is not None and session.evaluation.is_due(done, session.run.steps)
 
 
-def _check_recorded(checkpoints: Checkpoints, start: int, run: Run, source: data.Source, said: list[str]) -> None:
-    """The run's config must be that of its checkpoint, whatever config.json has become since."""
-    recorded = checkpoints.recorded(start)
-    if "config" in recorded:
-        frozen = configs.complete(configs.with_younger(recorded["config"]))
-        plain = functools.partial(plain_inputs, run.parts.losses)
-        changed = workdir.allowed(plain(frozen), plain(run.config), f"checkpoint {start}")
-        check_length(run, source, changed)
-    now = card.code()
-    for name, old in recorded.get("code", {}).items():
-        if now.get(name) != old:
-            said.append(f"{name}: {old} -> {now.get(name)}; equal to the last bit is promised for the same ones only")
-
-
-def _note_batches(run: Run, source: data.Source, log: Log) -> None:
-    """Says what the batches of this config are, where it is not what one would think."""
-    config = run.config
-    records = epoch_examples(config, source)
-    if config.data.batch_size > records and config.data.order == "shuffled":
-        log.say(f"batch {config.data.batch_size}: of {records} records some stand in it more than once")
-    k = config.train.accumulate
-    if k > 1:
-        log.say(f"accumulate {k}: {k} losses of {config.data.batch_size // k} rows each; negatives do not add up")
-    if config.train.cache > 1:
-        each = config.data.batch_size // k // config.train.cache
-        log.say(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
-
-
-def _note_noise(run: Run, source: data.Source, log: Log, folder: files.Path | None) -> None:
-    """Says what is wrong with the examples of each seed, and keeps in a folder which ones they are."""
-    kept: dict[str, Any] = {}
-    for seed in run.seeds:
-        noise = noise_of(run.config, source, seed)
-        kept |= data.noise_arrays(noise, seed)
-        line = data.noise_line(noise, source.num_examples, seed)
-        if line:
-            log.say(line)
-    if kept and folder is not None:
-        workdir.write_arrays(folder / "noise.npz", kept)
+def _evaluate_online(session: Session, done: int, state: TrainState) -> None:
+    assert session.evaluation is not None
+    session.meter.fetch()
+    began, metric = time.monotonic(), session.run.config.checkpoint.best_metric
+    with session.long_phase(), jax.transfer_guard("allow"):
+        values = session.evaluation.online(state, done)
+    session.log.write(done, values)
+    if metric in values:
+        session.checkpoints.scores[done] = values[metric]
+    session.meter.paused(time.monotonic() - began)

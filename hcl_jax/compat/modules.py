@@ -40,7 +40,6 @@ MOVED = {
     "backend": "runtime.distributed",
     "interruption": "runtime.preemption",
     "watchdog": "runtime.watchdog",
-    "guards": "runtime.guards",
     "parallel.processes": "runtime.processes",
     "parallel.similarity": "similarity",
     "parallel.dense": "similarity.dense",

@@ -43,6 +43,7 @@ class Checkpoints:
       check_replicas: whether a save is refused when devices disagree on what they share.
       on_error: what a failed save does to the run: "stop", or "go_on" to the next one.
       seconds: how long a process waits for the others.
+      scores: {step: its number}, for keep_best; it is read at each save, so the caller adds to it.
       say: where a line about the checkpoints goes.
     """
 
@@ -60,15 +61,16 @@ class Checkpoints:
         check_replicas: bool = False,
         on_error: str = "stop",
         seconds: float = 600.0,
+        scores: dict[int, float] | None = None,
         say: Callable[[str], None] = print,
     ):
         # Orbax refuses relative paths, at the first save.
         path = files.path(workdir)
         self.folder = epath.Path(path.absolute() if files.is_disk(path) else path) / "checkpoints"
         self.meta = {**meta, "layout": LAYOUT}
-        self.scores: dict[int, float] = {}  # step -> its number, for keep_best
+        self.scores = {} if scores is None else scores
         self._record, self._read_only, self._on_error = record or {}, read_only, on_error
-        self._check_replicas, self._seconds, self.say = check_replicas, seconds, say
+        self._check_replicas, self._seconds, self._say = check_replicas, seconds, say
         kept = [policies.LatestN(keep), _Best(keep_best, best_mode, self.scores)]
         self._kept = policies.AnyPreservationPolicy(kept + [policies.EveryNSteps(keep_every)] if keep_every else kept)
         self._open: ocp.CheckpointManager | None = None
@@ -105,7 +107,7 @@ class Checkpoints:
         Raises:
           InputError: there are checkpoints, and none is intact; nothing has been moved then.
         """
-        return processes.broadcast_from_first("checkpoint", lambda: self._steps.newest(self.say), self._seconds)
+        return processes.broadcast_from_first("checkpoint", lambda: self._steps.newest(self._say), self._seconds)
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts a save; the arrays are copied before it returns, the writing continues in the background.
@@ -171,7 +173,7 @@ class Checkpoints:
                 raise InputError(
                     str(self.folder), found, f"a folder with room that can be written; {goes_on}"
                 ) from error
-            self.say(f"{self.folder}: {found}; {goes_on}; the run goes on to its next save")
+            self._say(f"{self.folder}: {found}; {goes_on}; the run goes on to its next save")
 
     def _forget(self) -> int | None:
         """Discards what a failed save left on the disk and in Orbax's list. Returns the newest finished step."""
@@ -203,7 +205,7 @@ class Checkpoints:
         Raises:
           InputError: there is no such checkpoint, it is damaged, or it is of another run or another model.
         """
-        step = processes.broadcast_from_first("restore", lambda: self._steps.choose(step, self.say), self._seconds)
+        step = processes.broadcast_from_first("restore", lambda: self._steps.choose(step, self._say), self._seconds)
         where = f"{self.folder}/{step}"
         with self._readable(step):
             saved = self._read_meta(step)

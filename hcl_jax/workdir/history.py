@@ -24,6 +24,13 @@ class History(NamedTuple):
         """What the run took, also where it was killed."""
         return self.lines[-1].get("minutes", 0.0) if self.lines else 0.0
 
+    def evaluations(self, metric: str, step: int) -> dict[str, Any]:
+        """{"scores": [(step, value of a metric), ...], "evaluated": whether the last line has one of `step`}."""
+        scores = [(line["step"], float(line[metric])) for line in self.lines if metric in line]
+        last = self.lines[-1] if self.lines else {}
+        evaluated = last.get("step") == step and any(name.startswith("eval/") for name in last)
+        return {"scores": scores, "evaluated": evaluated}
+
     @property
     def last_step(self) -> int:
         """The step of the last line; 0 if there is none."""

@@ -2,15 +2,12 @@
 
 import os
 import pathlib
-import sys
 import tempfile
-import time
 from typing import Any
-
-from tqdm import tqdm
 
 from hcl_jax.workdir import files, history
 from hcl_jax.workdir.history import History
+from hcl_jax.workdir.terminal import Terminal
 from hcl_jax.workdir.writers import JsonLines, TensorBoard, WandB, Writer
 
 
@@ -26,8 +23,9 @@ class Log:
       steps: the run's last step, for the bar.
       config: the frozen config, for W&B.
       tensorboard, wandb: which writers.
-      bar: a progress bar or plain lines; None asks whether standard error is a terminal.
+      terminal: where lines and progress go.
       saves: steps between two checkpoints. A run that begins anew where as many have lines keeps these aside.
+      every: steps between two lines; says so when lines up to `start` are missing.
 
     Attributes:
       history: the run up to `start`.
@@ -35,25 +33,26 @@ class Log:
 
     def __init__(
         self, workdir: files.Path | None, *, start: int, steps: int, config: dict[str, Any],
-        tensorboard: bool = True, wandb: bool = False, bar: bool | None = None, saves: int = 0,
+        terminal: Terminal, tensorboard: bool = True, wandb: bool = False, saves: int = 0,
+        every: int = 0,
     ):  # fmt: skip
-        self._steps, self._start, self._began = steps, start, time.monotonic()
+        self._terminal = terminal
         self._scratch: tempfile.TemporaryDirectory | None = None
         self._store = workdir
         self._writers: tuple[Writer, ...] = ()
         self.history = History()
         if workdir is not None:
             here = self._here(workdir)
-            self.history = _resume(here / "metrics.jsonl", start, saves)
+            self.history = _resume(here / "metrics.jsonl", start, saves, every)
             name = workdir.absolute().name if files.is_disk(workdir) else workdir.name
             self._writers = (
                 JsonLines(here / "metrics.jsonl"),
                 *([TensorBoard(here / "tensorboard", start + 1)] if tensorboard else []),
                 *([WandB(here, name, config)] if wandb else []),
             )
-        shown = sys.stderr.isatty() if bar is None else bar
-        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True) if shown and workdir else None
-        self._lines = not shown and workdir is not None
+        terminal.begin(start, steps)
+        for line in self.history.notes:
+            terminal.say(line)
 
     def _here(self, workdir: files.Path) -> pathlib.Path:
         """The folder on a disk where the files grow, with the lines that the run has so far."""
@@ -72,27 +71,11 @@ class Log:
 
     def progress(self, step: int, loss: float, rate: float) -> None:
         """Moves the bar, or prints a plain line."""
-        if self._bar is not None:
-            self._bar.set_postfix({"loss": f"{loss:.4f}", "examples/s": f"{rate:.0f}"}, refresh=False)
-            self._bar.update(step - self._bar.n)
-        elif self._lines:
-            passed = time.monotonic() - self._began
-            left = passed / max(step - self._start, 1) * (self._steps - step)
-            self._print(f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  {_clock(left)} left")
+        self._terminal.progress(step, loss, rate)
 
     def say(self, text: str) -> None:
         """A message of its own line, above the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
-        elif self._lines:
-            self._print(text)
-
-    def _print(self, text: str) -> None:
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:  # the reader has gone: the run matters more
-            self._lines = False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self._terminal.say(text)
 
     def sync(self) -> None:
         """Brings what was written to where the run lives, before the checkpoint of its last step: a resume drops none.
@@ -110,8 +93,7 @@ class Log:
 
     def close(self) -> None:
         """Ends the bar and the writers."""
-        if self._bar is not None:
-            self._bar.close()
+        self._terminal.close()
         for writer in self._writers:
             writer.close()
         if self._scratch is not None:
@@ -121,7 +103,7 @@ class Log:
             self._scratch = None
 
 
-def _resume(path: pathlib.Path, start: int, saves: int) -> History:
+def _resume(path: pathlib.Path, start: int, saves: int, every: int) -> History:
     """Leaves the whole lines up to `start` in the file, and gives them."""
     notes: tuple[str, ...] = ()
     last = history.last_step(path)
@@ -132,10 +114,7 @@ def _resume(path: pathlib.Path, start: int, saves: int) -> History:
     texts, lines = history.read(path, start)
     if path.exists():
         files.write(path, "".join(f"{text}\n" for text in texts))
+    last = lines[-1]["step"] if lines else 0
+    if every and start - last >= every:
+        notes = (*notes, f"{path}: the lines up to step {start} are gone")
     return History(tuple(lines), notes)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -83,9 +83,9 @@ def whole(tmp_path_factory):
     """(folder, digest of the last state, run, compiled step, source) of the run that nobody stopped."""
     folder, kept, real, batches = tmp_path_factory.mktemp("whole") / "w", {}, train.loop, train.global_batches
 
-    def loop(run, stream, compiled, *rest):
-        kept["run"], kept["compiled"] = run, compiled
-        return real(run, stream, compiled, *rest)
+    def loop(session, compiled, *rest):
+        kept["run"], kept["compiled"] = session.run, compiled
+        return real(session, compiled, *rest)
 
     def remember(run, source, *rest):
         kept["source"] = source

@@ -19,6 +19,8 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.workdir import manifest
 from hcl_jax.workdir.checkpoint import TEMPORARY, Checkpoints
+from hcl_jax.workdir.metrics import Log
+from hcl_jax.workdir.terminal import Terminal
 
 META = {"seed": 0, "batch_size": 16, "examples": 96, "fingerprint": "abc"}
 MESHES = [
@@ -426,24 +428,17 @@ def test_what_is_kept(tmp_path, fields, kept):
 @pytest.mark.slow(one=True)
 def test_scores_of_before_are_read_again(tmp_path):
     """After a resume the best steps are those that metrics.jsonl says."""
-    from hcl_jax.config import defaults
-    from hcl_jax.train import _history
-    from hcl_jax.workdir.metrics import Log
-
-    config = defaults()
-    config.checkpoint.best_metric = "eval/knn"
-    config.checkpoint.keep_best = 1
     save(tmp_path, 1, 2, 3)
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "eval/knn": 0.5}\n{"step": 2, "eval/knn": 0.1}\n{"step": 3, "loss": 1.0, "eval/knn": "nan"}\n'
         '{"step": 4, "eval/knn": 0.99}\n'
     )
-    log = Log(tmp_path, start=3, steps=5, config={}, tensorboard=False)
-    scores, evaluated = _history(log, config, 3)
+    log = Log(tmp_path, start=3, steps=5, config={}, terminal=Terminal(), tensorboard=False)
     log.close()
-    assert evaluated and {k: v for k, v in scores.items() if k < 3} == {1: 0.5, 2: 0.1} and np.isnan(scores[3])
-    checkpoints = opened(tmp_path, keep=1, keep_best=1)
-    checkpoints.scores |= scores
+    told = log.history.evaluations("eval/knn", 3)
+    scores = dict(told["scores"])
+    assert told["evaluated"] and {k: v for k, v in scores.items() if k < 3} == {1: 0.5, 2: 0.1} and np.isnan(scores[3])
+    checkpoints = opened(tmp_path, keep=1, keep_best=1, scores=scores)
     for step in (4, 5):
         checkpoints.save(step, state_of(step))
     checkpoints.close()

@@ -19,6 +19,7 @@ from hcl_jax.workdir import manifest
 from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.lock import Lock
 from hcl_jax.workdir.metrics import Log
+from hcl_jax.workdir.terminal import Terminal
 
 SMALL = [
     "--config=simclr:digits", "--config.data.num_examples=96", "--config.data.batch_size=16",
@@ -149,7 +150,7 @@ def test_a_lock_that_is_no_file(made, tmp_path):
 
 
 def open_log(folder, start=0):
-    return Log(folder, start=start, steps=9, config={}, tensorboard=False, bar=False, saves=3)
+    return Log(folder, start=start, steps=9, config={}, tensorboard=False, terminal=Terminal(bar=False), saves=3)
 
 
 def test_a_line_whose_writing_is_stopped_leaves_the_one_before(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import math
 
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
+from hcl_jax.workdir.terminal import Terminal
 
 
 def lines(path):
@@ -12,7 +13,7 @@ def lines(path):
 
 
 def open_log(path, start=0):
-    return Log(path, start=start, steps=10, config={}, tensorboard=False, bar=False)
+    return Log(path, start=start, steps=10, config={}, tensorboard=False, terminal=Terminal(bar=False))
 
 
 def test_numbers_of_one_step_share_a_line(tmp_path):
@@ -67,7 +68,7 @@ def test_a_number_that_is_not_finite_stays_json(tmp_path):
 
 
 def test_tensorboard_events_are_written(tmp_path):
-    log = Log(tmp_path, start=0, steps=2, config={}, tensorboard=True, bar=False)
+    log = Log(tmp_path, start=0, steps=2, config={}, tensorboard=True, terminal=Terminal(bar=False))
     log.write(1, {"loss": 1.0})
     log.close()
     assert list((tmp_path / "tensorboard").glob("events*"))

@@ -1,0 +1,59 @@
+"""What a run says on the terminal: lines of text, and its progress as a bar or as lines."""
+
+import os
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Terminal:
+    """Standard output of a run, from before its log is open.
+
+    Args:
+      bar: a progress bar, or plain lines; None asks whether standard error is a terminal.
+      quiet: say nothing, as processes other than the first do.
+    """
+
+    def __init__(self, bar: bool | None = None, quiet: bool = False):
+        self._quiet, self._shown = quiet, sys.stderr.isatty() if bar is None else bar
+        self._bar: tqdm | None = None
+        self._steps, self._start, self._began = 0, 0, time.monotonic()
+
+    def begin(self, start: int, steps: int) -> None:
+        """The run goes from step `start` to `steps`: the bar opens there."""
+        self._steps, self._start, self._began = steps, start, time.monotonic()
+        if self._shown and not self._quiet:
+            self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
+
+    def progress(self, step: int, loss: float, rate: float) -> None:
+        """Moves the bar, or prints a plain line."""
+        if self._bar is not None:
+            self._bar.set_postfix({"loss": f"{loss:.4f}", "examples/s": f"{rate:.0f}"}, refresh=False)
+            self._bar.update(step - self._bar.n)
+        else:
+            passed = time.monotonic() - self._began
+            left = passed / max(step - self._start, 1) * (self._steps - step)
+            self.say(f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  {_clock(left)} left")
+
+    def say(self, text: str) -> None:
+        """A message of its own line, above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif not self._quiet:
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:  # the reader has gone: the run matters more
+                self._quiet = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
