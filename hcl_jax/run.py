@@ -13,6 +13,7 @@ from hcl_jax import data
 from hcl_jax.core import model
 from hcl_jax.core.optim import Optimizer, average_of, make_optimizer
 from hcl_jax.core.state import TrainState
+from hcl_jax.core.step import train_step
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators import EVALUATORS
@@ -96,7 +97,7 @@ class Run(NamedTuple):
 
     def step(self) -> Any:
         """The jitted step (state, batch) -> (state, metrics); the old state is donated."""
-        step: Any = functools.partial(model.train_step, self.model, self.optimizer)
+        step: Any = functools.partial(train_step, self.model, self.optimizer)
         step = over_seeds(step, self.mesh) if self.single else step
         whole = jax.NamedSharding(self.mesh, jax.P())
         return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, whole))
@@ -159,7 +160,7 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
         measures=parts.measures,
         engines=_engines(config, mesh),
         steps=steps,
-        ways=meshes.batch_ways(mesh) if config.train.seeds == 1 else 1,
+        num_shards=meshes.num_shards(mesh) if config.train.seeds == 1 else 1,
     )
     towers = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), abstract_batch), 0)
     optimizer = make_optimizer(

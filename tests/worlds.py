@@ -11,6 +11,7 @@ from hcl_jax import config as configs
 from hcl_jax.config import validate
 from hcl_jax.core import model
 from hcl_jax.core.optim import make_optimizer
+from hcl_jax.core.step import train_step
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.losses import LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
@@ -98,7 +99,7 @@ def _start(config, batch, mesh_config, losses):
     shardings = sharding.state_shardings(jax.eval_shape(make, 0), mesh, sharding.DEFAULT_RULES)
     state = jax.jit(make, static_argnums=0, out_shardings=shardings)(config.seed)
     step = jax.jit(
-        functools.partial(model.train_step, bound, tx), out_shardings=(shardings, jax.NamedSharding(mesh, jax.P()))
+        functools.partial(train_step, bound, tx), out_shardings=(shardings, jax.NamedSharding(mesh, jax.P()))
     )
     rows = np.arange(config.data.batch_size)
     shard = sharding.batch_sharding(mesh)

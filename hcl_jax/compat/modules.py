@@ -22,7 +22,7 @@ MOVED = {
     "cached": "core.grad_cache",
     "model": "core.model",
     "optim": "core.optim",
-    "forward": "core.forward",
+    "forward": "core.model",
     "validate": "config.validate",
     "files": "workdir.files",
     "checkpoint": "workdir.checkpoint",

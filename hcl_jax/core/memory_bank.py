@@ -12,11 +12,6 @@ def reads(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return (spec["reads"],) if isinstance(spec["reads"], str) else tuple(spec["reads"])
 
 
-def side_by_side(rows: list[jax.Array]) -> jax.Array:
-    """V arrays [B, ...] as one [B V, ...], the V rows of an example together: no row leaves its device."""
-    return rows[0] if len(rows) == 1 else jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
-
-
 def init_fifo(key: jax.Array, size: int, width: int, dtype: Any) -> dict[str, jax.Array]:
     """A queue of unit rows [size, width], random until written (as MoCo starts), and the place of the next row."""
     rows = jax.random.normal(key, (size, width), dtype)
@@ -29,7 +24,7 @@ def write_fifo(slot: Mapping[str, jax.Array], rows: jax.Array, present: jax.Arra
     Args:
       slot: {"rows": [size, D], "next": int32 []}.
       rows: [B, D], normalised here; B <= size.
-      present: bool [B], or None when all are there.
+      present: bool [B], or None when no row is absent.
     """
     size = slot["rows"].shape[0]
     unit = (rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows * rows, -1, keepdims=True), 1e-12))).astype(
@@ -60,5 +55,5 @@ def write_mean(
     count = jnp.sum(mask)
     rows = rows.astype(slot["rows"].dtype)
     mean = jnp.sum(jnp.where(mask[:, None], rows, 0), 0) / jnp.maximum(count, 1)
-    moved = momentum * slot["rows"] + (1 - momentum) * mean
-    return {"rows": jnp.where(count > 0, moved, slot["rows"]).astype(slot["rows"].dtype)}
+    new = momentum * slot["rows"] + (1 - momentum) * mean
+    return {"rows": jnp.where(count > 0, new, slot["rows"]).astype(slot["rows"].dtype)}

@@ -1,21 +1,44 @@
 """The model of a run: towers and objectives bound into pure functions of the state and a batch.
 
-step : (state, batch) -> (state, metrics)
+outputs  = towers(views)
+loss     = sum of weight * objective(outputs)
 """
 
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from hcl_jax.core import grad_cache, memory_bank, objectives, towers
-from hcl_jax.core.forward import Aux, Model, forward
+from hcl_jax.core import memory_bank, objectives, towers
 from hcl_jax.core.optim import Optimizer
 from hcl_jax.core.state import REMEMBERED, TrainState, named_key
 from hcl_jax.errors import InputError
+
+
+class Model(NamedTuple):
+    """The static parts of a run."""
+
+    towers: dict[str, towers.Tower]
+    objectives: Mapping[str, Mapping[str, Any]]
+    losses: Mapping[str, Callable]
+    measures: Mapping[str, Mapping[str, Callable]]
+    engines: Mapping[str, Any]  # of each objective
+    accumulate: int
+    cache: int
+    num_shards: int  # parts that the mesh splits a batch into
+    steps: int
+    param_dtype: Any
+
+
+class Aux(NamedTuple):
+    """What a forward pass leaves besides the loss."""
+
+    metrics: dict[str, jax.Array]
+    model_state: Any
+    target_stats: Any
+    memory_rows: Any  # {tower: {slot: (rows by reference, which are present)}}, for the memory
 
 
 def build(
@@ -27,9 +50,9 @@ def build(
     measures: Mapping,
     engines: Mapping[str, Any],
     steps: int,
-    ways: int = 1,
+    num_shards: int = 1,
 ) -> Model:
-    """Binds a frozen config to the tables of parts; `ways` is how many parts the mesh splits a batch into."""
+    """Binds a frozen config to the tables of parts; the mesh splits a batch into `num_shards` parts."""
     return Model(
         towers=towers.build(config, encoders, heads),
         objectives=config.objectives.to_dict(),
@@ -38,7 +61,7 @@ def build(
         engines=engines,
         accumulate=config.train.accumulate,
         cache=config.train.cache,
-        ways=ways,
+        num_shards=num_shards,
         steps=steps,
         param_dtype=jnp.dtype(config.train.param_dtype),
     )
@@ -77,14 +100,14 @@ def init(
     )
     if not any(tower.memory for tower in model.towers.values()):
         return state._replace(memory=memory)
-    _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, _keys(s.key, model, b), None), state, batch)
+    _, aux = jax.eval_shape(lambda s, b: forward(model, s, s.params, b, row_keys(s.key, model, b), None), state, batch)
     for name, tower in model.towers.items():
         for slot, spec in tower.memory.items():
-            every = aux.written[name][slot][0]
-            if any(x.ndim != 2 or x.shape != every[0].shape for x in every):
-                found = f"shapes {', '.join(str(x.shape) for x in every)}"
+            written = aux.memory_rows[name][slot][0]
+            if any(x.ndim != 2 or x.shape != written[0].shape for x in written):
+                found = f"shapes {', '.join(str(x.shape) for x in written)}"
                 raise InputError(f"config.towers.{name}.memory.{slot}.reads", found, "[rows, features], of one width")
-            rows = every[0]
+            rows = written[0]
             slot_key = named_key(key, f"memory/{name}/{slot}")
             if spec["kind"] == "fifo":
                 memory[name][slot] = memory_bank.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype)
@@ -93,150 +116,106 @@ def init(
     return state._replace(memory=memory)
 
 
-def _keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+def row_keys(key: jax.Array, model: Model, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """{view: keys [B]}: from the step's key, the view and the row, and nothing else."""
     rows = jnp.arange(batch["index"].shape[0])
     names = [v for t in model.towers.values() for v in t.views]
     return {v: jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, v), rows) for v in names}
 
 
-def train_step(
-    model: Model, tx: Optimizer, state: TrainState, batch: Mapping[str, Any]
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step: loss, gradient, optimizer, target, memory. Where the loss, the gradient, running statistics or rows for
-    the memory are not finite, nothing changes but the count; a view may reach the last two and no loss.
-
-    With accumulate = k the rows r with r mod k = j form the j-th contrastive batch; the gradient is the mean over j.
-    With cache > 1 the gradient of a contrastive batch is taken with its rows in parts (grad_cache.py).
-
-    The metrics are those of this step: the rate that its update has, the weights and momenta that it is taken with, the
-    norm of the parameters after it. A skipped step has the rate of the update that it did not make, and update_norm 0.
-    """
-    k = model.accumulate
-    keys = _keys(jax.random.fold_in(state.key, state.step), model, batch)
-    gradient: Callable[..., Any] = functools.partial(grad_cache.gradient, model)
-    if model.cache == 1:
-        gradient = jax.value_and_grad(lambda p, s, b, key: forward(model, s, p, b, key, state.memory), has_aux=True)
-
-    if k == 1:
-        (loss, aux), grads = gradient(state.params, state, batch, keys)
-    else:
-        split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, k, *x.shape[1:]), 1, 0), (batch, keys))
-
-        def body(carry: Any, part: Any) -> tuple[Any, Any]:
-            model_state, target_stats, total = carry
-            target = {n: {**t, "batch_stats": target_stats[n]} for n, t in state.target.items()}
-            (loss, aux), grads = gradient(
-                state.params, state._replace(model_state=model_state, target=target), part[0], part[1]
-            )
-            return (aux.model_state, aux.target_stats, jax.tree.map(jnp.add, total, grads)), (
-                loss,
-                aux.metrics,
-                aux.written,
-            )
-
-        start = (
-            state.model_state,
-            {n: t["batch_stats"] for n, t in state.target.items()},
-            jax.tree.map(jnp.zeros_like, state.params),
-        )
-        (model_state, target_stats, grads), (loss, metrics, written) = jax.lax.scan(body, start, split)
-        grads = jax.tree.map(lambda g: g / k, grads)
-        loss, metrics = jax.tree.map(lambda x: jnp.mean(x, 0), (loss, metrics))
-        # Row r lies at [r mod k, r // k]: back to the order of the global batch before the memory takes it.
-        written = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), written)
-        aux = Aux(metrics, model_state, target_stats, written)
-
-    gradient_norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _finite(aux)
-    with jax.named_scope("optimizer"):
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-    new = state._replace(
-        params=params,
-        target=_target(model, state, params, aux),
-        model_state=aux.model_state,
-        memory=_memory(model, state, aux),
-        opt_state=opt_state,
-    )
-    # Selected, never scaled by zero: 0 * nan is nan.
-    new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
-    new = _counted(new, state, finite)
-    return new, {
-        "loss": loss,
-        **aux.metrics,
-        **objectives.moving_weights(model.objectives, state.params["objectives"], state.step),
-        **_momenta(model, state.step),
-        "learning_rate": tx.learning_rate(state.opt_state),
-        "parameter_norm": optax.tree.norm(new.params),
-        "update_norm": jnp.where(finite, optax.tree.norm(updates), 0),
-        "gradient_norm": gradient_norm,
-        "skipped": new.skipped,
-        "skipped_total": new.skipped_total,
-    }
-
-
-def _momenta(model: Model, step: jax.Array) -> dict[str, jax.Array]:
-    """{"momentum/image": ...} of the towers with a target."""
-    specs = {name: tower.target for name, tower in model.towers.items() if tower.target is not None}
-    return {f"momentum/{name}": towers.target_momentum(spec, step, model.steps) for name, spec in specs.items()}
-
-
-def _finite(aux: Aux) -> jax.Array:
-    """Whether the statistics and the rows for the memory, which a state keeps as they are, are numbers."""
-    good = [jnp.isfinite(x) for x in jax.tree.leaves((aux.model_state, aux.target_stats))]
-    for rows, present in (slot for slots in aux.written.values() for slot in slots.values()):
-        masks = [True] * len(rows) if present is None else [there[:, None] for there in present]
-        good += [jnp.isfinite(x) | ~jnp.asarray(there) for x, there in zip(rows, masks, strict=True)]
-    return functools.reduce(jnp.logical_and, map(jnp.all, good), jnp.asarray(True))
-
-
-def _counted(new: TrainState, old: TrainState, finite: jax.Array) -> TrainState:
-    """The step's number, and those of the steps that were skipped."""
-    steps = jnp.concatenate([old.step[None], old.skipped_steps[:-1]])
-    return new._replace(
-        step=old.step + 1,
-        skipped=jnp.where(finite, 0, old.skipped + 1),
-        skipped_total=jnp.where(finite, old.skipped_total, old.skipped_total + 1),
-        skipped_steps=jnp.where(finite, old.skipped_steps, steps),
-    )
+_target_key = jax.vmap(lambda key: named_key(key, "target"))
 
 
 @jax.named_scope("target")
-def _target(model: Model, state: TrainState, params: Any, aux: Aux) -> Any:
-    target = {}
-    for name, old in state.target.items():
-        tower = model.towers[name]
-        spec = tower.target
-        assert spec is not None
-        momentum = towers.target_momentum(spec, state.step, model.steps)
-        online = towers.copy_for_target(tower, aux.model_state[name])
-        if spec["stats"] == "own":
-            stats = aux.target_stats[name]
-        elif spec["stats"] == "ema":
-            stats = towers.moved(old["batch_stats"], online, momentum)
-        else:
-            stats = online
-        moved = towers.moved(old["params"], towers.copy_for_target(tower, params[name]), momentum)
-        target[name] = {"params": moved, "batch_stats": stats}
-    return target
+def run_target(
+    tower: towers.Tower, copy: Any, views: Mapping[str, Any], *, keys: Mapping[str, jax.Array] | None, **common: Any
+) -> tuple[towers.Outputs, Any]:
+    """Runs the target of a tower, {"params": ..., "batch_stats": ...}: towers.apply without a gradient."""
+    copy = jax.lax.stop_gradient(copy)
+    # Dropout masks of its own.
+    keys = None if keys is None else {v: _target_key(k) for v, k in keys.items()}
+    heads = towers.target_heads(tower)
+    return towers.apply(tower, copy["params"], copy["batch_stats"], views, heads=heads, keys=keys, **common)
 
 
-@jax.named_scope("memory")
-def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
-    memory: dict[str, Any] = {name: {} for name in model.towers}
+@jax.named_scope("objective")
+def run_objectives(
+    model: Model, state: TrainState, learned: Any, memory: Any, **sources: Any
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The weighted loss of all objectives on a batch's outputs, and its metrics.
+
+    Args:
+      model: the static parts.
+      state: for the step.
+      learned: {objective: its trained hyper-parameters}.
+      memory: {tower: {slot: ...}} as it was before the step.
+      sources: batch, outputs and target, as objectives.read takes them.
+    """
+    total, metrics = jnp.zeros((), jnp.float32), {}
+    for name, spec in model.objectives.items():
+        loss = model.losses[spec["loss"]]
+        objectives.check_absent(f"config.objectives.{name}", spec, loss, sources["batch"]["present"])
+        value, extra = objectives.evaluate(
+            spec,
+            loss,
+            model.measures.get(spec["loss"], {}),
+            learned[name],
+            model.engines[name],
+            step=state.step,
+            memory=memory,
+            **sources,
+        )
+        total = total + objectives.weigh(spec, value, learned[name], state.step)
+        metrics[f"loss/{name}"] = value
+        metrics |= {f"{k}/{name}": v for k, v in extra.items()}
+    metrics |= objectives.spreads(model.objectives, batch=sources["batch"], outputs=sources["outputs"])
+    return total, metrics
+
+
+def memory_rows(model: Model, **sources: Any) -> Any:
+    """{tower: {slot: (rows by reference, which are present)}} of batch, outputs and target."""
+    return {
+        name: {slot: _rows_to_write(spec, **sources) for slot, spec in tower.memory.items()}
+        for name, tower in model.towers.items()
+    }
+
+
+def _rows_to_write(spec: Mapping[str, Any], **sources: Any) -> tuple[list[jax.Array], list[jax.Array] | None]:
+    """The rows [B, D] that a slot takes from each of its references, and which of them are present (None: all)."""
+    names = memory_bank.reads(spec)
+    rows = [jax.lax.stop_gradient(objectives.read(n, memory={}, **sources)) for n in names]
+    present, count = sources["batch"]["present"], rows[0].shape[0]
+    owners = [r.owner for r in map(objectives.parse, names) if r]
+    may_be_absent = any(o in present for o in owners)
+    return rows, [present.get(o, jnp.ones(count, bool)) for o in owners] if may_be_absent else None
+
+
+def forward(
+    model: Model,
+    state: TrainState,
+    params: Any,
+    batch: Mapping[str, Any],
+    keys: Mapping[str, jax.Array] | None,
+    memory: Any,
+    train: bool = True,
+) -> tuple[jax.Array, Aux]:
+    """Loss of one batch. With memory None only the outputs are wanted (shapes at initialisation)."""
+    outputs: towers.Outputs = {}
+    target: towers.Outputs = {}
+    model_state, target_stats = dict(state.model_state), {}
+    common = {"present": batch["present"], "keys": keys, "train": train}
     for name, tower in model.towers.items():
-        memory[name] = {}
-        for slot, spec in tower.memory.items():
-            old, (rows, present) = (
-                state.memory[name][slot],
-                jax.tree.map(memory_bank.side_by_side, aux.written[name][slot], is_leaf=lambda x: isinstance(x, list)),
-            )
-            if spec["kind"] == "fifo":
-                memory[name][slot] = memory_bank.write_fifo(old, rows, present)
-            else:
-                memory[name][slot] = memory_bank.write_mean(old, rows, present, spec["momentum"])
-    return memory
+        of_tower, model_state[name] = towers.apply(tower, params[name], model_state[name], batch["views"], **common)
+        outputs |= of_tower
+        if tower.target is not None:
+            of_target, target_stats[name] = run_target(tower, state.target[name], batch["views"], **common)
+            target |= of_target
+    sources: dict[str, Any] = {"batch": batch, "outputs": outputs, "target": target}
+    total = jnp.zeros((), jnp.float32)
+    metrics: dict[str, jax.Array] = {}
+    if memory is not None:
+        total, metrics = run_objectives(model, state, params["objectives"], memory, **sources)
+    return total, Aux(metrics, model_state, target_stats, memory_rows(model, **sources))
 
 
 def evaluate(
@@ -257,8 +236,8 @@ def evaluate(
     values = dict(aux.metrics)
     rows = {name: objectives.counted(spec, batch) for name, spec in model.objectives.items()}
     rows |= {name: values.pop(f"count/{name}") for name in rows if f"count/{name}" in values}
-    every = jnp.sum(batch["index"] >= 0)
-    return values, {name: rows.get(name.rpartition("/")[2], every) for name in values}
+    total = jnp.sum(batch["index"] >= 0)
+    return values, {name: rows.get(name.rpartition("/")[2], total) for name in values}
 
 
 def encode(
@@ -266,5 +245,6 @@ def encode(
 ) -> dict[str, jax.Array]:
     """Outputs of one view in evaluation mode (running statistics, no dropout): {output: [B, ...]}."""
     part = model.towers[tower]._replace(views=("view",))
-    made, _ = towers.apply(part, params[tower], model_state[tower], {"view": view}, present={}, keys=None, train=False)
-    return {name: made["view"][name] for name in outputs}
+    views = {"view": view}
+    found, _ = towers.apply(part, params[tower], model_state[tower], views, present={}, keys=None, train=False)
+    return {name: found["view"][name] for name in outputs}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from hcl_jax.core.state import named_key
 from hcl_jax.encoders.inputs import Rows
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.losses.masking import interleave
 
 Outputs = dict[str, dict[str, jax.Array]]
 
@@ -74,13 +75,13 @@ def head_order(heads: Mapping[str, Any]) -> list[str]:
 
 def with_read(wanted: Any, heads: Mapping[str, Any]) -> tuple[str, ...]:
     """The wanted heads and those that they read, in the order of evaluation."""
-    left, found = list(wanted), set()
-    while left:
-        head = left.pop()
-        if head in heads and head not in found:
-            found.add(head)
-            left.append(heads[head]["reads"])
-    return tuple(h for h in head_order(heads) if h in found)
+    open_, closure = list(wanted), set()
+    while open_:
+        head = open_.pop()
+        if head in heads and head not in closure:
+            closure.add(head)
+            open_.append(heads[head]["reads"])
+    return tuple(h for h in head_order(heads) if h in closure)
 
 
 def target_heads(tower: Tower) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ def _groups(tower: Tower, inputs: Mapping[str, Any]) -> list[list[str]]:
     return list(groups.values())
 
 
-def together(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
+def batch_views(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
     """The views of a tower by the pass that they share; running statistics move from pass to pass.
 
     Raises:
@@ -125,10 +126,8 @@ def together(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _stack(trees: list[Any]) -> Any:
-    """[B, ...] per view -> [B V, ...], the views of a row side by side: no row leaves its device."""
-    if len(trees) == 1:
-        return trees[0]
-    return jax.tree.map(lambda *xs: jnp.stack(xs, axis=1).reshape(-1, *xs[0].shape[1:]), *trees)
+    """[B, ...] per view -> [B V, ...], the views of a row side by side."""
+    return jax.tree.map(lambda *xs: interleave(list(xs)), *trees)
 
 
 def _unstack(x: jax.Array, count: int) -> list[jax.Array]:
@@ -170,10 +169,10 @@ def apply(
     inputs = _inputs(tower, views)
     for group in _groups(tower, inputs):
         x = _stack([inputs[v] for v in group])
-        some = next(iter(jax.tree.leaves(inputs[group[0]])))
+        count = len(jax.tree.leaves(inputs[group[0]])[0])
         masks = None
         if any(v in present for v in group):
-            masks = _stack([present.get(v, jnp.ones(some.shape[0], bool)) for v in group])
+            masks = _stack([present.get(v, jnp.ones(count, bool)) for v in group])
         rows = Rows(
             present=masks,
             keys=None if keys is None else _stack([keys[v] for v in group]),
@@ -190,13 +189,13 @@ def apply(
             )
         else:
             y, stats["encoder"] = _apply(tower.encoder, params["encoder"], stats["encoder"], x, rows)
-        made = dict(y) if isinstance(y, Mapping) else {"h": y}
+        of_group = dict(y) if isinstance(y, Mapping) else {"h": y}
         for head, module in tower.heads.items():
             if heads is None or head in heads:
-                made[head], stats["heads"][head] = _apply(
-                    module, params["heads"][head], stats["heads"][head], made[tower.reads[head]], rows
+                of_group[head], stats["heads"][head] = _apply(
+                    module, params["heads"][head], stats["heads"][head], of_group[tower.reads[head]], rows
                 )
-        for name, y in made.items():
+        for name, y in of_group.items():
             for view, part in zip(group, _unstack(y, len(group)), strict=True):
                 outputs.setdefault(view, {})[name] = part
     return outputs, stats
@@ -215,14 +214,15 @@ def init(tower: Tower, key: jax.Array, views: Mapping[str, Any]) -> tuple[Any, A
     x = next(iter(inputs.values()))
     rows = Rows(present=None, keys=None, train=False, bn_groups=1)
     y, variables = tower.encoder.init_with_output(named_key(key, "encoder"), x, rows)
-    made = dict(y) if isinstance(y, Mapping) else {"h": y}
+    outputs = dict(y) if isinstance(y, Mapping) else {"h": y}
     params: dict[str, Any] = {"encoder": variables.get("params", {}), "heads": {}}
     stats: dict[str, Any] = {"encoder": variables.get("batch_stats", {}), "heads": {}}
     for head, module in tower.heads.items():
-        if tower.reads[head] not in made:
+        if tower.reads[head] not in outputs:
             where = f"config.towers.{tower.name}.heads.{head}.reads"
-            raise InputError(where, repr(tower.reads[head]), f"what the encoder makes: {nearest('', made)}")
-        made[head], variables = module.init_with_output(named_key(key, f"heads/{head}"), made[tower.reads[head]], rows)
+            raise InputError(where, repr(tower.reads[head]), f"what the encoder gives: {nearest('', outputs)}")
+        x = outputs[tower.reads[head]]
+        outputs[head], variables = module.init_with_output(named_key(key, f"heads/{head}"), x, rows)
         params["heads"][head] = variables.get("params", {})
         stats["heads"][head] = variables.get("batch_stats", {})
     return params, stats
@@ -245,6 +245,6 @@ def target_momentum(spec: Mapping[str, Any], step: jax.Array, steps: int) -> jax
     return 1 - (1 - base) * (jnp.cos(jnp.pi * jnp.minimum(step / max(steps, 1), 1.0)) + 1) / 2
 
 
-def moved(old: Any, new: Any, momentum: jax.Array) -> Any:
+def ema_update(old: Any, new: Any, momentum: jax.Array) -> Any:
     """m old + (1 - m) new, leaf by leaf, in the leaf's own dtype."""
     return jax.tree.map(lambda o, n: (momentum * o + (1 - momentum) * n).astype(o.dtype), old, new)

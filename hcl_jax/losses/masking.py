@@ -120,7 +120,7 @@ def interleave(views: list[Array]) -> Array:
 
     Stacking one view below the other would move rows between devices when they are sharded; this does not.
     """
-    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+    return views[0] if len(views) == 1 else jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
 
 
 def softmax_loss(rows: SoftmaxRows) -> Float[Array, " n"]:

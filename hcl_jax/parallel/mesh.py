@@ -96,14 +96,14 @@ def _placed(shape: tuple[int, int, int], devices: list[Any], whole: bool) -> np.
     return mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
 
 
-def batch_ways(mesh: Mesh) -> int:
+def num_shards(mesh: Mesh) -> int:
     """How many parts a batch is split into: data x fsdp."""
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Raises InputError unless `batch_size` (global, in examples) splits evenly over data x fsdp."""
-    ways = batch_ways(mesh)
-    if batch_size < 1 or batch_size % ways:
+    shards = num_shards(mesh)
+    if batch_size < 1 or batch_size % shards:
         sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in BATCH_AXES)
-        raise InputError("config.data.batch_size", batch_size, f"a multiple of {ways} (mesh {sizes})")
+        raise InputError("config.data.batch_size", batch_size, f"a multiple of {shards} (mesh {sizes})")

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hcl_jax.errors import InputError
-from hcl_jax.parallel.mesh import BATCH_AXES, batch_ways
+from hcl_jax.parallel.mesh import BATCH_AXES, num_shards
 
 
 def seeds_sharding(mesh: Mesh, seeds: int) -> NamedSharding:
@@ -16,10 +16,10 @@ def seeds_sharding(mesh: Mesh, seeds: int) -> NamedSharding:
     Raises:
       InputError: seeds that the mesh does not divide, or a mesh with a tensor axis.
     """
-    ways = batch_ways(mesh)
-    if seeds % ways:
+    shards = num_shards(mesh)
+    if seeds % shards:
         sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in BATCH_AXES)
-        raise InputError("config.train.seeds", seeds, f"1, or a multiple of {ways} (mesh {sizes})")
+        raise InputError("config.train.seeds", seeds, f"1, or a multiple of {shards} (mesh {sizes})")
     if mesh.shape["tensor"] > 1:
         raise InputError("config.mesh.tensor", mesh.shape["tensor"], "1 where train.seeds > 1")
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -18,6 +18,7 @@ from hcl_jax import config as configs
 from hcl_jax.config import validate
 from hcl_jax.core import memory_bank, model
 from hcl_jax.core.state import REMEMBERED, TrainState
+from hcl_jax.core.step import train_step
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES
@@ -104,7 +105,7 @@ def test_an_input_that_only_the_trace_can_miss_is_one_line(name):
     config, bound = bind(config)
     tx = optax.identity()
     with pytest.raises(InputError, match="not made"):
-        jax.eval_shape(lambda b: model.train_step(bound, tx, model.init(bound, tx, b, 0), b), batch_of(config))
+        jax.eval_shape(lambda b: train_step(bound, tx, model.init(bound, tx, b, 0), b), batch_of(config))
 
 
 def test_a_centre_moves_in_bfloat16():

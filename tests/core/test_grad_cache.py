@@ -17,6 +17,7 @@ from worlds import bind, two_views
 
 from hcl_jax.core import grad_cache, model
 from hcl_jax.core.optim import make_optimizer
+from hcl_jax.core.step import train_step
 from hcl_jax.errors import InputError
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
@@ -74,26 +75,26 @@ def batch_of(c, seed=0, absent=()):
     return batch
 
 
-def start(c, batch, ways=1):
-    """(state, jitted step, put) on `ways` devices."""
+def start(c, batch, num_shards=1):
+    """(state, jitted step, put) on `num_shards` devices."""
     c, bound = bind(c)
-    bound = bound._replace(ways=ways)
-    mesh = meshes.make_mesh({"data": ways, "fsdp": 1, "tensor": 1})
+    bound = bound._replace(num_shards=num_shards)
+    mesh = meshes.make_mesh({"data": num_shards, "fsdp": 1, "tensor": 1})
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity()), batch, 0)
     tx = make_optimizer(c.optimizer, shapes.params, steps=20, batch_size=ROWS, steps_per_epoch=10)
     make = functools.partial(model.init, bound, tx)
     shardings = sharding.state_shardings(jax.eval_shape(make, batch, 0), mesh, sharding.DEFAULT_RULES)
     state = jax.jit(make, static_argnums=1, out_shardings=shardings)(batch, 0)
     whole = jax.NamedSharding(mesh, jax.P())
-    step = jax.jit(functools.partial(model.train_step, bound, tx), out_shardings=(shardings, whole))
+    step = jax.jit(functools.partial(train_step, bound, tx), out_shardings=(shardings, whole))
     shard = sharding.batch_sharding(mesh)
     return state, step, lambda b: sharding.to_global(b, shard, np.arange(c.data.batch_size), c.data.batch_size)
 
 
-def steps(c, cache, count=1, absent=(), ways=1):
+def steps(c, cache, count=1, absent=(), num_shards=1):
     """What each of `count` steps leaves, and the metrics of all."""
     c.train.cache = cache
-    state, step, put = start(c, batch_of(c, 0, absent), ways)
+    state, step, put = start(c, batch_of(c, 0, absent), num_shards)
     out = []
     for i in range(count):
         state, metrics = step(state, put(batch_of(c, i, absent)))
@@ -139,10 +140,10 @@ def plain(count=3):
 
 
 @pytest.mark.slow(one=True)
-@pytest.mark.parametrize(("cache", "ways"), [(2, 1), (4, 1), (8, 1), (2, 2), (4, 4), (2, 8)])
-def test_float64_steps_are_those_of_the_plain_step(cache, ways):
+@pytest.mark.parametrize(("cache", "num_shards"), [(2, 1), (4, 1), (8, 1), (2, 2), (4, 4), (2, 8)])
+def test_float64_steps_are_those_of_the_plain_step(cache, num_shards):
     with jax.enable_x64(True):
-        assert_close(steps(everything(), cache, 3, ABSENT, ways), plain(), 1e-10)
+        assert_close(steps(everything(), cache, 3, ABSENT, num_shards), plain(), 1e-10)
 
 
 def small(**fields):
@@ -252,7 +253,7 @@ def test_seeds_side_by_side():
             keys = jnp.arange(4, dtype=jnp.uint32)
             state = jax.jit(jax.vmap(functools.partial(model.init, bound, tx, batch)))(keys)
             every = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * 4), batch)
-            after, metrics = jax.jit(over_seeds(functools.partial(model.train_step, bound, tx), mesh))(state, every)
+            after, metrics = jax.jit(over_seeds(functools.partial(train_step, bound, tx), mesh))(state, every)
             assert np.ptp(metrics["loss"]) > 1e-3
             made.append(({"params": after.params, "model_state": after.model_state}, metrics))
     assert_close(made[1:], made[:1], 1e-10)
@@ -260,13 +261,13 @@ def test_seeds_side_by_side():
 
 @pytest.mark.slow
 def test_other_keys_in_the_second_pass_are_seen(monkeypatch):
-    right = grad_cache._pulled_back
+    right = grad_cache._vjp_chunks
 
     def wrong(p, *rest):
         fold = jax.vmap(jax.random.fold_in, (0, None))
         return right(p._replace(rows=p.rows | {"keys": {v: fold(k, 1) for v, k in p.rows["keys"].items()}}), *rest)
 
-    monkeypatch.setattr(grad_cache, "_pulled_back", wrong)
+    monkeypatch.setattr(grad_cache, "_vjp_chunks", wrong)
     with jax.enable_x64(True):
         got = steps(everything(), 2, 1, ABSENT)
     with pytest.raises(AssertionError, match="params"):
@@ -274,12 +275,12 @@ def test_other_keys_in_the_second_pass_are_seen(monkeypatch):
     assert float(got[0][1]["loss"]) == pytest.approx(float(plain()[0][1]["loss"]), rel=1e-10)
 
 
-def compiled(batch_size, cache, ways=1, **fields):
+def compiled(batch_size, cache, num_shards=1, **fields):
     """The compiled step of a loss that is linear in the rows, as nt_xent is not."""
     c = sgd(two_views(batch_size, train__cache=cache, **fields), "float32")
-    c.towers.image.bn_groups = cache * ways
+    c.towers.image.bn_groups = cache * num_shards
     c.objectives.contrast = {"loss": "barlow_twins", "inputs": ("a.z", "b.z")}
-    state, step, put = start(c, batch_of(c), ways)
+    state, step, put = start(c, batch_of(c), num_shards)
     return step.lower(state, put(batch_of(c))).compile()
 
 
@@ -297,7 +298,7 @@ def test_memory_is_that_of_a_sub_batch():
 
 @pytest.mark.slow
 def test_no_row_leaves_its_device():
-    text = compiled(64, 4, ways=4).as_text()
+    text = compiled(64, 4, num_shards=4).as_text()
     assert "all-reduce" in text
     for word in ("all-gather", "all-to-all", "collective-permute"):
         assert word not in text, word
@@ -332,6 +333,6 @@ def test_rows_that_the_devices_cannot_share_are_refused():
     c = two_views(ROWS, train__cache=4)
     c.towers.image.encoder = {"name": "mlp", "widths": (8,), "batch_norm": False}
     c.towers.image.heads = {"z": {"name": "linear", "features": 8}}
-    state, step, put = start(c, batch_of(c), ways=8)
+    state, step, put = start(c, batch_of(c), num_shards=8)
     with pytest.raises(InputError, match=r"config.train.cache: found 4; allowed: .*8"):
         step(state, put(batch_of(c)))

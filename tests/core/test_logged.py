@@ -11,6 +11,7 @@ from worlds import batch_of, bind, two_views
 
 from hcl_jax.core import model
 from hcl_jax.core.optim import make_optimizer
+from hcl_jax.core.step import train_step
 
 STEPS, WARMUP, PEAK, SKIPPED = 20, 4, 0.05, 6
 EACH = {"learning_rate", "parameter_norm", "update_norm", "gradient_norm"}
@@ -48,7 +49,7 @@ def told():
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)
     tx = make_optimizer(config.optimizer, shapes.params, steps=STEPS, batch_size=16, steps_per_epoch=10)
     state = jax.vmap(functools.partial(model.init, bound, tx, batch))(np.arange(2, dtype=np.uint32))
-    step = jax.jit(jax.vmap(functools.partial(model.train_step, bound, tx)))
+    step = jax.jit(jax.vmap(functools.partial(train_step, bound, tx)))
     metrics, params = [], [jax.device_get(state.params)]
     for i in range(STEPS):
         batches = jax.tree.map(lambda *x: np.stack(x), batch_of(c, i), batch_of(c, 100 + i))

@@ -9,6 +9,7 @@ import pytest
 from worlds import batch_of, start, two_views
 
 from hcl_jax.core import memory_bank
+from hcl_jax.losses.masking import interleave
 
 
 def unit(rows):
@@ -65,10 +66,10 @@ def test_centre_moves_towards_the_mean_of_present_rows():
 
 def test_the_rows_of_an_example_lie_side_by_side():
     a, b = np.arange(6.0).reshape(3, 2), np.arange(6.0).reshape(3, 2) + 10
-    assert memory_bank.side_by_side([a]) is a
-    got = memory_bank.side_by_side([jnp.asarray(a), jnp.asarray(b)])
+    assert interleave([a]) is a
+    got = interleave([jnp.asarray(a), jnp.asarray(b)])
     np.testing.assert_array_equal(got, [a[0], b[0], a[1], b[1], a[2], b[2]])
-    marks = memory_bank.side_by_side([jnp.array([True, False]), jnp.array([False, False])])
+    marks = interleave([jnp.array([True, False]), jnp.array([False, False])])
     np.testing.assert_array_equal(marks, [True, False, False, False])
     assert memory_bank.reads({"reads": "a.z"}) == ("a.z",) and memory_bank.reads({"reads": ["a.z", "b.z"]}) == (
         "a.z",

@@ -16,6 +16,7 @@ from hcl_jax import data, train
 from hcl_jax.core import model
 from hcl_jax.core.optim import make_optimizer
 from hcl_jax.core.state import REMEMBERED
+from hcl_jax.core.step import train_step
 from hcl_jax.losses import LOSSES
 from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
@@ -179,7 +180,7 @@ def test_one_of_several_seeds_skips_alone():
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)
     tx = make_optimizer(config.optimizer, shapes.params, steps=20, batch_size=16, steps_per_epoch=10)
     states = jax.jit(jax.vmap(functools.partial(model.init, bound, tx, batch)))(jnp.arange(2, dtype=jnp.uint32))
-    step = jax.jit(over_seeds(functools.partial(model.train_step, bound, tx), mesh))
+    step = jax.jit(over_seeds(functools.partial(train_step, bound, tx), mesh))
 
     def both(i, spoiled=False):
         batches = [pictures(c, i), pictures(c, 100 + i)]

@@ -8,10 +8,11 @@ from faults import runs
 WATCHED = """
 import json, os, pathlib, sys
 import jax
-from hcl_jax import log, model, train
+from hcl_jax import run, train
+from hcl_jax.workdir.metrics import Log
 
 found = {"traces": 0, "rss": {}}
-step, loop, write = model.train_step, train.loop, log.Log.write
+step, loop, write = run.train_step, train.loop, Log.write
 
 def traced(*a, **k):
     found["traces"] += 1
@@ -27,7 +28,7 @@ def measured(self, at, metrics):
     write(self, at, metrics)
     if at == 1000: print("found " + json.dumps(found), flush=True)
 
-model.train_step, train.loop, log.Log.write = traced, guarded, measured
+run.train_step, train.loop, Log.write = traced, guarded, measured
 """
 
 

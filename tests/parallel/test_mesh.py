@@ -8,7 +8,7 @@ from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 
 from hcl_jax.errors import InputError
-from hcl_jax.parallel.mesh import AXES, batch_ways, check_batch, make_mesh, mesh_shape
+from hcl_jax.parallel.mesh import AXES, check_batch, make_mesh, mesh_shape, num_shards
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_make_mesh(config, shape):
     mesh = make_mesh(FrozenConfigDict(config))
     assert tuple(mesh.shape.items()) == tuple(zip(AXES, shape, strict=True))
     assert mesh.axis_types == (AxisType.Auto,) * 3
-    assert batch_ways(mesh) == shape[0] * shape[1]
+    assert num_shards(mesh) == shape[0] * shape[1]
     assert list(mesh.devices.flat) == jax.devices()[: mesh.devices.size], "fewer devices: the first ones"
 
 
