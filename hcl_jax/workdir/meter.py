@@ -45,9 +45,9 @@ class Meter:
         self._pending: tuple[int, Any, jax.Array] | None = None
         self._since, self._waited = time.monotonic(), 0.0
         self._began = self._since if began is None else began
-        self._seen = alarms.Seen()
-        for line in log.history.lines:  # what was said then is not said again
-            self._seen, _ = self._warnings(line["step"], line, {})
+        self._state = alarms.State()
+        for line in log.history.lines:  # their warnings are not repeated
+            self._state, _ = self._warnings(line["step"], line, {})
 
     def waited(self, seconds: float) -> None:
         """Adds seconds spent waiting for input."""
@@ -62,7 +62,7 @@ class Meter:
         self._pending = (step, metrics, skipped_steps)
 
     def fetch(self) -> None:
-        """Writes what was kept.
+        """Writes the pending numbers.
 
         Raises:
           FloatingPointError: too many steps in a row were not finite.
@@ -85,7 +85,7 @@ class Meter:
         names = [f"seed{s}/" for s in self._seeds] if len(self._seeds) > 1 else [""]
         # Users count steps from 1, as metrics.jsonl does.
         numbers = {n: [int(s) + 1 for s in row if s >= 0] for n, row in zip(names, np.atleast_2d(steps), strict=True)}
-        self._seen, warnings = self._warnings(step, values, numbers)
+        self._state, warnings = self._warnings(step, values, numbers)
         for text in warnings:
             self._log.say(f"warning: {text}")
         if values["skipped"] >= self._max_skipped:
@@ -96,7 +96,7 @@ class Meter:
 
     def _warnings(self, step: int, values: Mapping[str, float], numbers: Mapping[str, list[int]]) -> Any:
         return alarms.warnings(
-            self._seen,
+            self._state,
             step,
             values,
             spike_above=self._spike,
