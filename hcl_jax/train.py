@@ -213,7 +213,8 @@ def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainSt
     run is told to stop."""
     run, meter, config = session.run, session.meter, session.run.config
     done, saved, ahead = session.start, session.start, None
-    # What goes between host and device goes by device_put and device_get: another transfer would wait for the step.
+    # A step's data goes by device_put and device_get: another transfer would wait for the step. Saves and evaluations
+    # move arrays as they please.
     with contextlib.suppress(Stop), jax.transfer_guard("disallow"):
         # A run that was killed between a save and its evaluation.
         if _is_due(session, done) and not session.evaluated:
@@ -269,7 +270,7 @@ def _save(session: Session, done: int, state: TrainState) -> None:
         session.log.abandon()
         raise InputError(str(lock.path), f"a lock of {lock.lost}", "that of this run, which ends here")
     session.log.sync()  # the line of a step is there before its checkpoint: a resume drops none
-    with session.long_phase():
+    with session.long_phase(), jax.transfer_guard("allow"):
         session.checkpoints.save(done, state)
 
 
