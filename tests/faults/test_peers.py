@@ -44,12 +44,12 @@ def test_a_stuck_peer_is_not_waited_for_for_ever(tmp_path, two, cache):
 
 GONE = """
 import os, signal
-from hcl_jax import backend
-join = backend.join
+from hcl_jax.runtime import distributed
+join = distributed.join
 def joined(*a, **k):
     join(*a, **k)
     os.kill(os.getpid(), signal.SIGKILL)
-backend.join = joined
+distributed.join = joined
 """
 NEVER = "import time; time.sleep(60)"
 

@@ -30,12 +30,12 @@ Evaluation.online = online
 """,
     "save": """
 import time
-from hcl_jax import seal
-sealed = seal.seal
+from hcl_jax.workdir import manifest
+write = manifest.write
 def slow(*a):
     print("now", flush=True); time.sleep(2)
-    return sealed(*a)
-seal.seal = slow
+    return write(*a)
+manifest.write = slow
 """,
 }
 LAUNCH = [sys.executable, "-m", "launch.local", "--processes=2", "--devices=4", "--"]

@@ -152,9 +152,9 @@ def test_a_bad_flag_is_refused(flags):
 
 JOINED = """
 import json, os, pathlib, sys, time
-from hcl_jax import backend
-backend.prepare()
-backend.join(100)
+from hcl_jax.runtime import distributed
+distributed.prepare()
+distributed.join(100)
 import jax
 folder, me = pathlib.Path(sys.argv[1]), jax.process_index()
 inodes = set()

@@ -125,9 +125,9 @@ def environment():
 
 
 JOINED = """
-from hcl_jax import backend
-backend.prepare()
-backend.join(100)
+from hcl_jax.runtime import distributed
+distributed.prepare()
+distributed.join(100)
 import jax
 print(f"process {jax.process_index()} {jax.process_count()} {jax.device_count()}", flush=True)
 from jax.experimental import multihost_utils
