@@ -222,7 +222,9 @@ class Evaluation:
         for entry in listed:
             if entry.reads.batches and (name or "trained") in entry.features:
                 self.say(f"evaluation: {entry.name} of the {name or 'trained'} model")
-                found = result_of(entry.function(self.batches(state, seed, entry.source), **entry.arguments))
+                found = result_of(
+                    entry.function(self.batches(state, seed, entry.source), **entry.arguments), entry.name
+                )
                 before = f"{name}/" if name else ""
                 results |= {f"eval/{before}{entry.prefix}{k}": v for k, v in with_errors(found.metrics).items()}
         return results

@@ -100,10 +100,10 @@ def _called(
     own = {k: v for k, v in given.items() if k in accepted}
     function: Callable = functools.partial(entry.function, **entry.arguments, **own)
     if not folds or labels is None:
-        return result_of(function(*features, *((labels,) if entry.reads.labels else ())))
+        return result_of(function(*features, *((labels,) if entry.reads.labels else ())), entry.name)
     rows = labelled(features[0].train, labels.train, "train")
     if not entry.reads.labels:
-        return result_of(function(Splits(None, rows.features)))
+        return result_of(function(Splits(None, rows.features)), entry.name)
     return cross_validated(function, rows, fold_of(rows.labels, folds, seed))
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import Accuracy
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -42,9 +44,33 @@ class Result(NamedTuple):
     once: Mapping[str, float] = NOTHING
 
 
-def result_of(found: Any) -> Result:
-    """A `Result` of what an evaluator returned, a Result or a plain mapping of numbers."""
-    return found if isinstance(found, Result) else Result(found)
+def result_of(found: Any, name: str = "evaluator") -> Result:
+    """A `Result` of what an evaluator returned, a Result or a plain mapping of numbers, of any library.
+
+    Args:
+      found: what it returned.
+      name: the evaluator's, for the error.
+
+    Raises:
+      InputError: something else than numbers by name.
+    """
+    result = found if isinstance(found, Result) else Result(found)
+    for numbers in (result.metrics, result.once):
+        if not isinstance(numbers, Mapping):
+            raise InputError(f"what {name} returns", repr(numbers), "a mapping of numbers by name")
+    where = f"what {name} returns as"
+    metrics, once = ({k: _plain(f"{where} {k}", v) for k, v in m.items()} for m in (result.metrics, result.once))
+    return result._replace(metrics=metrics, once=once)
+
+
+def _plain(where: str, value: Any) -> Any:
+    """A number as Python has it (np.float32 and arrays [] are no JSON); an accuracy as it is."""
+    if isinstance(value, Accuracy):
+        return value
+    array = np.asarray(value)
+    if array.ndim or not (array.dtype == bool or jax.dtypes.issubdtype(array.dtype, np.number)):
+        raise InputError(where, repr(value), "a number")
+    return array.item()
 
 
 def with_errors(metrics: Mapping[str, float | Accuracy]) -> dict[str, float]:
