@@ -66,6 +66,7 @@ def translated(evaluate: Mapping[str, Any]) -> dict[str, Any]:
 def old_value(evaluate: Mapping[str, Any], field: str) -> Any:
     """What an old field would be for this section: where its translation comes from."""
     entries = evaluate.get("evaluators", {})
+    entries = entries if isinstance(entries, Mapping) else {}  # refused later, where all fields are checked
     if field == "knn":
         return {**_KNN, **_arguments(entries, "knn", _KNN)} if entries.get("knn") is not None else None
     if field in SWITCHES:

@@ -46,6 +46,8 @@ def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any], evaluators:
         call(where, function, given, (*arrays(function), *GIVEN))
         for argument in BOUNDS.keys() & given.keys():
             check_value(f"{where}.{argument}", given[argument], *BOUNDS[argument])
+        if not given.get("ks", True):
+            raise InputError(f"{where}.ks", "none", "at least one whole number")
         _reads(where, entry, c, inputs(function).views)
 
 
@@ -65,6 +67,7 @@ def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], count: in
         raise InputError(f"{where}.views", "none", f"a list of {count} outputs, such as (('image.z', 'text.z'),)")
     if count > 1 and spec["folds"]:
         raise InputError("config.evaluate.folds", spec["folds"], f"0, for {where} is read on a test split")
+    seen: set[str] = set()
     for i, names in enumerate(entry["views"]):
         names = (names,) if isinstance(names, str) else names
         if len(names) != count:
@@ -72,5 +75,9 @@ def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], count: in
         for name in names:
             view, _, output = name.partition(".")
             one_of(f"{where}.views[{i}]", view, spec["views"])
-            if output:
+            if "." in name:
                 one_of(f"{where}.views[{i}]", output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))
+        # Numbers are named after their view: those of a second output would replace those of the first.
+        if count == 1 and view in seen:
+            raise InputError(f"{where}.views[{i}]", repr(name), f"one output of {view}; another has its own entry")
+        seen.add(view)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hcl_jax.compat.fields import OLD_FIELDS, old_value, translated
+from hcl_jax.compat.fields import BEFORE, OLD_FIELDS, old_value, translated
 from hcl_jax.config.fields import Field, Rule, allowed, check_value, fields, filled, members, open_fields
 from hcl_jax.config.fields import at as kind_at
 from hcl_jax.config.schema import Config
@@ -65,7 +65,7 @@ def complete(config: ConfigDict) -> ConfigDict:
         c = json.loads(json.dumps(plain, default=_jsonable))
     except TypeError as error:
         raise InputError("config", _line(error), "fields by name") from None
-    if isinstance(c.get("evaluate"), dict):
+    if isinstance(c.setdefault("evaluate", {}), dict):
         c["evaluate"] = _with_evaluators(translated(c["evaluate"]))
     c = filled(Config, c)
     for views in (c.get("views"), c["evaluate"].get("views") if isinstance(c.get("evaluate"), dict) else None):
@@ -77,7 +77,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 
 def _with_evaluators(evaluate: dict[str, Any]) -> dict[str, Any]:
     """Entries of evaluators that are None are off; one that names no evaluator has the name of its own."""
-    entries = evaluate.get("evaluators")
+    entries = evaluate.get("evaluators", BEFORE)
     if isinstance(entries, dict):
         named = {k: {"evaluator": k, **v} if isinstance(v, dict) else v for k, v in entries.items() if v is not None}
         evaluate["evaluators"] = named
@@ -261,7 +261,8 @@ def override(config: ConfigDict, field: str, text: str) -> None:
 def _with_old(config: ConfigDict, field: str) -> None:
     """Puts an old field of `evaluate` in its place, for `complete` to translate what is set there."""
     section, name = (*field.split("."), "")[:2]
-    if section == "evaluate" and name in OLD_FIELDS and name not in config.evaluate:
+    evaluate = config.get("evaluate")
+    if section == "evaluate" and name in OLD_FIELDS and hasattr(evaluate, "keys") and name not in evaluate:
         config.evaluate[name] = old_value(config.evaluate.to_dict(), name)
 
 

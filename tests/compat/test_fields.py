@@ -8,7 +8,9 @@ import pytest
 from hcl_jax import config as configs
 from hcl_jax import workdir
 from hcl_jax.compat.fields import OLD_FIELDS, old_value, translated
+from hcl_jax.config import validate
 from hcl_jax.errors import InputError
+from hcl_jax.run import Parts
 
 PLAIN = {"evaluators": {"spread": {}, "knn": {"k": 20, "temperature": 0.07}, "linear": {}}, "labels": "label"}
 FEW = {"few_labels": {"per_class": (1, 10), "draws": 20}}
@@ -123,6 +125,18 @@ def test_an_old_field_on_the_command_line_has_its_type():
     for field, text, words in (("linear", "3", "true or false"), ("draws", "many", "whole number")):
         with pytest.raises(InputError, match=rf"--config.evaluate.{field}: found {text}; allowed: .*{words}"):
             configs.override(config, f"evaluate.{field}", text)
+
+
+@pytest.mark.parametrize("field", ["evaluate", "evaluate.evaluators"])
+def test_an_old_field_beside_a_section_that_is_none(field):
+    config = configs.load("simclr:digits")
+    for name, text in ((field, "5"), ("evaluate.knn", "none")):
+        try:
+            configs.override(config, name, text)
+        except InputError:  # nothing can be set below a number
+            break
+    with pytest.raises(InputError, match=rf"^config.{field}: found 5; allowed: fields by name"):
+        validate.check(configs.complete(config), **Parts().checked())
 
 
 def test_a_recipe_of_before_is_read(tmp_path):

@@ -296,3 +296,9 @@ def test_a_config_of_objects_is_refused():
         config.data.name = object
     with pytest.raises(InputError, match="numbers, strings"):
         configs.complete(config)
+
+
+@pytest.mark.parametrize("given", [{}, {"evaluate": {}}, {"evaluate": {"labels": "label"}}])
+def test_a_config_without_evaluators_has_the_usual_ones(given):
+    found = configs.complete(configs.ConfigDict(given))
+    assert found.evaluate == configs.complete(configs.defaults()).evaluate

@@ -1,5 +1,8 @@
 """Evaluators that a recipe lists: a user's own, how often each is called, on which views, labels and data."""
 
+import json
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from hcl_jax.evaluators import Result, Splits
 from hcl_jax.evaluators.entries import entries, inputs
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.paired import evaluate_features
+from hcl_jax.evaluators.result import result_of
 from hcl_jax.prepare import check_evaluation
 from hcl_jax.run import Parts
 from tests.test_evaluation import TEST, TRAIN, built, pictures
@@ -136,7 +140,10 @@ def test_two_views_are_compared_where_both_are_present():
         ({"evaluator": "knn", "views": ("imag",)}, r"views\[0\]", "image"),
         ({"evaluator": "knn", "views": ("image.q",)}, r"views\[0\]", "z"),
         ({"evaluator": "knn", "views": (("image", "image"),)}, r"views\[0\]", "1 views"),
+        ({"evaluator": "knn", "views": ("image.",)}, r"views\[0\]", "z"),
+        ({"evaluator": "knn", "views": ("image.h", "image.z")}, r"views\[1\]", "one output of image"),
         ({"evaluator": "retrieval"}, "views", "2 outputs"),
+        ({"evaluator": "retrieval", "views": (("image", "image"),), "ks": ()}, "ks", "at least one"),
         ({"evaluator": "objectives", "views": ("image",)}, "views", "no view"),
         ({"evaluator": "knn", "labels": "kind"}, "labels", "label"),
         ({"evaluator": "knn", "features": ("raw", "row")}, r"features\[1\]", "raw"),
@@ -199,3 +206,19 @@ def test_an_evaluator_may_have_data_of_its_own(evaluation):
     assert found["eval/image/far/mean_accuracy"] != found["eval/image/mean_accuracy"]
     assert found["eval/image/untrained/far/mean_accuracy"] == found["eval/image/far/mean_accuracy"], "the same weights"
     assert "eval/image/raw/one_nn_accuracy" in found and "eval/image/one_nn_accuracy" not in found
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(np.float32(0.5), 0.5), (np.zeros(()), 0.0), (jnp.float32(2), 2.0), (jnp.bfloat16(2), 2.0), (np.int64(3), 3)],
+)
+def test_numbers_of_any_library_are_written_as_plain_ones(value, plain):
+    found = result_of({"x": value}).metrics["x"]
+    assert found == plain and type(found) is type(plain)
+    assert json.loads(json.dumps({"x": found})) == {"x": plain}
+
+
+@pytest.mark.parametrize("found", [None, [1.0], {"x": "abc"}, {"x": np.zeros(3)}, {"x": None}])
+def test_what_is_no_mapping_of_numbers_is_refused_by_the_name_of_its_evaluator(found):
+    with pytest.raises(InputError, match="what mine returns"):
+        result_of(found, "mine")
