@@ -1,7 +1,8 @@
 """The fields of a run's config: one line says a field's type, default, bounds, and what it is for.
 
 A field that is added here has its default, its checks, its type on the command line and its row in docs/config.md
-(`make golden` writes the tables). Rules between fields are in check.py and beside it.
+(`make golden` writes the tables). Rules between fields are in validate.py and the check_ modules
+beside it.
 """
 
 import dataclasses
