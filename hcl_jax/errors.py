@@ -42,4 +42,4 @@ def nearest(name: str, known: Iterable[str], most: int = 8) -> str:
     close = difflib.get_close_matches(str(name), known, n=most, cutoff=0.5)
     shown = close + [k for k in known if k not in close][: max(0, most - len(close))]
     more = f" ({len(known)} known)" if len(known) > len(shown) else ""
-    return ", ".join(shown) + more if shown else "nothing"
+    return ", ".join(k or "''" for k in shown) + more if shown else "nothing"

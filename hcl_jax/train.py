@@ -133,8 +133,9 @@ def train_and_evaluate(
             with contextlib.suppress(Stop), session.long_phase():
                 evaluate(session, prepared, files.path(workdir_path), state, began)
         if session.stopping.reached:
-            saved = f"step {session.checkpoints.latest() or 0} of {run.steps}, which is saved"
-            session.log.say(f"stopped at {saved}; --workdir={workdir_path} goes on")
+            saved = session.checkpoints.latest()
+            where = f"at step {saved} of {run.steps}, which is saved" if saved else "before the first step"
+            session.log.say(f"stopped {where}; --workdir={workdir_path} goes on")
     return state
 
 
