@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import runpy
 import shutil
 import stat
 
@@ -13,12 +15,11 @@ import pytest
 from refusals import refused
 
 from hcl_jax import evaluation
-from hcl_jax.config import load
 from hcl_jax.main import main
-from hcl_jax.train import train_and_evaluate
 from hcl_jax.workdir import check as workdir_check
 from hcl_jax.workdir import resume_config
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = [
     "--config=simclr:digits",
     "--config.data.num_examples=96",
@@ -230,36 +231,17 @@ def test_help_exits_with_0(capsys):
 
 
 @pytest.mark.slow(one=True)
-def test_a_part_of_ones_own(tmp_path):
-    """The ten lines of the README: an encoder, a loss and a view that the package does not have."""
-    import flax.linen as nn
-    import jax.numpy as jnp
-
-    from hcl_jax.encoders import ENCODERS
-    from hcl_jax.losses import LOSSES
-    from hcl_jax.views import VIEWS
-
-    class Mine(nn.Module):
-        width: int = 8
-
-        @nn.compact
-        def __call__(self, view, rows):
-            return nn.relu(nn.Dense(self.width)(view["image"].reshape(len(view["image"]), -1)))
-
-    def apart(a, b, *, ids=None):
-        return jnp.mean((a - b) ** 2)
-
-    config = load("simclr:digits")
-    config.data.num_examples, config.data.batch_size, config.train.steps, config.mesh.data = 64, 16, 2, 1
-    config.towers.image.encoder = {"name": "mine", "width": 4}
-    config.objectives = {"apart": {"loss": "apart", "inputs": ("a.z", "b.z")}}
-    config.views.a.ops = ({"op": "negative"},)
-    config.evaluate.views = {}
-    state = train_and_evaluate(
-        config,
-        tmp_path / "w",
-        encoders={**ENCODERS, "mine": Mine},
-        losses={**LOSSES, "apart": apart},
-        views={**VIEWS, "negative": lambda x, draws: 1.0 - x},
-    )
-    assert int(state.step) == 2
+def test_parts_of_ones_own(tmp_path, monkeypatch):
+    """The README's script with an encoder, a loss, a view and an evaluator of one's own, shrunk, to its card."""
+    text = (ROOT / "README.md").read_text()
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class Mine" in b)
+    small = """config = load("simclr:digits")
+config.data.num_examples, config.data.batch_size, config.train.steps, config.mesh.data = 64, 16, 2, 1
+del config.evaluate.evaluators.few_labels, config.evaluate.evaluators.linear
+"""
+    assert block.count('config = load("simclr:digits")\n') == 1
+    (tmp_path / "mine.py").write_text(block.replace('config = load("simclr:digits")\n', small))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("mine.py")
+    results = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())["results"]
+    assert results["eval/image/length"] > 0 and results["eval/image/untrained/length"] > 0

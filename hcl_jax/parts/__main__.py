@@ -12,7 +12,7 @@ import textwrap
 
 from hcl_jax.errors import InputError, nearest
 
-KINDS = ("encoders", "heads", "losses", "views", "evaluators", "sources", "optimizers", "recipes")
+KINDS = ("encoders", "heads", "losses", "weights", "views", "evaluators", "sources", "optimizers", "recipes")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ TABLES: dict[str, tuple[str, str, Any]] = {
     "encoders": ("hcl_jax.encoders", "ENCODERS", ("parent", "name", "dtype", "param_dtype")),
     "heads": ("hcl_jax.encoders", "HEADS", ("parent", "name", "dtype", "param_dtype")),
     "losses": ("hcl_jax.losses", "LOSSES", ("ids", "row_weights", "engine", "present")),
+    "weights": ("hcl_jax.losses", "WEIGHTS", ("ids",)),
     "views": ("hcl_jax.views", "VIEWS", 2),
     "evaluators": ("hcl_jax.evaluators", "EVALUATORS", ("features", "labels", "a", "b", "batches", "folded", "names")),
     "sources": ("hcl_jax.data", "SOURCES", None),
@@ -27,7 +28,7 @@ class Part(NamedTuple):
 
     Attributes:
       name: as a recipe writes it.
-      arguments: name -> default as text; "" where there is none.
+      arguments: name -> default as text; "" where there is none. "*" stands between a loss's inputs and the rest.
       doc: its docstring.
       home: the module that has it.
     """
@@ -62,7 +63,12 @@ def _part(name: str, function: Callable, hidden: Any) -> Part:
     parameters = inspect.signature(function).parameters
     left_out = hidden if isinstance(hidden, tuple) else tuple(parameters)[:hidden]
     shown = {n: p for n, p in parameters.items() if n not in left_out}
-    arguments = {f"*{n}" if p.kind is p.VAR_POSITIONAL else n: _default(p) for n, p in shown.items()}
+    arguments: dict[str, str] = {}
+    inputs = [n for n, p in shown.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    for n, p in shown.items():
+        if p.kind is p.KEYWORD_ONLY and inputs and "*" not in arguments:
+            arguments["*"] = ""
+        arguments[f"*{n}" if p.kind is p.VAR_POSITIONAL else n] = _default(p)
     inner = _written(function)
     return Part(name, arguments, inspect.getdoc(inner) or "", inspect.unwrap(inner).__module__)
 

@@ -30,7 +30,7 @@ def test_arguments_are_those_that_a_recipe_may_give():
     """A partial's settings stand for the class's, and what the model fills in is left out."""
     heads, losses, views = catalogue("heads"), catalogue("losses"), catalogue("views")
     assert heads["predictor"].arguments["hidden"] == "512" and heads["projector"].arguments["hidden"] == "0"
-    assert losses["nt_xent"].call == "nt_xent(za, zb, temperature, convention='mean', denominator='all')"
+    assert losses["nt_xent"].call == "nt_xent(za, zb, *, temperature, convention='mean', denominator='all')"
     assert views["flip"].arguments == {"p": "0.5", "axis": "'horizontal'"}
     assert catalogue("encoders")["resnet50"].arguments["depth"] == "50"
     assert list(catalogue("recipes")["clip"].arguments) == ["emoji", "pairs", "vit_b"]
