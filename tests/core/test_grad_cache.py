@@ -307,7 +307,7 @@ def test_no_row_leaves_its_device():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--config.train.cache=0",), ("config.train.cache", "0", "divisor")),
+        (("--config.train.cache=0",), ("config.train.cache", "0", "a whole number >= 1")),
         (("--config.train.cache=3",), ("config.train.cache", "3", "divisor of the (accumulated) batch 256")),
         (("--config.train.accumulate=128", "--config.train.cache=4"), ("config.train.cache", "batch 2")),
         (("--config.train.cache=2.5",), ("train.cache", "a whole number")),
