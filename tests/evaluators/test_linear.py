@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluators import linear, softmax
+from hcl_jax.evaluators import softmax
 from hcl_jax.evaluators.linear import STRENGTHS, fit, held_out_fifth, linear_probe, predict
 
 
@@ -212,7 +212,7 @@ def test_bad_input_names_the_array(change, message):
         **change,
     }
     with pytest.raises(InputError, match=message):
-        linear.linear_probe(**given)
+        linear_probe(**given)
 
 
 @pytest.mark.slow
@@ -221,8 +221,8 @@ def test_rows_at_unit_length_do_not_see_their_length():
     x, y = random.standard_normal((200, 6)), random.integers(0, 2, 200)
     x[:, 0] += 2 * y
     long = x * random.uniform(0.1, 10, (200, 1))
-    plain, scaled = (linear.linear_probe(a[:100], y[:100], a[100:], y[100:], scaling="rows") for a in (x, long))
+    plain, scaled = (linear_probe(a[:100], y[:100], a[100:], y[100:], scaling="rows") for a in (x, long))
     np.testing.assert_array_equal(plain.correct, scaled.correct)
     assert plain.accuracy.value > 0.8
     with pytest.raises(InputError, match="evaluate.scaling: found 'row'; allowed: columns, rows"):
-        linear.linear_probe(x, y, x, y, scaling="row")
+        linear_probe(x, y, x, y, scaling="row")
