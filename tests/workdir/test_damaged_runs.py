@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -123,12 +124,13 @@ def test_any_field_edited_by_hand_is_named(finished):
     assert len(closed) > 60
     for field in closed:
         plain = json.loads(configs.to_json(frozen))
-        *above, last = field.split(".")
+        *above, last = re.findall(r"[^.\[\]]+", field)  # views.a.ops[0].op
         at = plain
         for part in above:
             at = at[int(part) if isinstance(at, list) else part]
         at[last] = other = -7 if isinstance(at[last], int | float) else "another"
-        with pytest.raises(InputError, match=f"config.{field}: found {other!r}; allowed: .*, as checkpoint 6 has it"):
+        line = rf"config\.{re.escape(field)}: found {other!r}; allowed: .*, as checkpoint 6 has it"
+        with pytest.raises(InputError, match=line):
             workdir.allowed(frozen, configs.complete(plain), "checkpoint 6")
 
 
