@@ -43,8 +43,8 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.config.update("jax_enable_x64", True)
-from hcl_jax import backend
-backend.join()
+from hcl_jax.runtime import distributed
+distributed.join()
 from tests.losses import test_processes
 test_processes.work(sys.argv[2])
 """

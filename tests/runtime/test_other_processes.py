@@ -12,9 +12,9 @@ DEVICES = 4
 # Each task is (restore from, save to); "" begins a run, or saves nothing.
 WORKER = """
 import hashlib, json, pathlib, sys
-from hcl_jax import backend
-backend.prepare()
-backend.join(100)
+from hcl_jax.runtime import distributed
+distributed.prepare()
+distributed.join(100)
 import jax, numpy as np
 from jax.experimental import multihost_utils
 from hcl_jax import config as configs

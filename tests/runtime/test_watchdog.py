@@ -66,7 +66,7 @@ def ended(body: str) -> tuple[int, str]:
     """Status and standard error of a process with a watchdog of 0.5 seconds around `body`."""
     text = f"""
 import ctypes, math, threading, time
-from hcl_jax import watchdog
+from hcl_jax.runtime import watchdog
 def waits_for_a_peer(): time.sleep(30)
 def never_lets_go(): ctypes.PyDLL(None).sleep(30)
 threading.Thread(target=lambda: time.sleep(30), name="reader", daemon=True).start()

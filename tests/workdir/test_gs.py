@@ -92,7 +92,8 @@ def bucket():
 
 FILES = """
 import numpy as np
-from hcl_jax import files, workdir
+from hcl_jax import workdir
+from hcl_jax.workdir import files
 
 folder = files.path("gs://bucket/files")
 assert files.listed(folder) == [] and not folder.exists()
