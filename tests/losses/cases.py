@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses import LOSSES, instance_graph
 from hcl_jax.similarity import Engine, dense, gathered, ring, streamed
-from tests.losses import oracles
+from tests.losses import batch_oracles, oracles
 
 N, D = 8, 4
 ORACLES = vars(oracles)
@@ -35,7 +35,8 @@ class Case(NamedTuple):
 
     @property
     def oracle(self) -> Callable:
-        return functools.partial(getattr(oracles, self.name), **self.fixed)
+        home = oracles if hasattr(oracles, self.name) else batch_oracles
+        return functools.partial(getattr(home, self.name), **self.fixed)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
