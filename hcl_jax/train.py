@@ -135,7 +135,7 @@ def train_and_evaluate(
         if session.stopping.reached:
             saved = session.checkpoints.latest()
             where = f"at step {saved} of {run.steps}, which is saved" if saved else "before the first step"
-            session.log.say(f"stopped {where}; --workdir={workdir_path} goes on")
+            session.log.say(f"stopped {where}" + ("" if try_steps else f"; --workdir={workdir_path} goes on"))
     return state
 
 

@@ -58,7 +58,7 @@ def translated(evaluate: Mapping[str, Any]) -> dict[str, Any]:
         value = tuple(old[field]) if isinstance(default, tuple) else old[field]
         if value != default or argument in entries[name]:
             _put(entries, name, {argument: value})
-    if out.get("labels") == "":  # of views without labels, retrieval alone was evaluated
+    if out.get("labels") == "" and "evaluators" not in out:  # of views without labels, retrieval alone was evaluated
         entries = {k: v for k, v in entries.items() if k in ("retrieval", "objectives")}
     return {**out, "evaluators": entries}
 

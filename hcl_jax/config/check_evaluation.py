@@ -1,5 +1,6 @@
 """Rules of `evaluate`: its views read towers, and its evaluators read views and take their arguments."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,12 +49,12 @@ def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any], evaluators:
             check_value(f"{where}.{argument}", given[argument], *BOUNDS[argument])
         if not given.get("ks", True):
             raise InputError(f"{where}.ks", "none", "at least one whole number")
-        _reads(where, entry, c, inputs(function).views)
+        _reads(where, entry, c, function)
 
 
-def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], count: int) -> None:
+def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], function: Callable) -> None:
     """What an entry is evaluated on: its label, its data, and as many views a call as its function has features."""
-    spec = c["evaluate"]
+    spec, count = c["evaluate"], inputs(function).views
     if entry["labels"]:
         one_of(f"{where}.labels", entry["labels"], ("", *c["data"]["labels"]))
     for field, value in entry["data"].items():
@@ -65,9 +66,10 @@ def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], count: in
         raise InputError(f"{where}.views", repr(entry["views"]), "(): it reads the losses of batches, and no view")
     if count > 1 and not entry["views"]:
         raise InputError(f"{where}.views", "none", f"a list of {count} outputs, such as (('image.z', 'text.z'),)")
+    named_after_views = "names" in inspect.signature(function).parameters
     if count > 1 and spec["folds"]:
         raise InputError("config.evaluate.folds", spec["folds"], f"0, for {where} is read on a test split")
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for i, names in enumerate(entry["views"]):
         names = (names,) if isinstance(names, str) else names
         if len(names) != count:
@@ -77,7 +79,10 @@ def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], count: in
             one_of(f"{where}.views[{i}]", view, spec["views"])
             if "." in name:
                 one_of(f"{where}.views[{i}]", output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))
-        # Numbers are named after their view: those of a second output would replace those of the first.
-        if count == 1 and view in seen:
-            raise InputError(f"{where}.views[{i}]", repr(name), f"one output of {view}; another has its own entry")
-        seen.add(view)
+        # Numbers are named after their views: those of other outputs of the same would replace those of the first.
+        views, shown = tuple(name.partition(".")[0] for name in names), repr(names[0] if count == 1 else names)
+        if views in seen:
+            raise InputError(f"{where}.views[{i}]", shown, f"one call of {'-'.join(views)}; another has its own entry")
+        if named_after_views and len(set(views)) < count:
+            raise InputError(f"{where}.views[{i}]", shown, "different views: its numbers are named after them")
+        seen.add(views)

@@ -43,6 +43,8 @@ def text(kind: str | None, name: str | None) -> str:
     if kind is None:
         return "\n".join(f"{k:<12} {len(catalogue(k))}" for k in KINDS)
     parts = catalogue(kind)
+    if kind == "recipes" and name:
+        name = name.partition(":")[0]  # as --config takes it: simclr:digits is the recipe simclr with its argument
     if name is None:
         lines = [f"{part.call}\n{textwrap.indent(textwrap.fill(part.line, 110), '    ')}" for part in parts.values()]
         return "\n".join(lines)

@@ -57,6 +57,12 @@ def test_old_fields_act_together_whatever_their_order():
     assert translated({"evaluators": {}, "labels": "label", **old})["evaluators"] == expected
 
 
+def test_without_labels_what_a_user_lists_stays():
+    listed = {"evaluators": {"mine": {}, "spread": {}}, "labels": ""}
+    assert translated({**listed, "svm": False}) == listed
+    assert translated({"labels": "", "svm": False}) == {"evaluators": {}, "labels": ""}  # as old runs did
+
+
 def test_a_section_without_old_fields_is_left_alone():
     assert translated(PLAIN) == PLAIN
 

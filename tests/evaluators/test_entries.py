@@ -141,7 +141,8 @@ def test_two_views_are_compared_where_both_are_present():
         ({"evaluator": "knn", "views": ("image.q",)}, r"views\[0\]", "z"),
         ({"evaluator": "knn", "views": (("image", "image"),)}, r"views\[0\]", "1 views"),
         ({"evaluator": "knn", "views": ("image.",)}, r"views\[0\]", "z"),
-        ({"evaluator": "knn", "views": ("image.h", "image.z")}, r"views\[1\]", "one output of image"),
+        ({"evaluator": "knn", "views": ("image.h", "image.z")}, r"views\[1\]", "one call of image"),
+        ({"evaluator": "retrieval", "views": (("image.z", "image.h"),)}, r"views\[0\]", "different views"),
         ({"evaluator": "retrieval"}, "views", "2 outputs"),
         ({"evaluator": "retrieval", "views": (("image", "image"),), "ks": ()}, "ks", "at least one"),
         ({"evaluator": "objectives", "views": ("image",)}, "views", "no view"),
@@ -157,6 +158,14 @@ def test_an_entry_that_cannot_be_evaluated_is_one_line(entry, field, said):
     with pytest.raises(
         InputError, match=rf"^config.evaluate.evaluators.one.{field}: found .*allowed: .*({said})|{said}"
     ):
+        validate.check(configs.complete(config), **Parts().checked())
+
+
+def test_a_second_pair_of_the_same_views_would_replace_the_numbers_of_the_first():
+    config = configs.load("clip:emoji")
+    config.evaluate.evaluators = {"retrieval": {"views": (("image.z", "text.z"), ("image.h", "text.h"))}}
+    said = r"retrieval.views\[1\]: found \('image.h', 'text.h'\); allowed: one call of image-text"
+    with pytest.raises(InputError, match=said):
         validate.check(configs.complete(config), **Parts().checked())
 
 

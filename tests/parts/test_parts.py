@@ -40,6 +40,8 @@ def test_one_in_full(capsys):
     assert main(["losses", "nt_xent"]) == 0
     shown = capsys.readouterr().out
     assert "loss = (1 / 2N) sum_i l_i" in shown and "hcl_jax.losses.nt_xent" in shown
+    assert main(["recipes", "simclr:digits"]) == 0  # as --config takes it
+    assert "configs/simclr.py" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
