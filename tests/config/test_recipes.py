@@ -14,17 +14,21 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, build
 from tests.config.test_load import RECIPES
+from tests.core.test_equality import RECIPES as EQUAL
+from tests.core.test_shapes import SHAPES
 
 SMALL = ("simclr:digits", "byol:", "moco:", "swav:", "dino:", "multi_task:", "generated_views:", "supervised:digits",
          "simsiam:", "quality:judge")  # fmt: skip
 # Each method once, and again where it has another encoder: the step of another data set differs in shapes alone, and
 # those are traced for every recipe in tests/plan/test_lowering.py.
 METHODS = ("simclr:digits", "simclr:imagenet", "clip:emoji", "clip:vit_b", "three_views:emoji", "byol:digits",
-           "simclr_series:BasicMotions", "moco:digits", "swav:digits", "dino:digits", "grace:blocks", "graphcl:motifs",
-           "joao:motifs", "ts2vec:BasicMotions", "second_stage:mlp", "second_stage:contrast",
+           "simclr_series:BasicMotions", "moco:digits", "swav:fashion_mnist", "dino:digits", "grace:blocks",
+           "graphcl:motifs", "joao:motifs", "ts2vec:BasicMotions", "second_stage:mlp", "second_stage:contrast",
            "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:uncertainty", "nmtune:paper",
            "generated_views:digits", "simsiam:digits", "quality:judge", "quality:moco",
            "supervised:digits", "supervised:BasicMotions")  # fmt: skip
+# These take twenty steps on one and on eight devices.
+TWENTY_STEPS = {*SHAPES, *EQUAL}
 SHRINK = {
     # Its encoder takes 80 s to compile; tests/plan/test_lowering.py lowers it at full size.
     "simclr:imagenet": [
@@ -39,13 +43,7 @@ SHRINK = {
         "towers.text.encoder.depth=1",
         "towers.text.encoder.vocab_size=260",
     ],
-    "three_views:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
-    "simclr_series:BasicMotions": ["towers.series.encoder.depth=1"],
     "supervised:BasicMotions": ["towers.series.encoder.depth=1"],
-    "ts2vec:BasicMotions": ["towers.series.encoder.depth=2"],
-    "grace:blocks": ["data.batch_size=304"],
-    "second_stage:frozen_tower": ["init_from.path="],
-    "dpo:preferences": ["init_from.path="],
     "quality:moco": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="],
     **{name: ["towers.image.encoder.widths=(8,)"] for name in METHODS if name.startswith(SMALL)},
 }
@@ -58,24 +56,14 @@ def with_other_views() -> list[str]:
     return list({v: r for r, v in reversed(views.items()) if v not in done}.values())[::-1]
 
 
-PARAMETERS = {  # millions, as published for the encoders, projector of the paper added
-    "simclr:imagenet": 23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6,
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["simclr:imagenet", "clip:vit_b"])
-def test_full_size_has_the_published_shape(recipe):
-    config = configs.complete(configs.load(recipe))
-    source = data.random_like(config.data, config.views, sources=data.SOURCES)
-    plain = config.to_dict()
-    plain["mesh"]["data"] = 8
-    run = build(configs.complete(configs.ConfigDict(plain)), Parts(), source, meshes.make_mesh(plain["mesh"]))
+def test_full_size_has_as_many_parameters_as_published():
+    """ResNet-50 and the projector; their step at full size is in tests/plan/test_lowering.py."""
+    config = configs.complete(configs.load("simclr:imagenet"))
+    source = data.random_like(config.data, config.views)
+    run = build(config, Parts(), source, meshes.make_mesh({**config.mesh.to_dict(), "data": 8}))
     count = sum(x.size for x in jax.tree.leaves(run.abstract.params)) / 1e6
-    if recipe in PARAMETERS:
-        assert count == pytest.approx(PARAMETERS[recipe], rel=1e-3)
-    loss = jax.eval_shape(run.step(), run.abstract, run.abstract_batch)[1]["loss"]
-    assert loss.shape == ()
+    assert count == pytest.approx(23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6, rel=1e-3)
 
 
 def small(recipe: str, *fields: str):
@@ -94,8 +82,8 @@ def some_batches(config, source, count: int) -> list:
 
 
 @pytest.mark.slow(one=True)
-@pytest.mark.parametrize("recipe", METHODS)
-def test_two_steps_of_every_method(recipe):
+@pytest.mark.parametrize("recipe", [r for r in METHODS if r not in TWENTY_STEPS])
+def test_two_steps_of_every_other_method(recipe):
     """On two devices. Not from the command line, whose checkpoints and cards are those of every other run."""
     config, source = small(recipe, "train.steps=2", "mesh.data=2", *SHRINK.get(recipe, []))
     validate.check(config, **Parts().checked())

@@ -1,4 +1,4 @@
-"""R13: the same run on 1 and 8 devices (one on 2 and 4 too) and with sharded parameters: shrunk, on random records.
+"""R13: the same run on 1 and 8 devices and with sharded parameters: shrunk, on random records.
 
 float64: losses and parameters of 20 steps within 1e-9. float32: the first loss within 1e-6; after 20 steps a network
 with batch norm has moved apart as far as a flip of the inputs' last bit drives it on one device: at most 10 times that.
@@ -19,18 +19,14 @@ pytestmark = pytest.mark.seconds(240)  # programs for three to five meshes
 STEPS = 20
 MESHES = {
     "1": {"data": 1, "fsdp": 1},
-    "2": {"data": 2, "fsdp": 1},
-    "4": {"data": 4, "fsdp": 1},
     "8": {"data": 8, "fsdp": 1},
     "2 x fsdp 2 x tensor 2": {"data": 2, "fsdp": 2, "tensor": 2},
 }
-MOST = ("8", "2 x fsdp 2 x tensor 2")
-EVERY_MESH = "simclr:fashion_mnist"  # is run on all of them, the others on MOST
+OTHERS = ("8", "2 x fsdp 2 x tensor 2")
 CONV = {"towers.image.encoder.widths": "(8, 16)"}
 TEXT = {"towers.text.encoder.width": "16", "towers.text.encoder.depth": "1", "towers.text.encoder.heads": "2"}
 RECIPES = {
     "simclr:fashion_mnist": {**CONV, "towers.image.heads.z.hidden": "16", "towers.image.heads.z.features": "8"},
-    "clip:emoji": {**CONV, **TEXT, "towers.image.heads.z.features": "8", "towers.text.heads.z.features": "8"},
     "three_views:emoji": {**CONV, **TEXT, "towers.image.heads.z.features": "8", "towers.text.heads.z.features": "8"},
     "simclr_series:BasicMotions": {"towers.series.encoder.features": "16", "towers.series.encoder.hidden": "8"},
 }
@@ -98,7 +94,7 @@ def test_float64_runs_are_equal_on_every_mesh(recipe):
         begun = start(recipe, "float64")
         expected, params = losses(stepper(recipe, "float64", MESHES["1"], begun[0]), begun)
         assert np.ptp(expected) > 1e-2, "steps that change nothing would be equal anywhere"
-        for name in list(MESHES)[1:] if recipe == EVERY_MESH else MOST:
+        for name in OTHERS:
             got, others = losses(stepper(recipe, "float64", MESHES[name], begun[0]), begun)
             np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)
             for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(others), strict=True):
@@ -106,14 +102,14 @@ def test_float64_runs_are_equal_on_every_mesh(recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["simclr:fashion_mnist", "three_views:emoji"])  # with batch norm, and without
 def test_float32_runs_drift_no_further_than_a_flipped_bit_drives_them(recipe):
     begun = start(recipe, "float32")
     alone = stepper(recipe, "float32", MESHES["1"], begun[0])
     expected, _ = losses(alone, begun)
     other, _ = losses(alone, begun, flip=True)
     spread = np.abs(other - expected).max() / np.abs(expected).max()
-    for name in MOST if recipe == EVERY_MESH else MOST[:1]:
+    for name in OTHERS[: 2 if "simclr" in recipe else 1]:
         got, _ = losses(stepper(recipe, "float32", MESHES[name], begun[0]), begun)
         assert got[0] == pytest.approx(expected[0], rel=1e-6)
         drift = np.abs(got - expected).max() / np.abs(expected).max()

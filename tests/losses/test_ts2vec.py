@@ -213,16 +213,15 @@ def test_finite_and_wide(dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 8])
-def test_equal_on_any_number_of_devices(devices):
+def test_equal_on_eight_devices():
     za, zb, a, b = crops(11, start_b=2)
-    mesh = jax.make_mesh((devices,), ("d",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("d",), devices=jax.devices()[:8], axis_types=(jax.sharding.AxisType.Auto,))
     rows = [jax.device_put(x, NamedSharding(mesh, PartitionSpec("d"))) for x in (za, zb, a, b, IDS, WEIGHTS)]
     value, gradients = call(za, zb, a, b, ids=IDS, weights=WEIGHTS)
     sharded, found = step()(*rows)
     assert float(sharded) == pytest.approx(float(value), rel=1e-12)
     for x, y in zip(found, gradients, strict=True):
-        assert len(x.sharding.device_set) == devices
+        assert len(x.sharding.device_set) == 8
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-14)
 
 

@@ -28,6 +28,7 @@ def test_every_loss_has_a_case():
     assert cases == {CASES[name].name for name in ONE_EACH} == set(LOSSES) - set(ELSEWHERE)
 
 
+@pytest.mark.seconds(240)  # the first compiles all losses
 @pytest.mark.parametrize("name", CASES)
 def test_float64_value_and_gradient(name):
     case = CASES[name]
@@ -52,6 +53,7 @@ def test_float64_value_and_gradient(name):
         np.testing.assert_allclose(gradients[key], central_difference(oracle, number), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.seconds(240)
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_float32_value_and_gradient(name):
     value, gradients = evaluate(np.float32, names=ONE_EACH)[name]

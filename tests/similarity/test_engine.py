@@ -13,6 +13,7 @@ FLAGS = [
     "--config.data.batch_size=64",
     "--config.data.num_examples=256",
     "--config.train.steps=3",
+    "--config.towers.image.encoder.widths=(8,)",
     "--config.log.every=1",
     "--config.log.tensorboard=False",
     "--config.evaluate.views={}",
