@@ -108,7 +108,7 @@ def test_the_queue_is_read_before_it_is_written():
     assert int(after.memory["image"]["queue"]["next"]) == 16
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["joint", "per_view"])
 def test_absent_rows_enter_nothing(batching):
     c = two_views(towers__image={**two_views().towers.image.to_dict(), "batching": batching})
@@ -149,7 +149,7 @@ def test_accumulation_is_the_mean_over_the_sub_batches():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     c = moco()
     c.towers.image.bn_groups = 1
@@ -167,7 +167,7 @@ def test_accumulated_memory_keeps_the_order_of_the_global_batch():
     np.testing.assert_allclose(queues[0], queues[1], atol=1e-6)
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_a_learned_scale_moves_and_stays_below_its_maximum():
     c = two_views()
     scale = {"learn": "exp", "init": 9.99, "max": 10.0}
@@ -182,7 +182,7 @@ def test_a_learned_scale_moves_and_stays_below_its_maximum():
     assert float(state.params["objectives"]["contrast"]["scale"]) != before
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_weights_add_up_and_uncertainty_is_kendalls():
     c = two_views()
     c.towers.image.heads.c = {"name": "linear", "features": 10}

@@ -54,7 +54,7 @@ def leaves(tree):
     return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(tree))]
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simsiam", "moco", "byol", "swav"])
 def test_gamma_0_is_the_plain_loss_and_gamma_1_is_not(method):
     """Bit for bit, in values and in what is learned; and the judge stays as it was."""

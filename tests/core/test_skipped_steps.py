@@ -126,7 +126,7 @@ WORLDS = {
 }
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_what_is_no_number_changes_only_the_counts(name):
     """R23: batch, loss, one leaf of the gradient, the rows of one device; the step after is as if nothing had been."""
@@ -151,7 +151,7 @@ def test_what_is_no_number_changes_only_the_counts(name):
         assert healed.skipped_steps.tolist() == after.skipped_steps.tolist(), what
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_the_last_sixteen_skipped_steps_are_known():
     """R23: the counts and the ring of step numbers against a list, over more than sixteen skipped steps."""
     state, step, put, c = WORLDS["AdamW, clip, average, 8 devices, accumulate"]()

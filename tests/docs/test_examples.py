@@ -31,6 +31,7 @@ def examples(module):
     return [test for test in FINDER.find(module, extraglobs=globs) if test.examples]
 
 
+@pytest.mark.slow(one=True)
 @pytest.mark.parametrize("module", [m for m in modules() if examples(m)], ids=lambda m: m.__name__)
 def test_examples_print_what_they_say(module):
     runner, said = doctest.DocTestRunner(verbose=False), []

@@ -109,7 +109,7 @@ def test_batch_of_one(name):
     check(name, jnp.asarray(A[:1], jnp.float32), jnp.asarray(B[:1], jnp.float32), 0.1, [-1], "no row")
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [dense(), streamed(tile=2)])
 def test_what_is_no_number_gives_none(engine):
     """A run that diverged must not look healthy: no neighbour, no length and no weight hides it."""

@@ -85,7 +85,7 @@ def test_every_loss_is_called():
     assert {case.name for case in CALLS.values()} == set(LOSSES) and set(ELSEWHERE) <= set(CALLS)
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [None, *ENGINES])
 def test_products_are_of_full_precision(engine):
     for name, case in CALLS.items():

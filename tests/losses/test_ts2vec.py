@@ -88,7 +88,7 @@ def test_equals_the_published_loop(length):
     assert float(value) == pytest.approx(published(za[:, start:][:, :length], zb[:, :length]), rel=1e-12)
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"alpha": 0.2}, {"alpha": 1.0}, {"temporal_unit": 2}, {"temporal_unit": 9}], ids=str
 )
@@ -198,7 +198,7 @@ def test_limits():
     assert float(call(zb, za, b, a)[0]) == pytest.approx(float(call(za, zb, a, b)[0]), rel=1e-12)
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_finite_and_wide(dtype):
     for factor in (0.0, 1e-30, 1.0, 1e4):

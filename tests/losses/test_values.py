@@ -53,7 +53,7 @@ def test_float64_value_and_gradient(name):
         np.testing.assert_allclose(gradients[key], central_difference(oracle, number), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.seconds(240)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_float32_value_and_gradient(name):
     value, gradients = evaluate(np.float32, names=ONE_EACH)[name]

@@ -16,12 +16,10 @@ from tests.config.test_load import RECIPES
 from tests.config.test_recipes import METHODS
 
 PLATFORMS = ("cuda", "tpu")  # lowered in one pass: an operation without a rule for one of them raises
-QUICK = ("second_stage:", "nmtune:", "generated_views:", "dpo:", "grace:", "multi_task:", "supervised:")
 
 
-@pytest.mark.parametrize(
-    "recipe", [r if r.startswith(QUICK) else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES]
-)
+@pytest.mark.slow(one=True)
+@pytest.mark.parametrize("recipe", sorted(RECIPES, key=lambda r: r != "supervised:digits"))
 def test_every_recipe_is_traced_and_lowers_for_gpus_and_tpus(recipe):
     """Two recipes of a method with one encoder have the same operations: one of them is lowered, both are traced."""
     config = configs.complete(configs.load(recipe))
