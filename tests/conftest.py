@@ -83,9 +83,8 @@ def shared_run(tmp_path_factory):
 
     from hcl_jax.main import main
 
-    folder = tmp_path_factory.getbasetemp() / "shared_run"
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parents[1] / "shared_run"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_run"
     with filelock.FileLock(f"{folder}.lock"):
         if not (folder / "card.json").exists():  # the last that a run writes
             flags = ["--config.train.steps=6", "--config.checkpoint.keep=3", f"--workdir={folder}"]

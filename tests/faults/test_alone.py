@@ -31,10 +31,10 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "status", "said"), [
-    ("input@1@4", 2, "train 17: found unreadable"), ("input@0@4", 2, "train 17: found unreadable"),
-    ("value@1@4", 1, "ValueError: boom"),
+    pytest.param("input@1@4", 2, "train 17: found unreadable", marks=pytest.mark.slow),
+    pytest.param("input@0@4", 2, "train 17: found unreadable", marks=pytest.mark.faults),
+    pytest.param("value@1@4", 1, "ValueError: boom", marks=pytest.mark.faults),
 ])  # fmt: skip
 def test_a_fault_of_one_process(fault, status, said, tmp_path):
     """R8 and R26, of a process that leaves by itself: the others are not left waiting, and nothing is tried again."""

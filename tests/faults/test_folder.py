@@ -33,7 +33,7 @@ time.time_ns = lambda: now_ns() - 86400 * 10**9
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_clock_that_was_set_back(tmp_path, one, cache):
     """R38: what is on disk comes from tomorrow, and a resumed run whose clock is a day behind takes the newest step."""
     folder = tmp_path / "w"

@@ -44,8 +44,9 @@ def killed_and_resumed(folder, arrangement, steps, cache, say=print):
     return seconds
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize(
+    "arrangement", [pytest.param("1x8", marks=pytest.mark.slow), pytest.param("2x4", marks=pytest.mark.faults)]
+)
 def test_two_fresh_runs_are_equal(tmp_path, arrangement, whole, cache):
     """R1, R5: the state to the last bit, and every number but the times."""
     how, flags, length = ARRANGEMENTS[arrangement]
@@ -97,7 +98,7 @@ def children(pid):
     return [int(p) for p in found]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_restart_around_a_launch_needs_nobody(tmp_path, two, cache):
     """R8: a peer is killed under launch.restart and launch.local; the run ends by itself, with status 0."""
     launch = [sys.executable, "-m", "launch.restart", "--wait=0.1", "--", sys.executable, "-m", "launch.local"]
@@ -126,7 +127,7 @@ Evaluation.online = online
 EVALUATED = ("--config.train.steps=8", "--config.checkpoint.every=4", "--config.evaluate.every=4")
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_an_evaluation_that_a_kill_cut_off_is_made_up_for(tmp_path, cache):
     """R32 with evaluate.every: step 4 is saved, and the process dies in its evaluation."""
     runs.finish(tmp_path / "whole", *EVALUATED, **runs.ONE, cache=cache)

@@ -54,14 +54,13 @@ distributed.join = joined
 NEVER = "import time; time.sleep(60)"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "said"),
     [
-        (GONE, "waited 15 s for process 1 about the run"),
-        (NEVER, "for all 2 processes to join"),  # who has not come nobody knows: it has no number yet
+        pytest.param(GONE, "waited 15 s for process 1 about the run", marks=pytest.mark.slow, id="died"),
+        # Who has not come nobody knows: it has no number yet.
+        pytest.param(NEVER, "for all 2 processes to join", marks=pytest.mark.faults, id="never came"),
     ],
-    ids=["died", "never came"],
 )
 def test_a_peer_that_is_gone_before_the_first_step(tmp_path, cache, before, said):
     """A dead peer: one line says who is missing, not long after limits.barrier; no folder is made."""
@@ -81,7 +80,7 @@ def another_source(tmp_path):
     """A copy of the package with one line changed, at the head of the path."""
     for name in ("hcl_jax", "configs"):
         shutil.copytree(runs.ROOT / name, tmp_path / "other" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / "other" / "hcl_jax" / "meter.py"
+    path = tmp_path / "other" / "hcl_jax" / "workdir" / "meter.py"
     path.write_text(path.read_text().replace("1e-9", "1e-8"))
     return {"cwd": tmp_path / "other"}
 
@@ -98,15 +97,28 @@ def another_config(tmp_path):
     return {"flags": ["--config.optimizer.learning_rate=0.5"]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (another_config, r"process 1: .*optimizer\.learning_rate.* 0\.5.* 0\.002"),
-        (another_source, r"process 1: the source of hcl_jax.* [0-9a-f]{16}.* [0-9a-f]{16}"),
-        (another_release, r"process 1: the release of optax.* 99\.0.* \d+\.\d+"),
+        pytest.param(
+            another_config,
+            r"process 1: .*optimizer\.learning_rate.* 0\.5.* 0\.002",
+            marks=pytest.mark.faults,
+            id="config",
+        ),
+        pytest.param(
+            another_source,
+            r"process 1: the source of hcl_jax.* [0-9a-f]{16}.* [0-9a-f]{16}",
+            marks=pytest.mark.slow,
+            id="source",
+        ),
+        pytest.param(
+            another_release,
+            r"process 1: the release of optax.* 99\.0.* \d+\.\d+",
+            marks=pytest.mark.faults,
+            id="release",
+        ),
     ],
-    ids=["config", "source", "release"],
 )
 def test_processes_that_differ_are_refused(tmp_path, cache, other, said):
     """R31: before the first step, with status 2 in both and one line with the process, the field and both values."""

@@ -41,9 +41,9 @@ manifest.write = slow
 LAUNCH = [sys.executable, "-m", "launch.local", "--processes=2", "--devices=4", "--"]
 # The twelve cases: the processes, which of them are told, and when.
 CASES = [
-    pytest.param("1x8", (0,), "compile", marks=pytest.mark.slow),
+    pytest.param("1x8", (0,), "compile", marks=pytest.mark.faults),
     pytest.param("1x8", (0,), "training", marks=pytest.mark.slow),
-    pytest.param("1x8", (0,), "evaluation", marks=pytest.mark.slow),
+    pytest.param("1x8", (0,), "evaluation", marks=pytest.mark.faults),
     pytest.param("1x8", (0,), "save", marks=pytest.mark.slow),
     pytest.param("2x4", (0,), "training", marks=pytest.mark.faults),
     pytest.param("2x4", (0,), "save", marks=pytest.mark.faults),
@@ -86,8 +86,7 @@ def test_sigterm_saves_and_ends_well(request, tmp_path, cache, arrangement, told
         assert runs.evaluated(tmp_path / "w") == list(range(at, length + 1, at))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.faults)])
 def test_ctrl_c(tmp_path, one, cache, times):
     """R6: once saves and ends with 130; a second one does not wait. What was saved is gone on with."""
     before = MOMENTS["save"] if times == 2 else ""

@@ -165,14 +165,16 @@ def begun():
     return found
 
 
-@pytest.mark.slow(one=True)
-def test_200_flipped_bytes(pair):
-    """R17: one byte of a random file of the newest step, 200 seeded trials: all found, the step before restored."""
+@pytest.mark.parametrize(
+    "trials", [pytest.param(20, marks=pytest.mark.slow(one=True)), pytest.param(200, marks=pytest.mark.faults)]
+)
+def test_flipped_bytes(pair, trials):
+    """R17: one byte of a random file of the newest step, seeded trials: all found, the step before restored."""
     abstract, shardings = like()
     expected, folder = bits(state_of(1)), pair / "checkpoints" / "2"
     files, detected, hit = names(pair), 0, set()
     assert manifest.MANIFEST in files
-    for trial in range(200):
+    for trial in range(trials):
         random = np.random.default_rng(trial)
         name = files[random.integers(len(files))]
         whole = (folder / name).read_bytes()
@@ -190,9 +192,9 @@ def test_200_flipped_bytes(pair):
         detected += 1
         (pair / "quarantine" / "2").rename(folder)
         (folder / name).write_bytes(whole)
-    assert detected == 200 and hit == set(files)
+    assert detected == trials and (trials < 200 or hit == set(files))
     assert opened(pair).newest() == 2, "whole again"
-    print(f"R17: {detected} of 200 flipped bytes detected, the step before restored, in {len(files)} files")
+    print(f"R17: {detected} of {trials} flipped bytes detected, the step before restored, in {len(files)} files")
 
 
 def truncate(path, away):
