@@ -103,6 +103,9 @@ def test_two_steps_of_every_other_method(recipe):
 def test_a_batch_of_every_recipe_with_other_views(recipe):
     """Its views on records of its shape: what two steps would read, without compiling."""
     config, source = small(recipe)
+    different = {repr(view["ops"]): name for name, view in config.views.items()}  # of eight small crops one
+    with config.unlocked():
+        config.views = {name: config.views[name] for name in sorted(different.values())}
     (batch,) = some_batches(config, source, 1)
     assert set(batch["views"]) == set(config.views)
     for view, fields in batch["views"].items():
