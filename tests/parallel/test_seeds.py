@@ -58,11 +58,11 @@ def train(run, source):
 def test_each_seed_has_its_own_numbers_on_any_mesh():
     with jax.enable_x64(True):
         alone = {}
-        for seed in (3, 4, 5, 10):
+        for seed in (3, 10):
             losses, params = train(*digits(1, {"data": 1}, seed=str(seed)))
             alone[seed] = losses, params[seed]
         assert np.ptp([losses[-1] for losses, _ in alone.values()]) > 1e-3, "seeds differ"
-        for mesh in ({"data": 1}, {"data": 2, "fsdp": 2}, {"data": 8}):
+        for mesh in ({"data": 2, "fsdp": 2}, {"data": 8}):
             losses, params = train(*digits(8, mesh))
             assert losses.shape == (STEPS, 8)
             for seed, (expected, weights) in alone.items():
