@@ -11,6 +11,7 @@ import sys
 import types
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 PACKAGE = __name__.split(".")[0]
 # Old name -> new name, both below the package.
@@ -75,6 +76,25 @@ MOVED = {
 }
 
 
+class OldPackage(types.ModuleType):
+    """A package under its old name.
+
+    Python binds a module to its package as it is imported; bound to the package of today it would stand in the place of
+    a function of that name.
+    """
+
+    def __init__(self, name: str, found: types.ModuleType):
+        super().__init__(name, found.__doc__)
+        self.__dict__.update(found=found, __path__=found.__path__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["found"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not isinstance(value, types.ModuleType):
+            setattr(self.__dict__["found"], name, value)
+
+
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module by its old name and puts the one of today in its place."""
 
@@ -88,7 +108,9 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         old = module.__name__
         new = f"{PACKAGE}.{MOVED[old.removeprefix(f'{PACKAGE}.')]}"
         warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = importlib.import_module(new)  # the import system hands out what stands here
+        found = importlib.import_module(new)
+        # The import system hands out what stands here.
+        sys.modules[old] = OldPackage(old, found) if hasattr(found, "__path__") else found
 
 
 def install() -> None:

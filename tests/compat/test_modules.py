@@ -14,7 +14,7 @@ def test_every_old_name_is_the_module_of_today():
         sys.modules.pop(f"hcl_jax.{old}", None)
         with pytest.warns(DeprecationWarning, match=f"hcl_jax.{old} is now hcl_jax.{new}$"):
             module = importlib.import_module(f"hcl_jax.{old}")
-        assert module is importlib.import_module(f"hcl_jax.{new}")
+        assert vars(module).get("found", module) is importlib.import_module(f"hcl_jax.{new}")
         assert module.__name__ == f"hcl_jax.{new}" and module.__spec__.name == f"hcl_jax.{new}"
 
 
@@ -26,3 +26,13 @@ def test_names_below_an_old_name_in_a_fresh_process():
 def test_a_name_that_never_was():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("hcl_jax.nothing")
+
+
+def test_a_module_by_its_old_name_replaces_no_function():
+    with pytest.warns(DeprecationWarning):
+        for name in ("hcl_jax.evaluate", "hcl_jax.evaluate.label_efficiency"):
+            sys.modules.pop(name, None)
+            importlib.import_module(name)
+    from hcl_jax import evaluators
+
+    assert callable(evaluators.label_efficiency)

@@ -23,12 +23,12 @@ SMALL = ("simclr:digits", "byol:", "moco:", "swav:", "dino:", "multi_task:", "ge
 # those are traced for every recipe in tests/plan/test_lowering.py.
 METHODS = ("simclr:digits", "simclr:imagenet", "clip:emoji", "clip:vit_b", "three_views:emoji", "byol:digits",
            "simclr_series:BasicMotions", "moco:digits", "swav:fashion_mnist", "dino:digits", "grace:blocks",
-           "graphcl:motifs", "joao:motifs", "ts2vec:ItalyPowerDemand", "second_stage:mlp", "second_stage:contrast",
+           "graphcl:motifs", "joao:motifs", "ts2vec:BasicMotions", "second_stage:mlp", "second_stage:contrast",
            "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:uncertainty", "nmtune:paper",
            "generated_views:digits", "simsiam:digits", "quality:judge", "quality:moco",
            "supervised:digits", "supervised:BasicMotions")  # fmt: skip
 # These take twenty steps on one and on eight devices.
-TWENTY_STEPS = {*SHAPES, *EQUAL}
+TWENTY_STEPS = {*SHAPES, *EQUAL, "ts2vec:BasicMotions"}
 SHRINK = {
     # Its encoder takes 80 s to compile; tests/plan/test_lowering.py lowers it at full size.
     "simclr:imagenet": [
