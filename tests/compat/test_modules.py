@@ -14,7 +14,8 @@ def test_every_old_name_is_the_module_of_today():
         sys.modules.pop(f"hcl_jax.{old}", None)
         with pytest.warns(DeprecationWarning, match=f"hcl_jax.{old} is now hcl_jax.{new}$"):
             module = importlib.import_module(f"hcl_jax.{old}")
-        assert vars(module).get("found", module) is importlib.import_module(f"hcl_jax.{new}")
+        module = vars(module).get("found", module)  # of a package under its old name
+        assert module is importlib.import_module(f"hcl_jax.{new}")
         assert module.__name__ == f"hcl_jax.{new}" and module.__spec__.name == f"hcl_jax.{new}"
 
 
