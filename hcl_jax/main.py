@@ -69,10 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         status, text, alone = 2, str(error), not error.shared
     except KeyboardInterrupt:
-        status, text = (
-            130,
-            "stopped" + (f"; --workdir={known.workdir} goes on from what is saved" if known.workdir else ""),
-        )
+        later = f"; --workdir={known.workdir} goes on from what is saved" if known.workdir else ""
+        status, text = 130, f"stopped{later}"
     except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
     except TimeoutError as error:

@@ -9,7 +9,8 @@ from tests.losses.cases import ONE_EACH, WITH_ENGINE, evaluate
 # Compilation takes the time: all cases where one device goes through tiles, one case of each loss on several devices.
 # What an engine does with masks, ids and uneven rows on 1, 2, 4 and 8 is in tests/similarity/test_engines.py.
 ONE_OF_EACH = tuple(name for name in WITH_ENGINE if name in ONE_EACH)
-SOME = ("nt_xent", "clip", "siglip", "sup_con", "align_uniform")  # a method of the engine each
+# Sums over a row and over both, over positives and negatives alone, sigmoids, and the nearest row.
+SOME = ("nt_xent", "clip", "debiased", "siglip", "triplet")
 RUNS = {
     "streamed in tiles": ("streamed in tiles", None, WITH_ENGINE),
     "ring of 8": ("ring", 8, SOME),
