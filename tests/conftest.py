@@ -38,9 +38,9 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile th
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-import filelock  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from once import once  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -83,13 +83,11 @@ def shared_run(tmp_path_factory):
 
     from hcl_jax.main import main
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_run"
-    with filelock.FileLock(f"{folder}.lock"):
-        if not (folder / "card.json").exists():  # the last that a run writes
-            flags = ["--config.train.steps=6", "--config.checkpoint.keep=3", f"--workdir={folder}"]
-            assert main([*SMALL, *flags]) == 0
-    return folder
+    def train(folder):
+        flags = ["--config.train.steps=6", "--config.checkpoint.keep=3", f"--workdir={folder}"]
+        assert main([*SMALL, *flags]) == 0
+
+    return once(tmp_path_factory, "shared_run", train)
 
 
 def _spent() -> float:
