@@ -4,13 +4,12 @@ With sigma_1 >= ... >= sigma_r, r = min(N, D), and p_i = sigma_i / sum_j sigma_j
 come from the eigenvalues of the smaller Gram matrix, and those that rounding left of zeros count as zeros.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Shaped
 
 from hcl_jax.errors import InputError
-from hcl_jax.losses import singular
+from hcl_jax.losses import masking, singular
 
 CENTRINGS = ("none", "columns", "rows")
 
@@ -47,7 +46,7 @@ def _centred(features: Array, centring: str) -> Array:
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if centring == "columns":
         return x - jnp.mean(x, axis=0, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1, keepdims=True), 1e-12))
+    x = masking.unit_length(x)
     return x - jnp.mean(x, axis=1, keepdims=True)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hcl_jax.losses.masking import unit_length
+
 
 def reads(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """The outputs that a slot is written from: one name or several."""
@@ -27,9 +29,7 @@ def write_fifo(slot: Mapping[str, jax.Array], rows: jax.Array, present: jax.Arra
       present: bool [B], or None when no row is absent.
     """
     size = slot["rows"].shape[0]
-    unit = (rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows * rows, -1, keepdims=True), 1e-12))).astype(
-        slot["rows"].dtype
-    )
+    unit = unit_length(rows).astype(slot["rows"].dtype)
     mask = jnp.ones(rows.shape[0], bool) if present is None else present
     rank = jnp.cumsum(mask) - 1
     place = jnp.where(mask, (slot["next"] + rank) % size, size)  # `size` lies outside: dropped

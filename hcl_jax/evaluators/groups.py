@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hcl_jax.errors import InputError
 from hcl_jax.evaluators.entries import Entry
 from hcl_jax.evaluators.paired import side_by_side
 from hcl_jax.evaluators.result import Splits
@@ -102,5 +103,10 @@ def numbers(
     labels = splits(lambda f: f.labels[group.labels], made[""]) if group.labels else None
     if labels:
         say(f"evaluation: {title}, {', '.join(n or 'trained' for n in sets)}")
-    found = side_by_side(group.entries, sets, labels, folds=folds, names=views)
+
+    def failed(entry: Entry, error: Exception) -> None:
+        text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        say(f"evaluation: no number of {entry.name} of {title}: {text}")
+
+    found = side_by_side(group.entries, sets, labels, folds=folds, names=views, failed=failed)
     return {f"{title}/{k}": v for k, v in found.items()}

@@ -9,9 +9,14 @@ import numpy as np
 from hcl_jax.similarity import streamed
 
 
-def unit_rows(x: np.ndarray, eps: float = 1e-12) -> np.ndarray:
-    """Rows divided by their length, x / sqrt(max(sum x^2, eps)); a row of zeros stays zero. x: [n, d] float32."""
-    return x / np.sqrt(np.maximum(np.einsum("nd,nd->n", x, x), np.float32(eps)))[:, None]
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Rows divided by their length, x / |x|, of any length that is a number; a row of zeros stays zero. x: [n, d]."""
+    largest = np.abs(x).max(axis=1, keepdims=True, initial=0)
+    # Squares of such numbers leave those of float32.
+    odd = ((largest > 0) & (largest < 1e-5)) | (largest > 1e15)
+    x = x / np.where(odd, largest, np.ones_like(largest))
+    square = np.einsum("nd,nd->n", x, x)
+    return x / np.sqrt(np.where(square > 0, square, np.ones_like(square)))[:, None]
 
 
 @partial(jax.jit, static_argnames="k")

@@ -18,8 +18,10 @@ from hcl_jax.errors import InputError
 from hcl_jax.similarity import IGNORED, Nearest, SoftmaxRows
 from hcl_jax.similarity.tiles import lowest
 
-# Below a squared length of 1e-12 a vector is shrunk, not scaled up: a zero vector stays zero and its gradient finite.
+# A gradient is that of a row no shorter than 1e-6: a zero vector stays zero, and one that is nearly zero has a gradient
+# that a step survives.
 SMALLEST_SQUARE = 1e-12
+SMALL = 1e-5  # entries below: their squares leave the numbers of float32, so such rows are scaled up first
 
 
 def check_matrices(**arrays: Array) -> tuple[int, int]:
@@ -96,12 +98,25 @@ def mask(x: Shaped[Array, "*shape"], valid: Bool[Array, "..."]) -> Float[Array, 
 
 
 def unit(x: Shaped[Array, "n d"], valid: Bool[Array, " n"]) -> Float[Array, "n d"]:
-    """Rows of x at unit length, x rsqrt(max(sum x^2, 1e-12)), zero where they do not count."""
-    x = mask(x, valid)
+    """Rows of x at unit length, x / |x|, zero where they do not count."""
+    return unit_length(mask(x, valid))
+
+
+def unit_length(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """x / |x| along the last axis, at any length from 1e-30 to 1e18 in float32; zero stays zero.
+
+    The gradient is that of x rsqrt(max(sum x^2, 1e-12)).
+    """
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     # A square beyond the largest number would make the row look like zeros: a run that diverged must not look healthy.
     square = jnp.where(square < jnp.inf, square, jnp.nan)
-    return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
+    short = x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_SQUARE))
+    fixed = jax.lax.stop_gradient(x)
+    largest = jnp.max(jnp.abs(fixed), axis=-1, keepdims=True, initial=0)
+    tiny = (largest > 0) & (largest < SMALL)
+    scaled = fixed / jnp.where(tiny, largest, 1)
+    whole = scaled * jax.lax.rsqrt(jnp.sum(jnp.where(tiny, scaled * scaled, 1), axis=-1, keepdims=True))
+    return short + jnp.where(tiny, whole - jax.lax.stop_gradient(short), 0)
 
 
 def scale(u: Float[Array, "n d"], temperature: float | Array) -> Float[Array, "n d"]:

@@ -416,27 +416,43 @@ def mask_time(x: Any, draws: Any, *, p: float = 0.15, span: int = 1, value: floa
     return tf.where(masked[:, :, None], value, x)
 
 
-def z_normalise(x: Any, draws: Any, *, epsilon: float = 1e-6) -> Any:
+def z_normalise(x: Any, draws: Any, *, epsilon: float = 0.0) -> Any:
     """Mean 0 and variance 1 over time for each row and channel; missing values (NaN) stay and are not counted.
 
-    y = (x - m) / sqrt(v + epsilon)
+    y = (x - m) / sqrt(v + epsilon), at any amplitude from 1e-30 to 1e30; a constant series becomes 0.
 
     Args:
       x: [n, T, C].
       draws: not used.
-      epsilon: added to the variance; a constant series becomes 0.
+      epsilon: added to the variance, in the square of the unit of x: series whose deviation is well below its root
+        stay small.
 
     Returns:
       float32 [n, T, C].
     """
     del draws
     x = steps(x, "z_normalise")
-    epsilon = number("z_normalise.epsilon", epsilon, 1e-12)
+    epsilon = number("z_normalise.epsilon", epsilon, 0.0)
     finite = tf.math.is_finite(x)
     count = tf.maximum(tf.reduce_sum(tf.cast(finite, tf.float32), axis=1, keepdims=True), 1.0)
-    centred = x - tf.reduce_sum(tf.where(finite, x, 0.0), axis=1, keepdims=True) / count
-    variance = tf.reduce_sum(tf.where(finite, centred * centred, 0.0), axis=1, keepdims=True) / count
-    return centred * tf.math.rsqrt(variance + epsilon)
+
+    def largest(y: Any) -> Any:
+        return tf.reduce_max(tf.where(finite, tf.abs(y), 0.0), axis=1, keepdims=True)
+
+    def mean(y: Any) -> Any:
+        return tf.reduce_sum(tf.where(finite, y, 0.0), axis=1, keepdims=True) / count
+
+    # In units of the largest value, and then of the largest deviation: squares of others leave the numbers of float32.
+    unit = largest(x)
+    x = tf.where(finite, tf.math.divide_no_nan(x, unit), x)
+    centred = x - mean(x)
+    span = largest(centred)
+    rounding = 8 * np.finfo(np.float32).eps  # what a constant series is off its own mean, where that is no float32
+    centred = tf.where(span > rounding, tf.math.divide_no_nan(centred, span), 0.0)
+    deviation = tf.sqrt(mean(centred * centred))
+    # The root of the sum of squares in the unit of x, without the squares.
+    root = tf.sqrt(tf.constant(epsilon, tf.float32)) / tf.maximum(unit * span, np.finfo(np.float32).tiny)
+    return tf.where(finite, tf.math.divide_no_nan(centred, tf.sqrt(deviation**2 + root**2)), x)
 
 
 def fill_missing(x: Any, draws: Any, *, value: float = 0.0, indicator: bool = False) -> Any:

@@ -171,6 +171,19 @@ def test_z_normalise_and_fill_missing_bear_nan(bench, waves):
     np.testing.assert_array_equal(filled[..., 3:], ~np.isnan(x))
 
 
+@pytest.mark.parametrize("amplitude", [1e-30, 1e-12, 1e-5, 1.0, 1e12, 1e30])
+def test_z_normalise_knows_no_unit(bench, waves, amplitude):
+    x = waves()
+    x[1] = 0.1  # whose mean is no float32
+    made = bench()(series.z_normalise, x * np.float32(amplitude))
+    np.testing.assert_allclose(np.delete(made, 1, 0).std(1), 1, rtol=1e-3)
+    np.testing.assert_allclose(made, bench()(series.z_normalise, x), atol=1e-4)
+    assert not made[1].any()
+    unit = bench()(series.z_normalise, waves(), epsilon=1.0)
+    variance = waves().astype(float).var(1)
+    np.testing.assert_allclose(unit.std(1), np.sqrt(variance / (variance + 1)), rtol=1e-4)
+
+
 @pytest.mark.parametrize("op", [name for name in ALL if name not in ("rotate_axes", "fill_missing")])
 def test_nan_stays_missing_and_does_not_spread(bench, waves, op):
     """A missing value makes at most its neighbours missing, and only in its own row and channel or time."""
@@ -238,7 +251,7 @@ def test_spectral_ops_equal_numpy(bench, waves, length):
         ("crop_resize", {"fraction": (0.5, 2.0)}, "fraction"),
         ("drop_channels", {"p": 1.1}, "p"),
         ("mask_time", {"span": 0}, "span"),
-        ("z_normalise", {"epsilon": 0.0}, "epsilon"),
+        ("z_normalise", {"epsilon": -1.0}, "epsilon"),
     ],
 )
 def test_bad_parameters_name_themselves(bench, waves, op, params, match):

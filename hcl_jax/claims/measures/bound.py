@@ -6,6 +6,7 @@ from hcl_jax.analysis.latent_class import latent_class_report
 from hcl_jax.analysis.two_sided import two_sided_bound
 from hcl_jax.claims.measures.reading import Arms, one, split
 from hcl_jax.errors import InputError
+from hcl_jax.evaluators.neighbours import unit_rows
 
 
 def bound(
@@ -25,7 +26,7 @@ def bound(
     if not (isinstance(subsets, int) and isinstance(rows, int)) or subsets < 1 or rows < 4:
         raise InputError("arguments", f"subsets {subsets!r}, rows {rows!r}", "whole numbers from 1 and from 4")
     test = split(one(arms, run).views, view, "test")
-    x = test.features / np.maximum(np.linalg.norm(test.features, axis=1, keepdims=True), 1e-12)
+    x = unit_rows(test.features)
     rng = np.random.default_rng((seed, 7))
     error, left, right, intraclass, between, width = [], [], [], [], [], []
     for _ in range(subsets):

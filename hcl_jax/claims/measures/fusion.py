@@ -7,6 +7,7 @@ import numpy as np
 from hcl_jax.claims.measures.reading import Arms, one, split
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.linear import held_out_fifth, linear_probe
+from hcl_jax.evaluators.neighbours import unit_rows
 
 
 def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]) -> dict[str, object]:
@@ -43,7 +44,7 @@ def fusion(arms: Arms, seed: int, *, runs: Mapping[str, float], views: list[str]
             split(read, v, "train"), split(read, v, "test")
         train, test = ([read[v][s] for v in views] for s in ("train", "test"))
         whole = np.all([s.present for s in train], axis=0), np.all([s.present for s in test], axis=0)
-        x, z = ([_unit(s.features[rows]) for s in splits] for splits, rows in ((train, whole[0]), (test, whole[1])))
+        x, z = ([unit_rows(s.features[rows]) for s in splits] for splits, rows in ((train, whole[0]), (test, whole[1])))
         y, t = train[0].labels[whole[0]], test[0].labels[whole[1]]
         gaps = kept(len(t), len(views), missing, seed)
         best = max(range(len(views)), key=lambda i: _validated(x[i], y, seed))
@@ -82,10 +83,6 @@ def fuse(outputs: Sequence[np.ndarray], there: np.ndarray, how: str) -> np.ndarr
     if how == "zeros":
         return np.concatenate(gated, axis=1)
     return np.sum(gated, axis=0) / there.sum(axis=1, keepdims=True)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def _validated(x: np.ndarray, y: np.ndarray, seed: int) -> float:
