@@ -16,6 +16,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluation import outputs_of, sources_of
 from hcl_jax.evaluators import ONE_SHAPE
 from hcl_jax.evaluators.entries import Entry, entries
+from hcl_jax.evaluators.known_labels import check_known_labels
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
@@ -95,6 +96,10 @@ def check_evaluation(several: Run, train: data.Source, test: data.Source) -> Non
                 raise InputError(
                     _labels_field(here, label, spec), f"{label!r}, which holds no classes", "'' or classes"
                 )
+        if spec.views:
+            fields = {label: _labels_field(here, label, spec) for label in labels}
+            known = splits["train"].known_labels, splits["test"].known_labels
+            check_known_labels((e for e in here if not e.reads.batches), *known, spec.folds, fields)
         made = {view: _check_view(run, view, splits, here, labels) for view in spec.views}
         for entry in (e for e in here if e.evaluator in ONE_SHAPE):
             for call in entry.views:

@@ -52,6 +52,7 @@ def side_by_side(
     folds: int = 0,
     seed: int = 0,
     names: tuple[str, ...] = (),
+    failed: Callable[[Entry, Exception], None] | None = None,
 ) -> dict[str, float]:
     """The numbers of evaluators that read the same rows.
 
@@ -63,6 +64,7 @@ def side_by_side(
       folds: of cross-validation over the training rows; 0 = tested on the test rows.
       seed: of the folds.
       names: of the views.
+      failed: told of an evaluator that raises, and the others go on; None raises.
 
     Returns:
       {name: number}: of the set "untrained" behind "untrained/", paired differences behind "gain_over_untrained/", and
@@ -75,7 +77,13 @@ def side_by_side(
         for entry in group:
             if (name or "trained") not in entry.features:
                 continue
-            found = _called(entry, features, labels, folds, seed, names)
+            try:
+                found = _called(entry, features, labels, folds, seed, names)
+            except Exception as error:  # of whatever kind: the numbers of the others are worth hours of training
+                if failed is None:
+                    raise
+                failed(entry, error)
+                continue
             once = {} if name else found.once
             metrics = with_errors({**found.metrics, **once})
             results |= {f"{before}{entry.prefix}{key}": value for key, value in metrics.items()}

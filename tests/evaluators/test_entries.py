@@ -15,6 +15,7 @@ from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import Result, Splits
 from hcl_jax.evaluators.entries import entries, inputs
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
+from hcl_jax.evaluators.known_labels import check_known_labels
 from hcl_jax.evaluators.paired import evaluate_features
 from hcl_jax.evaluators.result import result_of
 from hcl_jax.prepare import check_evaluation
@@ -74,6 +75,43 @@ def test_a_users_evaluator_is_one_function_and_one_entry():
         "mean_accuracy": own, "raw/mean_accuracy": found["raw/mean_accuracy"], "twice/mean_accuracy": 2 * own,
         **{f"{before}{name}": n for before in ("", "twice/") for name, n in (("n", 20), ("train/n", 40))},
     }  # fmt: skip
+
+
+def test_an_evaluator_that_fails_costs_no_other_its_numbers():
+    def broken(features, labels):
+        raise ZeroDivisionError("of its own")
+
+    table = {**TABLE, "broken": broken}
+    listed = entries(section({"broken": {}, "mine": {}}, views={"image": {"output": "h"}}), table)
+    found, (group,) = features(30, 0), groups_of(listed, 0)
+    made = {"": {("", s): found._replace(outputs={"image": found.outputs["image"]}) for s in ("train", "test")}}
+    said = []
+    results = numbers(group, made, 0, said.append)
+    assert "image/mean_accuracy" in results and results["image/n"] == 30
+    assert said[-1] == "evaluation: no number of broken of image: ZeroDivisionError: of its own"
+    with pytest.raises(ZeroDivisionError):
+        evaluate_features(
+            {"": (np.eye(4), np.eye(4))}, [0, 1, 0, 1], [0, 1, 0, 1], {"evaluators": {"broken": {}}}, table
+        )
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "folds", "said"),
+    [
+        ([0, 0, 0], [0, 1], 0, "config.evaluate.labels: found 'label', only class 0 in 3 training rows"),
+        ([-1, -1], [0, 1], 0, "config.evaluate.labels: found 'label', -1 in all 2 training rows"),
+        ([0, 1], [-1, -1], 0, "config.evaluate.labels: found 'label', -1 in all 2 test rows"),
+        ([0, 0, 1, 1], [-1], 20, "config.evaluate.folds: found 20: 20; allowed: a whole number from 2 to 2"),
+    ],
+)
+def test_labels_are_looked_at_before_the_training(train, test, folds, said):
+    listed = entries(section({"linear": {}}, views={"image": {"output": "h"}}), TABLE)
+    fields = {"label": "config.evaluate.labels"}
+    known = ({"label": np.array(x)} for x in (train, test))
+    with pytest.raises(InputError, match=f"^{said}"):
+        check_known_labels(listed, *known, folds, fields)
+    check_known_labels(listed, {"label": np.array([0, 1, -1])}, {"label": np.array([0])}, 0, fields)
+    check_known_labels(listed, {}, {}, 0, fields)  # of records that are read one by one nothing is known
 
 
 def test_entries_say_what_is_read():
