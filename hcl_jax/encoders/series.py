@@ -102,8 +102,11 @@ def within(inside: jax.Array | None, x: jax.Array) -> jax.Array:
 class TCN(nn.Module):
     """Linear map of each step, `depth` dilated blocks of `hidden` channels, one of `features`; dilations 1, 2, 4, ...
 
-    A step with a nan is missing: its latent is 0, as of a masked step. A view with "inside" bool [n, T] (a crop in a
-    longer buffer) is encoded as if the steps inside were the whole series; tokens outside are 0 and h pools none.
+    A step without any value is missing: its latent is 0, as of a masked step. Where some channels are nan, these are 0
+    and the others are seen. (TS2Vec's code drops the whole step: one silent sensor blinds it to all.)
+
+    A view with "inside" bool [n, T] (a crop in a longer buffer) is encoded as if the steps inside were the whole
+    series; tokens outside are 0 and h pools none.
 
     Args:
       features: width of the steps' outputs and of h.
@@ -152,7 +155,8 @@ class TCN(nn.Module):
         if not 0 <= self.mask < 1:
             raise InputError("tcn.mask", self.mask, "a probability in [0, 1)")
         x = read_field(view, self.field, (3,), "tcn").astype(self.dtype)
-        present = ~jnp.isnan(x).any(-1, keepdims=True)
+        there = ~jnp.isnan(x)
+        present = there.any(-1, keepdims=True)
         inside = None
         if "inside" in view:
             inside = read_field(view, "inside", (2,), "tcn").astype(bool)[:, :, None]
@@ -160,7 +164,7 @@ class TCN(nn.Module):
                 raise InputError("tcn input 'inside'", f"shape {inside.shape[:2]}", f"{x.shape[:2]}, rows and steps")
             present = present & inside
         start = initial(x.shape[-1], linear)
-        x = nn.Dense(self.hidden, name="input", **start, **types)(jnp.where(present, x, 0))
+        x = nn.Dense(self.hidden, name="input", **start, **types)(jnp.where(there & present, x, 0))
         if rows.train and self.mask:
             present = present & keep_mask(row_keys(rows, self.path), (*self.path, "mask"), (x.shape[1], 1), self.mask)
         x = jnp.where(present, x, 0)
@@ -174,7 +178,7 @@ class TCN(nn.Module):
 
 
 class SeriesTransformer(nn.Module):
-    """Patches of `patch` steps -> transformer -> h.
+    """Patches of `patch` steps -> transformer -> h. A missing value (nan) is 0.
 
     Args:
       width, depth, heads: of the transformer.
@@ -218,6 +222,7 @@ class SeriesTransformer(nn.Module):
         pool = choose(POOLS, self.pool, "series_transformer.pool")
         x = read_field(view, self.field, (3,), "series_transformer").astype(self.dtype)
         n, steps, channels = x.shape
+        x = jnp.where(jnp.isnan(x), 0, x)
         x = jnp.pad(x, ((0, 0), (0, -steps % self.patch), (0, 0)), mode="edge")
         x = x.reshape(n, -1, self.patch * channels)
         count = length = x.shape[1]

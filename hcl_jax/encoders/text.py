@@ -93,6 +93,7 @@ class TextTransformer(nn.Module):
         table = self.param("position", normal(0.01), (1, length, self.width), self.param_dtype)
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = nn.Embed(self.vocab_size, self.width, embedding_init=normal(0.02), name="token", **types)(tokens)
+        x = jnp.where((tokens < 0)[:, :, None], jnp.nan, x)  # as for ids beyond the table: a negative one would wrap
         x = x + table[:, :count].astype(self.dtype)
         x = Dropout(self.dropout, name="dropout")(x, rows)
         valid = tokens != 0

@@ -116,11 +116,11 @@ def decode_batch(ids: np.ndarray, tokenizer: str = "bytes") -> list[str]:
 
 
 def vocabulary_size(tokenizer: str = "bytes") -> int:
-    """How many ids there are, for an embedding table: 260 for "bytes"."""
+    """One more than the largest id, for an embedding table: 260 for "bytes". Ids of a tokenizer.json may have gaps."""
     if tokenizer == "bytes":
         return BYTES_VOCABULARY
     library, up = load_tokenizer(tokenizer)
-    return library.get_vocab_size() + up
+    return max(library.get_vocab(with_added_tokens=True).values()) + 1 + up
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:

@@ -250,3 +250,24 @@ def test_series_transformer_continues_the_last_step(weights):
     y, z = (jax.jit(module.apply)(variables, {"series": s}, EVAL) for s in (SERIES, longer))
     assert y["tokens"].shape == (3, 3, 8)
     np.testing.assert_allclose(y["h"], z["h"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tcn", "series_transformer"])
+def test_a_silent_channel_hides_itself_alone(name):
+    """One sensor that gave nothing: the others are seen as if it had given 0."""
+    small = (
+        {"features": 8, "hidden": 8, "depth": 2} if name == "tcn" else {"width": 8, "depth": 1, "heads": 2, "patch": 4}
+    )
+    module = ENCODERS[name](**small)
+    silent, zero = SERIES.at[:, :, 1].set(jnp.nan), SERIES.at[:, :, 1].set(0)
+    variables = module.init(jax.random.key(0), {"series": zero}, EVAL)
+    found, wanted = (module.apply(variables, {"series": x}, EVAL)["h"] for x in (silent, zero))
+    np.testing.assert_array_equal(found, wanted)
+    assert np.ptp(np.asarray(found), axis=0).max() > 1e-3
+
+
+def test_a_token_below_0_is_no_other_token():
+    module, tokens = text(), jnp.asarray(TOKENS).at[1, 2].set(-1)
+    variables = module.init(jax.random.key(0), {"tokens": tokens}, EVAL)
+    h = module.apply(variables, {"tokens": tokens}, EVAL)["h"]
+    assert np.isnan(h[1]).all() and np.isfinite(h[0]).all()

@@ -88,6 +88,10 @@ def test_ids_of_a_tokenizer_without_padding_move_up(tmp_path):
     made = ids(["the fox dog the", ""], tokenizer=str(tmp_path / "t.json"), length=5)
     np.testing.assert_array_equal(made, [[1, 2, 3, 1, 0], [0, 0, 0, 0, 0]])
     assert text.vocabulary_size(str(tmp_path / "t.json")) == 4
+    gaps = Tokenizer(models.WordLevel({"the": 0, "fox": 1, "cat": 7, "?": 9}, unk_token="?"))
+    gaps.save(str(tmp_path / "gaps.json"))
+    made = ids(["cat"], tokenizer=str(tmp_path / "gaps.json"), length=2)
+    assert text.vocabulary_size(str(tmp_path / "gaps.json")) == 11 > made.max()
     padded = Tokenizer(models.WordLevel({"[PAD]": 0, "fox": 1, "?": 2}, unk_token="?"))
     padded.pre_tokenizer = pre_tokenizers.Whitespace()
     padded.enable_padding(length=9)
