@@ -15,6 +15,15 @@ from hcl_jax.workdir import files
 from hcl_jax.workdir.checkpoint import Checkpoints
 
 WHERE = "config.init_from"
+PLAIN = {  # dtypes of safetensors that NumPy has
+    "BOOL": "?",
+    **{
+        f"{kind}{bits}": f"<{letter}{bits // 8}"
+        for kind, letter in (("I", "i"), ("U", "u"))
+        for bits in (8, 16, 32, 64)
+    },
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+}
 
 
 def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
@@ -87,17 +96,35 @@ def _renamed(saved: dict[str, np.ndarray], rules: Any) -> dict[str, np.ndarray]:
     return renamed
 
 
+def read_safetensors(path: files.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name; those in bfloat16 or in 8 bits, which NumPy has not, as float32."""
+    import ml_dtypes
+    from safetensors import SafetensorError, deserialize
+
+    narrow = {
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+    }
+    try:
+        stored = deserialize(path.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{WHERE}.path", f"{path}, which is damaged ({error})", "a .safetensors file") from None
+    out = {}
+    for name, array in stored:
+        dtype = array["dtype"]
+        if dtype not in narrow and dtype not in PLAIN:
+            raise InputError(f"{WHERE}.path", f"{path}: {name} of dtype {dtype}", ", ".join([*PLAIN, *narrow]))
+        values = np.frombuffer(array["data"], np.dtype(narrow.get(dtype) or PLAIN[dtype])).reshape(array["shape"])
+        out[name] = values.astype(np.float32) if dtype in narrow else values
+    return out
+
+
 def _read(path: files.Path) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise InputError(f"{WHERE}.path", f"no file {path}", "a .safetensors file or a workdir")
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            loaded = load(path.read_bytes())
-        except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that NumPy has not
-            raise InputError(f"{WHERE}.path", f"{path}, which is damaged ({error})", "a .safetensors file") from None
+        loaded = read_safetensors(path)
         prefixed = any(k.startswith(("params/", "model_state/")) for k in loaded)
         return loaded if prefixed else {f"params/{k.replace('.', '/')}": v for k, v in loaded.items()}
     folder = path / "checkpoints"

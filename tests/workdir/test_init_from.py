@@ -1,6 +1,10 @@
 """Names of weights that a run starts from: renamed on the way in, refused where they fall together."""
 
+import json
+import struct
+
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -13,7 +17,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.losses import LOSSES
 from hcl_jax.parallel.sharding import flat_paths
 from hcl_jax.views import VIEWS
-from hcl_jax.workdir.init_from import init_from
+from hcl_jax.workdir.init_from import init_from, read_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,17 @@ def test_wrong_rules_are_one_line(rename, said):
     with pytest.raises(InputError, match="config.init_from.rename") as error:
         validate.check(configs.complete(config), encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("word", "dtype"), [("BF16", ml_dtypes.bfloat16), ("F8_E4M3", ml_dtypes.float8_e4m3fn)])
+def test_weights_of_a_dtype_that_numpy_has_not(tmp_path, word, dtype):
+    """Published weights come in BF16; safetensors' own reader for NumPy gives KeyError."""
+    values = np.array([1.5, -2.0, 0.25], dtype)
+    header = json.dumps({"w": {"dtype": word, "shape": [3], "data_offsets": [0, values.nbytes]}}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + values.tobytes())
+    (read,) = read_safetensors(path).values()
+    assert read.dtype == np.float32 and read.tolist() == [1.5, -2.0, 0.25]
+    path.write_bytes(path.read_bytes().replace(word.encode(), b"X" * len(word)))
+    with pytest.raises(InputError, match="w.safetensors"):
+        read_safetensors(path)
