@@ -59,6 +59,35 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
 }
 
 
+# Fields of data that some sources alone read: name -> those that it reads. Any other name is TFDS's.
+READ = {
+    **dict.fromkeys(("emoji", "idx", "planetoid", "tu"), ("dir",)),
+    "fashion_mnist": ("dir", "in_memory", "prepare"),
+    "npz": ("dir", "text", "standardise"),
+    "csv": ("dir", "text"),
+    "folder": ("dir", "in_memory"),
+    **dict.fromkeys(("series", *series.PACKAGED), ("dir", "standardise")),
+    "preferences": ("dir",),
+    "random": ("dir", "text", "standardise", "in_memory", "prepare"),  # stands for another source
+    "mixture": ("dir", "text", "standardise", "in_memory", "prepare"),  # of its parts
+}
+TFDS_READS = ("dir", "in_memory", "prepare")
+UNUSED = {"dir": "", "text": "text", "standardise": False, "in_memory": True, "prepare": False}
+
+
+def check_read(data: Any, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> None:
+    """Raises InputError for a field that the source does not read: set, it would change nothing without a word."""
+    if data.name in sources and sources[data.name] is not SOURCES.get(data.name):
+        return  # a source of a user's own may read any
+    read = READ.get(data.name, ()) if data.name in SOURCES else TFDS_READS
+    for field, unused in UNUSED.items():
+        if field not in read and data[field] != unused:
+            others = ", ".join(name for name, fields in READ.items() if field in fields)
+            raise InputError(
+                f"config.data.{field}", repr(data[field]), f"{unused!r} for {data.name}; it is read by {others}"
+            )
+
+
 def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> Source:
     """One split of `data.name`: an entry of `sources`, or a TFDS data set of that name.
 
@@ -75,6 +104,7 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
     """
     if data.num_examples < 0:
         raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
+    check_read(data, sources)
     source = _read(data, split, sources)
     if split != data.train_split:
         return source

@@ -2,13 +2,17 @@
 
 import csv
 import gzip
+import logging
 import os
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.casts import finite_floats, whole_numbers
 from hcl_jax.data.npz import read_npz
+from hcl_jax.data.series import moments
 from hcl_jax.data.source import Arrays, as_text, folder_of, unknown_split
 from hcl_jax.errors import InputError, nearest
 
@@ -27,6 +31,9 @@ FASHION_CLASSES = (
 )
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 NPZ_FIELDS = ("image", "series", "text", "tokens", "features")
+# What programs write for a missing value (those that pandas reads as one).
+MISSING = frozenset(["", *"nan NaN -nan -NaN NA <NA> N/A n/a #N/A #NA NULL null None".split()])
+LOG = logging.getLogger("hcl_jax")
 
 
 def digits(data: Any, split: str) -> Arrays:
@@ -87,7 +94,7 @@ def idx_folder(folder: str, split: str, data: Any) -> Arrays:
         )
     return Arrays(
         fields={"image": image[..., None] if image.ndim == 3 else image},
-        labels={"label": label.astype(np.int32)},
+        labels={"label": whole_numbers(f"{folder} {split}-labels", label)},
         classes={"label": int(label.max(initial=0)) + 1},
         licence="",
         citation="",
@@ -127,7 +134,8 @@ def npz(data: Any, split: str) -> Arrays:
     labels.
 
     image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C]; text [N] of str; features [N, D];
-    label [N, ...]. A file with the key features is one that `python -m hcl_jax.embed` wrote, or like it: any other key
+    label [N, ...]. With `data.standardise` each channel of a series has mean 0 and deviation 1 over the training split.
+    A file with the key features is one that `python -m hcl_jax.embed` wrote, or like it: any other key
     is a label, and `index`, the examples' numbers, is passed over.
     """
     folder = folder_of(data, "<split>.npz")
@@ -153,6 +161,8 @@ def npz(data: Any, split: str) -> Arrays:
                 f"the key {key!r}",
                 f"keys that begin with {', '.join(NPZ_FIELDS)} or label, and config.data.labels",
             )
+    if data.standardise:
+        fields |= _standardised(data, folder, split, {k: v for k, v in fields.items() if k.startswith("series")})
     kept = {k: _number_labels(f"{path}: {k}", v) for k, v in labels.items()}
     return Arrays(
         fields=fields,
@@ -161,6 +171,20 @@ def npz(data: Any, split: str) -> Arrays:
         licence="",
         citation="",
     )
+
+
+def _standardised(data: Any, folder: str, split: str, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Series [N, T, C] by the mean and deviation of each channel in the training split."""
+    if not fields:
+        raise InputError("config.data.standardise", "True for records without a series", "False")
+    path = split_file(folder, data.train_split, (".npz",))
+    other = {} if split == data.train_split else read_npz(path, tuple(fields))
+    out = {}
+    for key, value in fields.items():
+        train = _npz_field(f"{path}: {key}", key, other[key]) if other else value
+        mean, deviation = moments(np.moveaxis(train, 1, 2))
+        out[key] = ((value - mean) / deviation).astype(np.float32)
+    return out
 
 
 def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
@@ -178,11 +202,11 @@ def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
     if value.ndim not in ranks:
         raise InputError(where, f"shape {value.shape}", f"{' or '.join(map(str, ranks))} axes, records first")
     if key.startswith("tokens"):
-        return value.astype(np.int32)
+        return whole_numbers(where, value, least=0)
     if key.startswith("features"):
-        return value.astype(np.float32)
+        return finite_floats(where, value)
     value = value[..., None] if value.ndim == ranks[0] else value
-    return value if value.dtype == np.uint8 and key.startswith("image") else value.astype(np.float32)
+    return value if value.dtype == np.uint8 and key.startswith("image") else finite_floats(where, value)
 
 
 def text_table(data: Any, split: str) -> Arrays:
@@ -194,7 +218,8 @@ def text_table(data: Any, split: str) -> Arrays:
     """
     folder = folder_of(data, "<split>.csv")
     texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
-    table = _table(split_file(folder, split, (".csv", ".tsv")), (*texts, *labels))
+    path_of = split_file(folder, split, (".csv", ".tsv"))
+    table = _table(path_of, (*texts, *labels))
     kept = {}
     for label in labels:
         words = set(table[label])
@@ -203,8 +228,8 @@ def text_table(data: Any, split: str) -> Arrays:
                 (p for p in (os.path.join(folder, other + e) for e in (".csv", ".tsv")) if os.path.isfile(p)), None
             )
             if path and other != split:
-                words |= set(_table(path, (label,))[label])
-        kept[label] = _text_labels(table[label], words)
+                words |= set(_table(path, (label,), say=False)[label])
+        kept[label] = _text_labels(f"{path_of}: {label}", table[label], words)
     return Arrays(
         fields={k: np.array(table[k], object) for k in texts},
         labels={k: v[0] for k, v in kept.items()},
@@ -231,18 +256,34 @@ def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
     raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
 
 
-def _table(path: str, columns: tuple[str, ...]) -> dict[str, list[str]]:
+def _table(path: str, columns: tuple[str, ...], say: bool = True) -> dict[str, list[str]]:
+    """The columns of a table. What is passed over, or looks like a slip, is counted in a line of the log if `say`."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [row for row in csv.reader(file, delimiter="\t" if path.endswith(".tsv") else ",") if row]
+            # A .tsv has no quotation (GLUE's files): read as a .csv, one lone mark takes all lines to the next mark.
+            reader = (
+                csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+                if path.endswith(".tsv")
+                else csv.reader(file, strict=True)
+            )
+            lines = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, f"an unreadable file ({error})", "UTF-8 text with one record a line") from None
+        where = "" if isinstance(error, UnicodeDecodeError) else f" line {reader.line_num}"
+        allowed = 'UTF-8 text with one record a line; of a .csv, a quoted text as "it says ""so"""'
+        raise InputError(path + where, f"an unreadable file ({error})", allowed) from None
+    blank = sum(not row for row in lines)
+    lines = [row for row in lines if row]
+    if say and blank:
+        LOG.warning("%s: %d blank lines passed over", path, blank)
     if not lines:
         raise InputError(path, "an empty file", "at least one line")
     headless = all(c.isdigit() for c in columns) and not set(columns) <= set(lines[0])
     header = [str(i) for i in range(len(lines[0]))] if headless else lines.pop(0)
     if not lines:
         raise InputError(path, "no record", "at least one below the names of the columns")
+    broken = sum(any("\n" in cell or "\r" in cell for cell in row) for row in lines)
+    if say and broken:
+        LOG.warning("%s: %d of %d records hold a line end inside quotation marks", path, broken, len(lines))
     for number, row in enumerate(lines, 1 if headless else 2):
         if len(row) != len(header):
             raise InputError(f"{path} record {number}", f"{len(row)} columns", f"{len(header)}")
@@ -258,19 +299,39 @@ def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
         return values.astype(np.float32), 0
     if values.dtype.kind not in "uib":
         raise InputError(where, f"dtype {values.dtype}", "whole numbers (classes) or others (values)")
-    if values.max(initial=0) > np.iinfo(np.int32).max:  # the cast below would wrap it into the classes
-        raise InputError(where, int(values.max()), "classes from 0, or -1 for unknown")
-    return values.astype(np.int32), int(values.max(initial=0)) + 1
+    return whole_numbers(where, values), int(values.max(initial=0)) + 1
 
 
-def _text_labels(values: list[str], words: set[str]) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """(values, number of classes, their names) of a column, given the words that occur in any split."""
-    if all(w.strip().lstrip("+-").isdigit() for w in words):
-        return np.array([int(v) for v in values], np.int32), max(map(int, words)) + 1, ()
+def _text_labels(where: str, values: list[str], words: set[str]) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """(values, number of classes, their names) of a column, given the words that occur in any split.
+
+    A blank cell, or one of the words that programs write for a missing value, is -1, unknown, and no class.
+    """
+    known = {w: w.strip() for w in words if w.strip() not in MISSING}
+    gaps = len(known) < len(words)
+    numbers = _numbers(known.values())
+    # Where a column has a gap, programs write its whole numbers as 0.0 and 1.0.
+    whole = numbers is not None and all(
+        n.is_integer() and (gaps or w.lstrip("+-").isdigit()) for w, n in zip(known.values(), numbers, strict=True)
+    )
+    if numbers is not None and not whole:
+        if gaps:
+            row = next((i for i, v in enumerate(values) if v not in known), 0)
+            raise InputError(f"{where} record {row}", "no value", "a number in each record, for they are no classes")
+        return finite_floats(where, np.array([float(v) for v in values])), 0, ()
+    names: tuple[str, ...] = ()
+    if whole:
+        number = {w: int(float(k)) if gaps else int(k) for w, k in known.items()}
+        count = max(number.values(), default=-1) + 1
+    else:
+        names = tuple(sorted(set(known.values())))
+        number, count = {w: names.index(k) for w, k in known.items()}, len(names)
+    return whole_numbers(where, np.array([number.get(v, -1) for v in values], object)), count, names
+
+
+def _numbers(words: Iterable[str]) -> list[float] | None:
+    """The words as numbers; None where one is none."""
     try:
-        [float(w) for w in words]
+        return [float(w) for w in words]
     except ValueError:
-        names = tuple(sorted(words))
-        number = {w: i for i, w in enumerate(names)}
-        return np.array([number[v] for v in values], np.int32), len(names), names
-    return np.array([float(v) for v in values], np.float32), 0, ()
+        return None

@@ -1,6 +1,9 @@
 """Pictures in folders: `<data.dir>/<split>/<class>/*.jpg`, the ImageFolder layout."""
 
+import collections
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,17 +24,20 @@ from hcl_jax.data.source import (
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 
-ENDINGS = (".jpg", ".jpeg", ".png")
+# Not .bmp: TensorFlow decodes one with a palette to other colours, without an error.
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp")
 CHANNELS = 3
-LAYOUT = "<split>/<class>/*.jpg, .jpeg or .png"
+LAYOUT = "<split>/<class>/*.jpg, .jpeg, .png, .gif or .webp"
+LOG = logging.getLogger("hcl_jax")
 MEMORY_LIMIT = 16 << 30  # bytes that `data.in_memory` may take
 
 
 def folder(data: Any, split: str) -> Source:
     """Pictures by class folder: image and label.
 
-    Classes are the sorted class folders of the training split. Records go round the classes (first file of each class,
-    second of each, ...), so that the first n have all classes.
+    Classes are the sorted class folders of the training split; pictures in folders below one are of that class. Records
+    go round the classes (first file of each class, second of each, ...), so that the first n have all classes. A line
+    of the log counts what is passed over: other types of files, and files outside of a class.
 
     Args:
       data: `config.data`; in_memory=True decodes all pictures at once when they have one size (uint8 [N, H, W, 3]),
@@ -58,7 +64,11 @@ def folder(data: Any, split: str) -> Source:
     size = sum(s for _, _, s in files)
     # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
     fingerprint = fingerprint_files([(p, s) for p, _, s in files])
-    names = {"label": classes}
+    names = {"label": tuple(map(shown, classes))}
+
+    def describe(number: int) -> str:
+        return shown(paths[number])
+
     if data.in_memory:
         if size > MEMORY_LIMIT:
             raise InputError(
@@ -68,10 +78,20 @@ def folder(data: Any, split: str) -> Source:
             )
         picture = _in_memory(paths)
         if picture is not None:
-            arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, "", "", {}, names, paths)
+            arrays = Arrays(
+                {"image": picture},
+                {"label": label},
+                {"label": len(classes)},
+                "",
+                "",
+                {},
+                names,
+                list(map(shown, paths)),
+            )
             return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint)
     labels = chosen_labels(data, {"label": None})
-    column = np.array([_read(p) for p in paths] if data.in_memory else paths, object)
+    # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
+    column = np.array([_read(p) for p in paths] if data.in_memory else [os.fsencode(p) for p in paths], object)
     columns = gather({"image": column, "label": label})
 
     def fetch(index: Any) -> dict[str, Any]:
@@ -90,14 +110,22 @@ def folder(data: Any, split: str) -> Source:
         fingerprint=fingerprint,
         licence="",
         citation="",
-        describe=paths.__getitem__,
+        describe=describe,
         class_names=names,
+        known_labels={k: label for k in labels},
     )
 
 
 def _folders(root: str) -> list[str]:
-    with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    return sorted(e.name for e in _entries(root) if e.is_dir() and not e.name.startswith("."))
+
+
+def _entries(root: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(root) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(shown(root), f"an unreadable folder ({error.strerror})", "a folder that can be read") from None
 
 
 def _listed(root: str, split: str, classes: tuple[str, ...]) -> list[tuple[str, int, int]]:
@@ -105,31 +133,74 @@ def _listed(root: str, split: str, classes: tuple[str, ...]) -> list[tuple[str, 
     there = _folders(os.path.join(root, split))
     if not there:
         raise InputError("config.data.dir", f"no class folder in {os.path.join(root, split)}", LAYOUT)
-    listed = []
+    listed, empty = [], []
+    outside = sum(not e.is_dir() for e in _entries(os.path.join(root, split)))
+    others: collections.Counter[str] = collections.Counter()
     for name in there:
         if name not in classes:
-            raise InputError(
-                os.path.join(root, split, name), "a class that the training split lacks", ", ".join(classes[:8])
-            )
-        with os.scandir(os.path.join(root, split, name)) as entries:
-            found = sorted((e.name, e.stat().st_size) for e in entries if e.name.lower().endswith(ENDINGS))
+            where, known = shown(os.path.join(root, split, name)), ", ".join(map(shown, classes[:8]))
+            raise InputError(where, "a class that the training split lacks", known)
+        found = sorted(_pictures(os.path.join(root, split, name), "", others, set()))
         number = classes.index(name)
         listed += [(rank, number, f"{split}/{name}/{file}", size) for rank, (file, size) in enumerate(found)]
+        empty += [] if found else [shown(name)]
+    where = shown(os.path.join(root, split))
+    if others:
+        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(others.items()))
+        LOG.warning("%s: %d files of other types passed over: %s", where, others.total(), kinds)
+    if outside:
+        LOG.warning("%s: %d files outside of the class folders passed over", where, outside)
+    if empty:
+        LOG.warning("%s: %d class folders without a picture: %s", where, len(empty), ", ".join(empty[:8]))
     if not listed:
         raise InputError("config.data.dir", f"no picture in {os.path.join(root, split)}", LAYOUT)
     return [(path, number, size) for _, number, path, size in sorted(listed)]
 
 
+def _pictures(
+    folder: str, below: str, others: collections.Counter[str], above: set[tuple[int, int]]
+) -> Iterator[tuple[str, int]]:
+    """(path below the class folder, bytes) of each picture, at any depth; a link to nothing is one that cannot be read.
+
+    Args:
+      folder: to be listed; `below` is its path below the class folder, with a slash, or "".
+      others: counts the endings of all else.
+      above: the folders that this one is in, for links that go round.
+    """
+    status = os.stat(folder)
+    inside = above | {(status.st_dev, status.st_ino)}
+    if len(inside) == len(above):
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _pictures(entry.path, f"{below}{entry.name}/", others, inside)
+        elif entry.name.lower().endswith(ENDINGS) and not entry.name.startswith("."):
+            try:
+                yield below + entry.name, entry.stat().st_size
+            except OSError:
+                yield below + entry.name, 0
+        else:
+            others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+
+
+def shown(path: str) -> str:
+    """A path as text that every terminal and file takes: bytes that are no UTF-8 are shown as U+FFFD."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def _in_memory(paths: list[str]) -> np.ndarray | None:
     """uint8 [N, H, W, 3], or None when sizes differ or the array would pass the limit."""
     if not images.is_picture(paths[0]):
-        raise images.undecodable(paths[0])
+        raise images.undecodable(shown(paths[0]))
     shape = images.decode(tf.constant(_read(paths[0])), CHANNELS).shape
     if len(paths) * int(np.prod(shape)) > MEMORY_LIMIT:
         return None
-    return images.decoded(paths, channels=CHANNELS, describe=paths.__getitem__)
+    return images.decoded(paths, channels=CHANNELS, describe=lambda number: shown(paths[number]))
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(shown(path), f"an unreadable file ({error.strerror})", "a picture that can be read") from None

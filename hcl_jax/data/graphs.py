@@ -5,6 +5,7 @@ what they hold. Two generated sets need no files: "blocks" and "motifs".
 """
 
 import glob
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ KEYS = (
     *("feature_indptr", "feature_indices", "feature_values", "feature_shape", "edges", "labels"),
     *(f"{split}_index" for split in NODE_SPLITS),
 )
+LOG = logging.getLogger("hcl_jax")
 BLOCKS, MOTIFS = 300, 200  # nodes, graphs when data.num_examples is 0
 
 
@@ -84,7 +86,8 @@ def planetoid(data: Any, split: str) -> Arrays:
 
     The file holds the plain arrays feature_indptr, feature_indices, feature_values, feature_shape (CSR, [N, F]), edges
     [E, 2] (each direction on its own), labels [N] and train_index, validation_index, test_index.
-    Features are divided by the sum of their row, as Kipf & Welling do; there is no option.
+    Features are divided by the sum of their row, as Kipf & Welling do (of absolute values, for features that have
+    negative ones); there is no option. Of an edge that is listed twice one is kept, and a line of the log counts them.
 
     Returns:
       The field graph; label int32 [N], -1 for the nodes outside of the split's index.
@@ -96,6 +99,7 @@ def planetoid(data: Any, split: str) -> Arrays:
     nodes, edges, labels = _features(path, arrays), arrays["edges"], arrays["labels"]
     _check_length(f"{path}: labels", labels, len(nodes))
     _check_edges(f"{path}: edges", edges, len(nodes), first=0)
+    edges = _distinct(f"{path}: edges", edges)
     chosen = arrays[f"{split}_index"]
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(nodes):
         raise InputError(f"{path}: {split}_index", f"{chosen.min()} to {chosen.max()}", f"0 to {len(nodes) - 1}")
@@ -113,7 +117,8 @@ def tu(data: Any, split: str) -> Arrays:
     """A set in the TU format, DS_A.txt, DS_graph_indicator.txt, DS_graph_labels.txt in `data.dir`: records are graphs.
 
     Features are the one-hot of DS_node_labels.txt, followed by DS_node_attributes.txt; 1 where there is neither file.
-    The format has one split: train, test and all are the same records, for cross-validation.
+    The format has one split: train, test and all are the same records, for cross-validation. As PyG reads it, an edge
+    that is listed twice is one, and an edge from a node to itself is none; a line of the log counts both.
 
     Returns:
       The field graph; label int32 [G], 0..C-1 in the order of the labels of the file.
@@ -140,6 +145,7 @@ def tu(data: Any, split: str) -> Arrays:
     across = np.flatnonzero(graph[edges[:, 0]] != graph[edges[:, 1]])
     if across.size:
         raise InputError(f"{found[0]}: edge {across[0] + 1}", "nodes of two graphs", "two nodes of one graph")
+    edges = _distinct(found[0], edges, loops=False)
     names = np.unique(classes)
     return Arrays(
         fields={"graph": many_graphs(_tu_nodes(start, len(graph)), graph, edges, len(classes))},
@@ -218,6 +224,19 @@ def _check_whole(data: Any, where: str) -> None:
         raise InputError("config.data.num_examples", data.num_examples, f"0: {where} is one graph and cannot be cut")
 
 
+def _distinct(where: str, edges: np.ndarray, loops: bool = True) -> np.ndarray:
+    """Each edge once, where it stands first; without those from a node to itself unless `loops`."""
+    kept = edges[np.sort(np.unique(edges, axis=0, return_index=True)[1])]
+    twice = len(edges) - len(kept)
+    if twice:
+        LOG.warning("%s: %d of %d edges are listed more than once; each is read once", where, twice, len(edges))
+    own = kept[:, 0] == kept[:, 1]
+    if loops or not own.any():
+        return kept
+    LOG.warning("%s: %d edges from a node to itself passed over", where, own.sum())
+    return kept[~own]
+
+
 def _only(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The labels of the chosen records, -1 elsewhere."""
     made = np.full(len(labels), -1, np.int32)
@@ -226,8 +245,8 @@ def _only(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _normalised(nodes: np.ndarray) -> np.ndarray:
-    """Rows divided by their sum; a row of zeros stays."""
-    total = nodes.sum(1, keepdims=True)
+    """Rows divided by the sum of their absolute values, which for counts is their sum; a row of zeros stays."""
+    total = np.abs(nodes).sum(1, keepdims=True)
     return nodes / np.where(total == 0, 1, total)
 
 

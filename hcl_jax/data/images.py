@@ -1,5 +1,6 @@
 """Decoding many pictures to one array, and finding the one that does not decode."""
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ CHUNK = 512
 
 
 def decode(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
-    """One JPEG, PNG, GIF (first frame) or BMP: string [] -> uint8 [H, W, channels]."""
+    """One JPEG, PNG, GIF (first frame) or WebP: string [] -> uint8 [H, W, channels]."""
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
@@ -42,7 +43,8 @@ def decoded(
         return tf.cond(same, lambda: picture, lambda: tf.zeros(shape, tf.uint8)), same
 
     pictures = np.empty((len(encoded), *shape), np.uint8)
-    stream = tf.data.Dataset.from_tensor_slices(list(encoded)).map(one, num_parallel_calls=tf.data.AUTOTUNE)
+    items = [os.fsencode(item) if isinstance(item, str) else item for item in encoded]
+    stream = tf.data.Dataset.from_tensor_slices(items).map(one, num_parallel_calls=tf.data.AUTOTUNE)
     done = 0
     try:
         for chunk, same in stream.batch(CHUNK).prefetch(2).as_numpy_iterator():
@@ -60,7 +62,7 @@ def decoded(
 
 def undecodable(name: str) -> InputError:
     """The error for a file that is no picture."""
-    return InputError(name, "a picture that does not decode", "a whole JPEG, PNG, GIF or BMP file")
+    return InputError(name, "a picture that does not decode", "a whole JPEG, PNG, GIF or WebP file")
 
 
 def whole_jpegs(encoded: "tf.Tensor") -> "tf.Tensor":
@@ -83,7 +85,7 @@ def is_picture(encoded: bytes | str, channels: int = 0) -> bool:
     """Whether TensorFlow decodes these bytes, or the file at this path."""
     try:
         decode(tf.constant(_bytes_of(encoded)), channels)
-    except (tf.errors.OpError, ValueError):
+    except (tf.errors.OpError, ValueError, OSError):
         return False
     return True
 

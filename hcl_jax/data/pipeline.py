@@ -357,6 +357,7 @@ def _sound(
 ) -> Iterator[Batch]:
     """The batches of `stream(step, stand-ins)`. A step with bad records is made again, with others in their place."""
     fields, stands, tried = _fields(source, views_config), dict[int, int](), -1
+    failure = tf.errors.OpError  # looked up now: at the end of a program, when generators are closed, tf may be gone
     next_of = bad_records.following(source.num_examples, rows, () if source.mix is None else source.mix.starts)
     while True:
         bad_records.extend(stands, bad, next_of, lambda number: bad_records.fault_of(source, fields, number))
@@ -370,7 +371,7 @@ def _sound(
                 step += 1
             else:
                 return
-        except tf.errors.OpError:  # it does not name the record
+        except failure:  # of a record that it does not name
             index = np.array([stands.get(i, i) for i in positions(tf.constant(step, tf.int64))[0].numpy().tolist()])
             others = [stands.get(i, i) for origin in borrowed for i in origin[index].tolist()]
             faults = bad_records.faults_of(source, fields, [*index.tolist(), *others])

@@ -35,7 +35,7 @@ def series(data: Any, split: str) -> Arrays:
     values, classes, _ = both[split]
     lengths = np.array([v.shape[-1] for v in values], np.int32)
     if data.standardise:
-        mean, deviation = _moments(both["train"][0])
+        mean, deviation = moments(both["train"][0])
         values = [(v - mean[:, None]) / deviation[:, None] for v in values]
     padded = np.full((len(values), longest, values[0].shape[0]), np.nan, np.float32)
     for row, value in zip(padded, values, strict=True):
@@ -53,7 +53,7 @@ def series(data: Any, split: str) -> Arrays:
     )
 
 
-def _moments(values: Any) -> tuple[np.ndarray, np.ndarray]:
+def moments(values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation [C] of the values that are there; a constant or empty channel is only centred.
 
     Args:
@@ -65,6 +65,25 @@ def _moments(values: Any) -> tuple[np.ndarray, np.ndarray]:
     mean = np.where(there, x, 0).sum(1) / count
     deviation = np.sqrt((np.where(there, x - mean[:, None], 0) ** 2).sum(1) / count)
     return mean, np.where(deviation > 10 * np.finfo(np.float64).eps * np.abs(mean), deviation, 1)
+
+
+def _check_case(path: str) -> None:
+    """Raises InputError for class names that differ by case alone: aeon reads them in lower case, as one class."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            words = line.split()
+            if words and words[0].lower() == "@data":
+                return
+            if words and words[0].lower() == "@classlabel":
+                twins: dict[str, list[str]] = {}
+                for name in words[2:]:
+                    twins.setdefault(name.lower(), []).append(name)
+                for names in twins.values():
+                    if len(names) > 1:
+                        found = f"the classes {' and '.join(names)}"
+                        raise InputError(
+                            path, found, "class names that differ in more than case: aeon reads lower case"
+                        )
 
 
 def _aeon(wanted: str) -> Any:
@@ -96,6 +115,7 @@ def _folder(data: Any, split: str) -> tuple[Any, Any, Any]:
         )
     path = os.path.join(data.dir, found[0])
     datasets = _aeon(path)
+    _check_case(path)
     try:
         values, classes, meta = datasets.load_from_ts_file(path, return_meta_data=True)
     except Exception as error:  # aeon raises many kinds for a bad file

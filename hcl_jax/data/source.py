@@ -1,6 +1,7 @@
 """A source: records that any host can read by number, and the text that says which records they are."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from hcl_jax.views.lazy import tf
 # Arrays up to this size enter the fingerprint whole, larger ones by a sample of rows: enough to tell two data sets
 # apart, and quick for gigabytes.
 WHOLE_BYTES, SAMPLED_ROWS = 2**28, 256
+LOG = logging.getLogger("hcl_jax")
+CHANNELS = (1, 3, 4)  # of pictures: grey, RGB, RGBA
 
 
 class Source(NamedTuple):
@@ -34,6 +37,7 @@ class Source(NamedTuple):
       class_names: label -> its class names, where there are any.
       whole: records refer to records by number (the nodes of one graph), so that every batch must hold all, in order.
       mix: of a mixture, its parts and their shares (mixture.Mix); None where the order is one permutation an epoch.
+      known_labels: label -> [N], of the labels that no record has to be read for.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Source(NamedTuple):
     class_names: Mapping[str, tuple[str, ...]] = {}
     whole: bool = False
     mix: Any = None
+    known_labels: Mapping[str, np.ndarray] = {}
 
 
 class Arrays(NamedTuple):
@@ -111,7 +116,7 @@ def fingerprint_files(files: Sequence[tuple[str, int]]) -> str:
     """
     digest = hashlib.sha256()
     for path, size in files:
-        digest.update(f"{path}\0{size}\n".encode())
+        digest.update(os.fsencode(path) + f"\0{size}\n".encode())
     return digest.hexdigest()
 
 
@@ -147,7 +152,11 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
     classes = {k: class_count(data, arrays.classes[k]) for k in labels}
     for label, values in labels.items():
         check_label(f"{name} {split}: label {label}", values, classes[label])
+        if classes[label] and not arrays.whole:  # of one graph, the nodes of other splits are -1
+            _count_labels(f"{name} {split}: label {label}", values[:size], classes[label])
     for field, values in inputs.items():
+        if field.startswith("image"):
+            _check_pictures(f"{name} {split}: field {field}", values)
         if values.dtype.kind != "f":
             continue
         bad = ~np.isfinite(values)
@@ -177,7 +186,33 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         describe=arrays.names.__getitem__ if arrays.names is not None else "record {}".format,
         class_names={k: v for k, v in arrays.class_names.items() if k in labels},
         whole=arrays.whole,
+        known_labels={k: columns[k] for k in labels},
     )
+
+
+def _count_labels(where: str, values: np.ndarray, classes: int) -> None:
+    """Says in the log how many records are without a class, and where most classes are without a record."""
+    unknown = int((values < 0).sum())
+    if unknown:
+        LOG.warning("%s: %d of %d records are -1, unknown", where, unknown, values.size)
+    there = np.unique(values[values >= 0])
+    if 2 * len(there) < classes:
+        shown = ", ".join(map(str, there[:8])) + (", ..." if len(there) > 8 else "")
+        LOG.warning("%s: of %d classes %d have a record: %s", where, classes, len(there), shown)
+
+
+def _check_pictures(where: str, values: np.ndarray) -> None:
+    """Raises InputError for pictures of another range or order of axes: views would train on them without a word."""
+    if values.dtype.kind in "OUS" or values.ndim != 4:
+        return
+    height, channels = values.shape[1], values.shape[3]
+    if height in CHANNELS and channels not in CHANNELS:
+        allowed = f"channels last: {[*values.shape[2:], height]} is np.moveaxis(image, 1, -1)"
+        raise InputError(where, f"pictures of shape {list(values.shape[1:])}", allowed)
+    if values.dtype != np.uint8 and values.size:
+        low, high = values.min(), values.max()
+        if not 0 <= low <= high <= 1 and np.isfinite(low) and np.isfinite(high):
+            raise InputError(where, f"{values.dtype} from {low:g} to {high:g}", "uint8, or numbers from 0 to 1")
 
 
 def _parts(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -235,7 +270,7 @@ def with_labelled(source: Source, share: float) -> Source:
         }
         return record | kept
 
-    return source._replace(fetch=fetch, fingerprint=f"{source.fingerprint}, {share} labelled")
+    return source._replace(fetch=fetch, fingerprint=f"{source.fingerprint}, {share} labelled", known_labels={})
 
 
 def taken(data: Any, split: str, available: int) -> int:

@@ -46,6 +46,10 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
     info = builder.info
     if info.splits and split.split("[")[0].split("+")[0] not in (*info.splits, "all"):
         raise unknown_split(split, list(info.splits), data.name)
+    if info.splits and "+" not in split and _records(info, split) == 0:
+        whole = split.split("[")[0]
+        found = f"{split!r}, which is 0 of the {_records(info, whole)} records of {whole}"
+        raise InputError(f"config.data.train_split, test_split: {data.name}", found, "a part with a record")
     features, fields, numbers = _usable(library, info.features)
     labels = {k: class_count(data, numbers[k]) for k in chosen_labels(data, numbers)}
     fields = {k: v for k, v in fields.items() if k not in labels}
@@ -145,6 +149,14 @@ def _usable(library: Any, features: Any) -> tuple[Any, dict, dict]:
             elif dtype.kind in "iuf" and not isinstance(feature, library.features.Image):
                 labels[name] = 0
     return features, fields, labels
+
+
+def _records(info: Any, split: str) -> int | None:
+    """How many records a split has; None where TFDS cannot say."""
+    try:
+        return info.splits[split].num_examples
+    except (KeyError, ValueError, AssertionError):
+        return None
 
 
 def _encoded(library: Any, features: Any, name: str, spec: tuple) -> bool:

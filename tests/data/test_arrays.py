@@ -170,7 +170,7 @@ def test_npz(config, tmp_path):
             "field image: found a number that is not finite",
         ),
         ({"image": np.zeros((2, 3, 3)), "label": np.array([0, -2])}, "label label: found -2"),
-        ({"image": np.zeros((2, 3, 3)), "label": np.array([0, 2**32])}, "label: found 4294967296"),
+        ({"image": np.zeros((2, 3, 3)), "label": np.array([0, 2**32])}, "label record 1: found 4294967296"),
         ({"image": np.zeros((2, 3, 3)), "label": np.array(["a", "b"])}, "label: found dtype <U1"),
         ({"image": np.zeros((0, 3, 3)), "label": np.zeros(0, int)}, "found no record"),
         ({"image": np.zeros((2, 3, 3))}, "config.data.labels: found 'label'"),

@@ -78,6 +78,7 @@ def test_splits(config, prepared):
     assert ours.open_tfds(asked, "test").num_examples == 360
     assert ours.open_tfds(asked, "train[:10%]").num_examples == 144
     refused("'valid'; allowed: test, train", ours.open_tfds, asked, "valid")
+    refused("'test.:0%.', which is 0 of the 360 records of test", ours.open_tfds, asked, "test[:0%]")
     refused(
         "config.data.labels: found 'kind'",
         ours.open_tfds,

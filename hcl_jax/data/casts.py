@@ -1,0 +1,45 @@
+"""Casts of what a user hands in: equal numbers after them, or a line; never numbers that were cut."""
+
+import numpy as np
+
+from hcl_jax.errors import InputError
+
+MOST = np.iinfo(np.int32).max
+
+
+def whole_numbers(where: str, values: np.ndarray, least: int | None = None) -> np.ndarray:
+    """The same whole numbers as int32.
+
+    Args:
+      where: for messages.
+      values: [N, ...].
+      least: the smallest allowed; None is -2**31.
+
+    Raises:
+      InputError: a number with a fraction, not finite, or out of range, with its record.
+    """
+    least = -MOST - 1 if least is None else least
+    if values.dtype.kind == "f":
+        _refuse(where, values, values != np.floor(values), "whole numbers")  # nan and inf are not their own floor
+    _refuse(where, values, (values < least) | (values > MOST), f"whole numbers from {least} to {MOST}")
+    return values.astype(np.int32)
+
+
+def finite_floats(where: str, values: np.ndarray) -> np.ndarray:
+    """The same numbers as float32; nan and infinities stay.
+
+    Raises:
+      InputError: a finite number that float32 cannot hold, with its record.
+    """
+    with np.errstate(over="ignore"):
+        made = values.astype(np.float32)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 4 or values.dtype.kind in "ui":
+        most = float(np.finfo(np.float32).max)
+        _refuse(where, values, np.isinf(made) & np.isfinite(values), f"numbers up to {most:.2g}, float32")
+    return made
+
+
+def _refuse(where: str, values: np.ndarray, bad: np.ndarray, allowed: str) -> None:
+    if bad.any():
+        record = np.argwhere(bad)[0]
+        raise InputError(f"{where} record {record[0]}", values[tuple(record)], allowed)

@@ -1,0 +1,214 @@
+"""What people hand in: no record is lost, and no value changed, without a line; tables, folders, arrays, graphs."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from hcl_jax import config as configs
+from hcl_jax import data
+from hcl_jax.errors import InputError
+
+
+def opened(name, folder, split="train", **fields):
+    config = configs.defaults().data
+    for field, value in {**fields, "name": name, "dir": str(folder)}.items():
+        config[field] = value
+    return data.open_source(config, split)
+
+
+def rows(source):
+    return source.fetch(tf.range(source.num_examples, dtype=tf.int64))
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level("INFO", "hcl_jax")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def table(folder, name, text):
+    (folder / name).write_text(text)
+    return folder
+
+
+def npz(folder, **arrays):
+    for split in ("train", "test"):
+        np.savez(folder / f"{split}.npz", **arrays)
+    return folder
+
+
+def picture(path, value=0, side=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(path)
+
+
+def test_each_line_of_a_tsv_is_a_record(tmp_path):
+    texts = ['"Wait, she said.', "No.", '"Go!', 'he said "so"', '"quoted"']
+    content = "text\tlabel\n" + "".join(f"{t}\t{i % 2}\n" for i, t in enumerate(texts))
+    source = opened("csv", table(tmp_path, "train.tsv", content))
+    assert [t.decode() for t in rows(source)["text"].numpy()] == texts
+
+
+def test_a_csv_whose_quotation_does_not_end_is_refused(tmp_path):
+    folder = table(tmp_path, "train.csv", 'text,label\n"Wait,0\nNo,1\nlast,1\n')
+    with pytest.raises(InputError, match="train.csv line 4: found an unreadable file"):
+        opened("csv", folder)
+
+
+def test_line_ends_in_texts_and_blank_lines_are_counted(tmp_path, lines):
+    source = opened("csv", table(tmp_path, "train.csv", 'text,label\n"two\nlines",0\n\nNo,1\n'))
+    assert source.num_examples == 2
+    assert [line.partition("train.csv: ")[2] for line in lines()] == [
+        "1 blank lines passed over",
+        "1 of 2 records hold a line end inside quotation marks",
+    ]
+
+
+@pytest.mark.parametrize("gap", ["", " ", "nan", "NA", "null"])
+@pytest.mark.parametrize(
+    ("words", "classes", "names"),
+    [
+        (("0", "1", "1"), [0, 1, 1], None),
+        (("0.0", "1.0", "1.0"), [0, 1, 1], None),  # as pandas writes whole numbers beside a gap
+        (("cat", "dog", "dog"), [0, 1, 1], ("cat", "dog")),
+    ],
+)
+def test_a_gap_in_a_label_column_is_unknown_and_no_class(tmp_path, lines, gap, words, classes, names):
+    content = "text,label\n" + "".join(f"t,{w}\n" for w in (*words[:2], gap, words[2]))
+    source = opened("csv", table(tmp_path, "train.csv", content))
+    assert rows(source)["label"].numpy().tolist() == [*classes[:2], -1, classes[2]]
+    assert source.labels == {"label": 2} and source.class_names.get("label") == names
+    assert "csv train: label label: 1 of 4 records are -1, unknown" in lines()
+
+
+def test_a_gap_among_values_is_refused(tmp_path):
+    with pytest.raises(InputError, match="label record 1: found no value"):
+        opened("csv", table(tmp_path, "train.csv", "text,label\na,0.5\nb,\nc,1.5\n"))
+
+
+def test_pictures_at_any_depth_and_what_is_passed_over(tmp_path, lines):
+    for path in ("cat/a.png", "cat/more/b.jpg", "cat/more/still/c.PNG", "dog/d.webp", "dog/e.gif"):
+        picture(tmp_path / "train" / path)
+    picture(tmp_path / "train" / "outside.png")
+    picture(tmp_path / "train" / "dog" / "f.bmp")
+    (tmp_path / "train" / "dog" / "notes").write_text("x")
+    (tmp_path / "train" / "empty").mkdir()
+    (tmp_path / "train" / "dog" / "round").symlink_to(tmp_path / "train" / "dog")
+    source = opened("folder", tmp_path)
+    found = {os.path.relpath(source.describe(i), tmp_path / "train") for i in range(source.num_examples)}
+    assert found == {"cat/a.png", "cat/more/b.jpg", "cat/more/still/c.PNG", "dog/d.webp", "dog/e.gif"}
+    assert [line.partition("/train: ")[2] for line in lines() if "/train: " in line] == [
+        "2 files of other types passed over: .bmp 1, without an ending 1",
+        "1 files outside of the class folders passed over",
+        "1 class folders without a picture: empty",
+    ]
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (8, 9)])
+def test_a_link_to_nothing_is_named(tmp_path, sides):
+    for i, side in enumerate(sides):
+        picture(tmp_path / "train" / "cat" / f"{i}.png", side=side)
+    (tmp_path / "train" / "cat" / "z.png").symlink_to("/nowhere.png")
+    with pytest.raises(InputError, match="z.png: found"):
+        opened("folder", tmp_path)
+    late = opened("folder", tmp_path, in_memory=False)
+    assert late.num_examples == 3
+    with pytest.raises(tf.errors.OpError):
+        rows(late)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_names_that_are_no_utf8(tmp_path, in_memory):
+    folder = os.path.join(os.fsencode(tmp_path), b"train", b"caf\xe9")
+    os.makedirs(folder)
+    picture(tmp_path / "a.png", 7)
+    os.rename(tmp_path / "a.png", os.path.join(folder, b"\xfc.png"))
+    source = opened("folder", tmp_path, in_memory=in_memory)
+    assert source.class_names["label"] == ("caf\ufffd",) and source.describe(0).endswith("/\ufffd.png")
+    image = rows(source)["image"]
+    assert np.all(
+        (image if in_memory else tf.map_fn(tf.io.decode_png, image, fn_output_signature=tf.uint8)).numpy() == 7
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"image": np.linspace(0, 255, 128).reshape(2, 8, 8).astype(np.float32)}, "float32 from 0 to 255"),
+        ({"image": np.linspace(-1, 1, 128).reshape(2, 8, 8)}, "float32 from -1 to 1"),
+        ({"image": np.zeros((2, 3, 8, 8), np.uint8)}, r"pictures of shape \[3, 8, 8\]"),
+        ({"tokens": np.array([[5, -1], [5, 0]])}, "-1; allowed: whole numbers from 0"),
+        ({"tokens": np.array([[5, 2**32 + 6], [0, 0]])}, "4294967302"),
+        ({"tokens": np.array([[5, 0.5], [0, 0]])}, "0.5; allowed: whole numbers"),
+        ({"features": np.array([[1e39], [0]])}, "1e[+]39"),
+        ({"features": np.ones((2, 1)), "label": np.array([0, -(2**32) - 1])}, "-4294967297"),
+    ],
+)
+def test_numbers_that_a_cast_would_cut_or_no_view_expects(tmp_path, arrays, said):
+    with pytest.raises(InputError, match=said):
+        opened("npz", npz(tmp_path, **{"label": np.array([0, 1]), **arrays}))
+
+
+def test_labels_of_few_of_their_classes_are_said(tmp_path, lines):
+    opened("npz", npz(tmp_path, features=np.ones((3, 2)), label=np.array([0, 1, 255], np.uint8)))
+    assert "npz train: label label: of 256 classes 3 have a record: 0, 1, 255" in lines()
+
+
+def test_series_of_ones_own_are_standardised_by_the_training_split(tmp_path):
+    random = np.random.default_rng(0)
+    train, test = (5 + 1e4 * random.normal(size=(n, 7, 2)) * [1, 1e-7] for n in (40, 10))
+    for split, values in (("train", train), ("test", test)):
+        np.savez(tmp_path / f"{split}.npz", series=values.astype(np.float32), label=np.arange(len(values)) % 2)
+    made = {s: rows(opened("npz", tmp_path, s, standardise=True))["series"].numpy() for s in ("train", "test")}
+    np.testing.assert_allclose(made["train"].mean((0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(made["train"].std((0, 1)), 1, rtol=1e-4)
+    mean, deviation = train.mean((0, 1)), train.std((0, 1))
+    np.testing.assert_allclose(made["test"], (test - mean) / deviation, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("digits", "standardise", True), ("folder", "standardise", True), ("csv", "prepare", True), ("idx", "text", "x")],
+)
+def test_a_field_that_a_source_does_not_read_is_refused(tmp_path, name, field, value):
+    with pytest.raises(InputError, match=f"^config.data.{field}: found {value!r}; allowed: .* for {name}"):
+        opened(name, "" if name == "digits" else tmp_path, **{field: value})
+
+
+def test_every_source_says_what_it_reads():
+    assert set(data.READ) <= set(data.SOURCES)
+    generated = {"digits", "blocks", "motifs"}
+    assert set(data.SOURCES) - set(data.READ) == generated
+
+
+def test_a_tu_edge_that_is_listed_twice_is_one(tmp_path, lines):
+    made = []
+    for name, edges in (
+        ("once", "1, 2\n2, 1\n2, 3\n3, 2\n"),
+        ("twice", "1, 2\n2, 1\n2, 3\n3, 2\n2, 2\n" + "1, 2\n3, 2\n"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        for part, text in (("A", edges), ("graph_indicator", "1\n1\n1\n"), ("graph_labels", "0\n")):
+            (folder / f"DS_{part}.txt").write_text(text)
+        made.append(rows(opened("tu", folder))["graph"])
+    for part in made[0]:
+        np.testing.assert_array_equal(made[0][part], made[1][part])
+    assert [line.partition("_A.txt: ")[2] for line in lines()] == [
+        "2 of 7 edges are listed more than once; each is read once",
+        "1 edges from a node to itself passed over",
+    ]
+
+
+def test_class_names_of_series_that_differ_by_case_alone(tmp_path):
+    pytest.importorskip("aeon")
+    header = (
+        "@problemName x\n@timeStamps false\n@univariate true\n@classLabel true Cat cat\n@data\n1,2,3:Cat\n4,5,6:cat\n"
+    )
+    for split in ("TRAIN", "TEST"):
+        (tmp_path / f"x_{split}.ts").write_text(header)
+    with pytest.raises(InputError, match="the classes Cat and cat"):
+        opened("series", tmp_path)
