@@ -3,13 +3,14 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
+from hcl_jax.check import look_before_run
 from hcl_jax.config import validate
 from hcl_jax.core import model, objectives
 from hcl_jax.errors import InputError
@@ -20,7 +21,10 @@ from hcl_jax.evaluators.known_labels import check_known_labels
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
+from hcl_jax.runtime import processes
 from hcl_jax.workdir import card
+
+ODD = 8  # lines on odd data that a run prints
 
 
 class Prepared(NamedTuple):
@@ -32,6 +36,7 @@ class Prepared(NamedTuple):
       changed: {open field: (frozen, given)} where the workdir's config differs.
       lowered: the step, traced and ready to compile.
       bad: the training records that are replaced by others, as they are met.
+      odd: what a look at the data found, a line each; in the first process, at the start of a run.
     """
 
     config: Any
@@ -41,6 +46,7 @@ class Prepared(NamedTuple):
     changed: dict[str, tuple[Any, Any]]
     lowered: Any
     bad: data.BadRecords
+    odd: tuple[str, ...] = ()
 
 
 def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_steps: int | None) -> Prepared:
@@ -55,25 +61,65 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     Raises:
       InputError: the first thing that is wrong.
     """
-    validate.check(config, **parts.checked())
+    opened = None
     if try_steps is not None:
+        validate.check(config, **parts.checked())
         config = shortened(config, try_steps)
-    changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
-    if try_steps is not None and workdir.has_run(workdir_path):
-        raise InputError(f"--steps={try_steps}", "the folder of a run", "another --workdir, or none")
-    if try_steps is not None:
-        source, test = data.random_like(config.data, config.views, sources=parts.sources), None
-    else:
-        source = data.open_source(config.data, config.data.train_split, parts.sources)
-        evaluated = is_evaluated(config, parts)
-        test = data.open_source(config.data, config.data.test_split, parts.sources) if evaluated else None
+        if workdir.has_run(workdir_path):
+            raise InputError(f"--steps={try_steps}", "the folder of a run", "another --workdir, or none")
+
+        def opened() -> tuple[data.Source, None]:
+            return data.random_like(config.data, config.views, sources=parts.sources), None
+
+    run, source, test, changed = bound(config, workdir_path, parts, opened)
+    odd: tuple[str, ...] = ()
+    if opened is None and processes.index() == 0 and not workdir.has_run(workdir_path):
+        page = look_before_run(config, parts.evaluators, source, test)
+        if page.refusal is not None:
+            raise page.refusal
+        odd = page.odd
+    # Shapes that do not fit show here.
+    lowered = run.step().lower(run.abstract, run.abstract_batch)
+    return Prepared(config, run, source, test, changed, lowered, data.BadRecords(config.data.max_bad_records), odd)
+
+
+def bound(
+    config: Any,
+    workdir_path: str | pathlib.Path | None,
+    parts: Parts,
+    opened: Callable[[], tuple[data.Source, data.Source | None]] | None = None,
+) -> tuple[Run, data.Source, data.Source | None, dict[str, tuple[Any, Any]]]:
+    """A completed config bound to its data, after every check that reads no record.
+
+    Args:
+      config: completed.
+      workdir_path: the run's folder; None: there is none.
+      parts: tables of parts.
+      opened: gives the training source, and the test source where something is evaluated; None opens them.
+
+    Returns:
+      (run, training source, test source or None, changed open fields), as in Prepared.
+
+    Raises:
+      InputError: the first thing that is wrong.
+    """
+    validate.check(config, **parts.checked())
+    changed = {}
+    if workdir_path is not None:
+        changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
+    source, test = opened() if opened else open_splits(config, parts)
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
     check_length(run, source, changed)
     if test is not None:
         check_evaluation(run, source, test)
-    # Shapes that do not fit show here.
-    lowered = run.step().lower(run.abstract, run.abstract_batch)
-    return Prepared(config, run, source, test, changed, lowered, data.BadRecords(config.data.max_bad_records))
+    return run, source, test, changed
+
+
+def open_splits(config: Any, parts: Parts) -> tuple[data.Source, data.Source | None]:
+    """(training source, test source or None where nothing is evaluated)."""
+    source = data.open_source(config.data, config.data.train_split, parts.sources)
+    evaluated = is_evaluated(config, parts)
+    return source, data.open_source(config.data, config.data.test_split, parts.sources) if evaluated else None
 
 
 def is_evaluated(config: Any, parts: Parts) -> bool:
@@ -219,6 +265,10 @@ def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str]
         arrays |= data.noise_arrays(noise, seed)
         line = data.noise_line(noise, source.num_examples, seed)
         lines += [line] if line else []
+    if prepared.odd:
+        shown = [f"data: {line}" for line in prepared.odd[:ODD]]
+        more = len(prepared.odd) - ODD
+        lines += [*shown, f"data: {more} more such lines; python -m hcl_jax.check shows all"] if more > 0 else shown
     records, rows, k = epoch_examples(config, source), config.data.batch_size, config.train.accumulate
     if rows > records and config.data.order == "shuffled":
         lines.append(f"batch {rows}: of {records} records some stand in it more than once")

@@ -23,11 +23,11 @@ FLOORS = (
     ("config", "analysis"),
     ("workdir",),
     ("cli", "data"),
-    ("run",),
+    ("run", "check"),
     ("evaluation",),
     ("prepare",),
     ("train",),
-    ("main", "embed", "generate", "preview", "claims", "plan", "parts"),
+    ("main", "embed", "generate", "preview", "claims", "plan", "parts", "check.__main__"),
 )
 # Phrases with a plain word of English or of the field in their place.
 HOME_MADE = {

@@ -75,11 +75,16 @@ TFDS_READS = ("dir", "in_memory", "prepare")
 UNUSED = {"dir": "", "text": "text", "standardise": False, "in_memory": True, "prepare": False}
 
 
+def fields_read(name: str, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> tuple[str, ...]:
+    """Those of the fields of `UNUSED` that a source reads; one of a user's own may read any."""
+    if name in sources and sources[name] is not SOURCES.get(name):
+        return tuple(UNUSED)
+    return READ.get(name, ()) if name in SOURCES else TFDS_READS
+
+
 def check_read(data: Any, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> None:
     """Raises InputError for a field that the source does not read: set, it would change nothing without a word."""
-    if data.name in sources and sources[data.name] is not SOURCES.get(data.name):
-        return  # a source of a user's own may read any
-    read = READ.get(data.name, ()) if data.name in SOURCES else TFDS_READS
+    read = fields_read(data.name, sources)
     for field, unused in UNUSED.items():
         if field not in read and data[field] != unused:
             others = ", ".join(name for name, fields in READ.items() if field in fields)
@@ -120,6 +125,7 @@ __all__ = [
     "batch_specs",
     "batches",
     "evaluation_batches",
+    "fields_read",
     "from_arrays",
     "noise_arrays",
     "noise_fields",

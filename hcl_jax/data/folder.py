@@ -144,17 +144,37 @@ def _listed(root: str, split: str, classes: tuple[str, ...]) -> list[tuple[str, 
         number = classes.index(name)
         listed += [(rank, number, f"{split}/{name}/{file}", size) for rank, (file, size) in enumerate(found)]
         empty += [] if found else [shown(name)]
-    where = shown(os.path.join(root, split))
-    if others:
-        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(others.items()))
-        LOG.warning("%s: %d files of other types passed over: %s", where, others.total(), kinds)
-    if outside:
-        LOG.warning("%s: %d files outside of the class folders passed over", where, outside)
-    if empty:
-        LOG.warning("%s: %d class folders without a picture: %s", where, len(empty), ", ".join(empty[:8]))
+    for line in _passed_over(others, outside, empty) + _names([path for _, _, path, _ in sorted(listed)]):
+        LOG.warning("%s: %s", shown(os.path.join(root, split)), line)
     if not listed:
         raise InputError("config.data.dir", f"no picture in {os.path.join(root, split)}", LAYOUT)
     return [(path, number, size) for _, number, path, size in sorted(listed)]
+
+
+def _passed_over(others: collections.Counter[str], outside: int, empty: list[str]) -> list[str]:
+    """Lines that count what is no record."""
+    lines = []
+    if others:
+        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(others.items()))
+        lines.append(f"{_files(others.total())} of other types passed over: {kinds}")
+    if outside:
+        lines.append(f"{_files(outside)} outside of the class folders passed over")
+    if empty:
+        folders = "1 class folder" if len(empty) == 1 else f"{len(empty)} class folders"
+        lines.append(f"{folders} without a picture: {', '.join(empty[:8])}")
+    return lines
+
+
+def _names(paths: list[str]) -> list[str]:
+    """Lines that count what is read, and not as everyone would expect; paths begin with split and class."""
+    deep = [p for p in paths if p.count("/") > 2]
+    odd = [p for p in paths if shown(p) != p]
+    lines = [f"{_files(len(deep))} in folders below a class: {shown(deep[0])}"] if deep else []
+    return lines + ([f"{_files(len(odd))} whose name is not UTF-8: {shown(odd[0])}"] if odd else [])
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _pictures(
@@ -180,7 +200,8 @@ def _pictures(
             except OSError:
                 yield below + entry.name, 0
         else:
-            others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+            ending = "hidden" if entry.name.startswith(".") else os.path.splitext(entry.name)[1].lower()
+            others[ending or "without an ending"] += 1
 
 
 def shown(path: str) -> str:

@@ -102,8 +102,9 @@ def test_pictures_at_any_depth_and_what_is_passed_over(tmp_path, lines):
     assert found == {"cat/a.png", "cat/more/b.jpg", "cat/more/still/c.PNG", "dog/d.webp", "dog/e.gif"}
     assert [line.partition("/train: ")[2] for line in lines() if "/train: " in line] == [
         "2 files of other types passed over: .bmp 1, without an ending 1",
-        "1 files outside of the class folders passed over",
-        "1 class folders without a picture: empty",
+        "1 file outside of the class folders passed over",
+        "1 class folder without a picture: empty",
+        "2 files in folders below a class: train/cat/more/b.jpg",
     ]
 
 

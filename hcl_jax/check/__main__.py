@@ -1,0 +1,84 @@
+"""Looks at a recipe's data before it trains: what is there, what is odd, and what each evaluator will use.
+
+python -m hcl_jax.check --config=simclr:digits
+python -m hcl_jax.check --config=simclr:digits --config.data.name=folder --config.data.dir=PHOTOS
+python -m hcl_jax.check --workdir=DIR --full      the data of a run, every record
+
+Exits with 0, or with 2 and, last, one line for what a run would refuse. Nothing is written.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+from hcl_jax import config as configs
+from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.errors import InputError
+from hcl_jax.runtime import distributed
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
+    parser = argparse.ArgumentParser("python -m hcl_jax.check", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe, or a .py file with get_config")
+    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
+    parser.add_argument("--workdir", metavar="DIR", type=os.path.expanduser, help="the folder of a run")
+    parser.add_argument("--full", action="store_true", help="read every record (a sample of 2,000 otherwise)")
+    return with_overrides(parser, arguments)
+
+
+class _Collected(logging.Handler):
+    """Keeps what sources say as they are opened."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def check(config: Any, workdir: str | None, full: bool) -> None:
+    """Prints the page of a completed config's data. Raises InputError for what a run would refuse."""
+    from hcl_jax import data
+    from hcl_jax.check import as_files, as_pixels, look_before_run
+    from hcl_jax.config import validate
+    from hcl_jax.prepare import bound, is_evaluated
+    from hcl_jax.run import Parts
+
+    parts, said, logger = Parts(), _Collected(), logging.getLogger("hcl_jax")
+    validate.check(config, **parts.checked())
+    logger.addHandler(said)
+    try:
+        files = as_files(config, parts.sources)
+        source = data.open_source(files, files.train_split, parts.sources)
+        test = data.open_source(files, files.test_split, parts.sources) if is_evaluated(config, parts) else None
+        page = look_before_run(config, parts.evaluators, source, test, full=full)
+    finally:
+        logger.removeHandler(said)
+    print("\n".join([page.text(), *(f"! {line}" for line in dict.fromkeys(said.lines))]))
+    if page.refusal is not None:
+        raise page.refusal
+    sides = page.sides if config.data.in_memory else {}
+    decoded = as_pixels(source, sides), None if test is None else as_pixels(test, sides)
+    bound(config, workdir, parts, lambda: decoded)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    known, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        config = read_config(known, overrides)
+        distributed.prepare()
+        check(configs.complete(config), known.workdir, known.full)
+    except InputError as error:
+        print(f"hcl_jax: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

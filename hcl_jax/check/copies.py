@@ -1,0 +1,62 @@
+"""Records that are there more than once, within a split and between splits, by a hash of what views read."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Name = Callable[[int], str]
+
+
+class Copies:
+    """Hashes of a field over the records of a split."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.hashes: list[int] = []
+        self.label: list[Any] = []
+
+    def add(self, numbers: np.ndarray, values: np.ndarray, label: np.ndarray | None) -> None:
+        """Takes some records; `label` are their classes."""
+        self.numbers += numbers.tolist()
+        rows = values if values.dtype == object else np.ascontiguousarray(values).reshape(len(values), -1)
+        self.hashes += [
+            int.from_bytes(hashlib.blake2b(v if isinstance(v, bytes) else v.tobytes(), digest_size=8).digest())
+            for v in rows
+        ]
+        self.label += [None] * len(numbers) if label is None else label.reshape(len(label), -1)[:, 0].tolist()
+
+    def within(self, split: str, field: str, describe: Name) -> list[str]:
+        """Lines on records of this split that equal another one."""
+        first: dict[int, int] = {}
+        again, other = [], []
+        for i, key in enumerate(self.hashes):
+            at = first.setdefault(key, i)
+            if at != i:
+                again.append((at, i))
+                if self.label[at] != self.label[i]:
+                    other.append((at, i))
+        lines = []
+        for pairs, words in ((again, "equal to an earlier one"), (other, "equal to one of another class")):
+            if pairs:
+                a, b = (describe(self.numbers[i]) for i in pairs[0])
+                lines.append(f"{split} {field}: {len(pairs):,} {words}: {b} = {a}")
+        return lines
+
+    def between(
+        self, other: "Copies", field: str, names: tuple[Callable[[int], str], Callable[[int], str]]
+    ) -> list[str]:
+        """A line on records of `other`, the test split, that this one, the training split, has too.
+
+        Args:
+          other: of the test split.
+          field: its name.
+          names: describe of this split, and of the other.
+        """
+        here = dict(zip(self.hashes, self.numbers, strict=True))
+        both = [(n, here[key]) for n, key in zip(other.numbers, other.hashes, strict=True) if key in here]
+        if not both:
+            return []
+        shown = f"{names[1](both[0][0])} = {names[0](both[0][1])}"
+        return [f"test {field}: {len(both):,} of {len(other.numbers):,} in the training split too: {shown}"]
