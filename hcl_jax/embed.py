@@ -25,7 +25,7 @@ from hcl_jax import config as configs
 from hcl_jax import workdir
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, Features, restored
-from hcl_jax.run import Parts, evaluated_params
+from hcl_jax.run import Parts
 from hcl_jax.runtime import distributed
 from hcl_jax.workdir import card
 
@@ -85,12 +85,12 @@ def embed(
             raise InputError("config.data.labels", repr(label), f"other names than {' and '.join(KEYS)}")
     run, sources, state = restored(folder, config, parts=parts, step=step, splits=tuple(splits), say=say)
     train = sources["train"]
-    state = next(one for s, one in run.states(state) if s == seed)
     evaluation = Evaluation(run, train, sources.get("test", train), say=say)
+    state = next(evaluation.as_read(one, s) for s, one in run.states(state) if s == seed)
     made = {}
     for split in splits:
         say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
-        features = evaluation.features(split, evaluated_params(state), state.model_state, seed=seed)
+        features = evaluation.features(split, state.params, state.model_state, seed=seed)
         made[split] = _columns(features, name, output_name, f"{folder} {split}")
         lost = sources[split].num_examples - len(made[split]["index"])
         if lost:

@@ -23,11 +23,12 @@ from hcl_jax.core.state import TrainState
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
+from hcl_jax.evaluators.items import digests, numbered
 from hcl_jax.evaluators.raw import raw_features
 from hcl_jax.evaluators.result import result_of, with_errors
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, evaluated_params
+from hcl_jax.run import Parts, Run, as_read, build
 from hcl_jax.runtime import distributed
 from hcl_jax.workdir import card
 from hcl_jax.workdir.checkpoint import Checkpoints
@@ -75,6 +76,9 @@ class Evaluation:
         self.spec = run.config.evaluate
         self.entries = entries(self.spec, run.parts.evaluators)
         self.sources = sources_of(run, train, test)
+        self.as_read = as_read(self.run, train, say, tick)
+        # Views of which equal rows are one item.
+        self._by_item = {v for e in self.entries if e.compares_items for call in e.views for v, _ in call}
         most = run.config.data.max_bad_records
         self._bad = {
             (name, split): data.BadRecords(most, "/".join(filter(None, ("evaluate", name, split))))
@@ -122,6 +126,7 @@ class Evaluation:
         inputs: dict[str, list] = {v: [] for v in specs} if raw else {}
         labels: dict[str, list] = {}
         present: dict[str, list] = {v: [] for v in specs}
+        items: dict[str, list] = {v: [] for v in specs if v in self._by_item}
         index = []
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
         for local in data.evaluation_batches(
@@ -129,10 +134,11 @@ class Evaluation:
             views=self.run.parts.views, bad=self._bad[source, split],
         ):  # fmt: skip
             self.tick()
+            local["items"] = {v: digests(local["views"][v]) for v in items}
             batch = sharding.to_global(local, shards, rows, size)
             # Dispatch every tower before fetching: the host then waits once a batch.
             made = {v: self._encoders[v](params, model_state, batch["views"][v]) for v in specs}
-            rest = jax.device_get(whole({k: batch[k] for k in ("index", "labels", "present")}))
+            rest = jax.device_get(whole({k: batch[k] for k in ("index", "labels", "present", "items")}))
             real = rest["index"] >= 0
             index.append(rest["index"][real])
             for name, value in rest["labels"].items():
@@ -140,6 +146,8 @@ class Evaluation:
             for view, by_output in made.items():
                 there = rest["present"].get(view, np.ones_like(real))
                 present[view].append(there[real])
+                if view in items:
+                    items[view].append(rest["items"][view][real])
                 for name, value in by_output.items():
                     outputs[view][name].append(np.asarray(value)[real])
                 if raw:
@@ -150,6 +158,7 @@ class Evaluation:
             labels={k: np.concatenate(x) for k, x in labels.items()},
             present={v: np.concatenate(x) for v, x in present.items()},
             rows=np.concatenate(index),
+            items={v: numbered(np.concatenate(x)) for v, x in items.items()},
         )
 
     def is_due(self, step: int, steps: int) -> bool:
@@ -180,7 +189,8 @@ class Evaluation:
         return summary(found, self.several.seeds)
 
     def batches(self, state: TrainState, seed: int, source: str = "") -> Iterator[tuple[Any, Any]]:
-        """(values, counts) of each batch of the test split in evaluation mode: losses and measures, and their rows."""
+        """(values, counts) of each batch of the test split in evaluation mode: losses and measures, and their rows. The
+        state is one as it is read."""
         shards, size = self.run.batch_sharding, self.run.config.data.batch_size
         rows = sharding.local_rows(shards, size)
         for local in data.evaluation_batches(
@@ -189,7 +199,7 @@ class Evaluation:
         ):  # fmt: skip
             self.tick()
             batch = sharding.to_global(local, shards, rows, size)
-            yield jax.device_get(self._batch_losses(state, evaluated_params(state), batch))
+            yield jax.device_get(self._batch_losses(state, state.params, batch))
 
     def _evaluate(
         self, states: Mapping[str, TrainState], seed: int, listed: Iterable[Entry], *, raw: bool = False
@@ -201,13 +211,13 @@ class Evaluation:
         results: dict[str, float] = {}
         made: dict[str, dict[tuple[str, str], Features]] = {}
         for name, state in states.items():
+            state = self.as_read(state, seed)
             results |= self._of_batches(name, state, seed, listed)
             if reads:
                 self.say(f"evaluation: features of the {name or 'trained'} encoder")
-            params = evaluated_params(state)
             made[name] = {
                 (source, split): self.features(
-                    split, params, state.model_state, raw=raw and not name, seed=seed, views=views, source=source
+                    split, state.params, state.model_state, raw=raw and not name, seed=seed, views=views, source=source
                 )
                 for (source, split), views in reads.items()
             }

@@ -63,7 +63,7 @@ def test_the_files_hold_what_evaluation_sees(finished, embedded):
     bound = run.build(config, run.Parts(), sources[0], meshes.make_mesh(config.mesh))
     restored = Checkpoints(finished, keep=1, meta=bound.meta(sources[0]), read_only=True)
     state = restored.restore(bound.abstract, bound.shardings)
-    seen = evaluation.Evaluation(bound, *sources).features("test", run.evaluated_params(state), state.model_state)
+    seen = evaluation.Evaluation(bound, *sources).features("test", state.params, state.model_state)
     np.testing.assert_array_equal(made["test"]["features"], seen.outputs["image"]["h"])
     np.testing.assert_array_equal(made["test"]["label"], seen.labels["label"])
     np.testing.assert_array_equal(made["test"]["index"], np.arange(360))

@@ -74,6 +74,17 @@ def by_hand(params, stats, image):
     return {k: h @ heads[k]["dense"]["kernel"] + heads[k]["dense"]["bias"] for k in ("z", "c")}
 
 
+def statistics_by_hand(run, train, params):
+    """{"mean", "var"} of the encoder's batch norm: means over the batches of an epoch, of the rows that are there."""
+    kernel = np.asarray(params["image"]["encoder"]["dense1"]["kernel"], np.float64)
+    found = []
+    for batch in global_batches(run, train, 0, TRAIN // 8):
+        views = {v: np.asarray(x["image"], np.float64).reshape(8, -1) for v, x in batch["views"].items()}
+        x = np.concatenate([views["a"], views["b"][np.asarray(batch["present"]["b"])]]) @ kernel
+        found.append({"mean": x.mean(0), "var": x.var(0)})
+    return {name: np.mean([one[name] for one in found], 0) for name in ("mean", "var")}
+
+
 def nt_xent(a, b, t):
     u = np.concatenate([a, b])
     u = u / np.linalg.norm(u, axis=1, keepdims=True)
@@ -85,7 +96,8 @@ def nt_xent(a, b, t):
 
 @pytest.mark.slow(one=True)
 def test_objectives_of_the_test_split_by_hand():
-    """Running statistics, averaged weights, the step's temperature; batches of 8, 8 and 5 by the rows that count."""
+    """Averaged weights with statistics of their own, the step's temperature; batches of 8, 8 and 5 by the rows that
+    count."""
     run, train, test = built(objectives=True, views={})
     state = trained(run, train)
     said = []
@@ -93,9 +105,10 @@ def test_objectives_of_the_test_split_by_hand():
 
     arrays, expected = pictures(TEST, 1), {}
     params = average_of(state.opt_state)
+    stats = {"image": {"encoder": {"norm1": statistics_by_hand(run, train, params)}}}
     for start in range(0, TEST, 8):
         rows = np.arange(start, min(start + 8, TEST))
-        a, b = (by_hand(params, state.model_state, arrays.fields[f][rows]) for f in ("first", "second"))
+        a, b = (by_hand(params, stats, arrays.fields[f][rows]) for f in ("first", "second"))
         there, label = arrays.present["second"][rows], arrays.labels["label"][rows]
         logits, label = a["c"][label >= 0], label[label >= 0]
         picked = logits[np.arange(len(label)), label]
@@ -117,7 +130,10 @@ def test_objectives_of_the_test_split_by_hand():
     assert set(expected) <= set(found) and all(k.startswith("eval/") for k in found)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-4), name
-    assert said == ["evaluation: objectives of the trained model"]
+    assert said == [
+        "evaluation: BatchNorm statistics of the averaged weights, from 6 training batches",
+        "evaluation: objectives of the trained model",
+    ]
 
 
 def watched(source):
@@ -129,6 +145,26 @@ def watched(source):
             return {k: tf.identity(v) for k, v in source.fetch(index).items()}
 
     return source._replace(fetch=fetch), read
+
+
+@pytest.mark.slow(one=True)
+def test_equal_captions_are_one_item():
+    """Three pictures, each in seven test rows: a model that gives equal rows equal embeddings is right, not lost."""
+    evaluators = {
+        "retrieval": {"views": (("image.z", "other.z"),), "ks": (1, 2)},
+        "rows": {"evaluator": "retrieval", "views": (("image.z", "other.z"),), "ks": (1,), "unique": False},
+    }
+    views = {v: {"kind": "image", "field": "first", "ops": (), "tower": "image"} for v in ("image", "other")}
+    run, train, test = built(evaluators=evaluators, views=views, labels="", baselines=False)
+    some = pictures(TEST, 1).fields["first"][np.arange(TEST) % 3]
+    arrays = pictures(TEST, 1)._replace(fields={"first": some, "second": some})
+    test = from_arrays("made", arrays, run.config.data, "test")
+    found = Evaluation(run, train, test, say=lambda text: None).online(run.init())
+    for way in ("image_to_other", "other_to_image"):
+        assert found[f"eval/image-other/{way}/recall_1"] == 1.0 and found[f"eval/image-other/{way}/n"] == 3
+        assert found[f"eval/image-other/chance/{way}/recall_1"] == pytest.approx(1 / 3)
+        assert found[f"eval/image-other/chance/{way}/recall_2"] == pytest.approx(2 / 3)
+        assert found[f"eval/image-other/rows/{way}/recall_1"] == 0.0, "as each row was an item of its own"
 
 
 @pytest.mark.slow(one=True)

@@ -18,7 +18,7 @@ from hcl_jax.core.state import TrainState
 from hcl_jax.data.npz import read_npz
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
-from hcl_jax.run import Run, evaluated_params
+from hcl_jax.run import Run, as_read
 from hcl_jax.workdir import write_arrays
 
 
@@ -54,9 +54,9 @@ def extract(
     except (ValueError, KeyError, OSError) as error:  # what Orbax says of damaged files
         found = f"a damaged checkpoint ({type(error).__name__})"
         raise InputError(str(at), found, "delete that folder: the same command trains it again") from None
-    states = dict(run.states(state))
+    states, read = dict(run.states(state)), as_read(run.one, sources["train"], say=_silent)
     for seed, kind in missing:
-        one = states[seed] if not kind else run.one.init(seed)
+        one = read(states[seed] if not kind else run.one.init(seed), seed)
         try:
             write_arrays(folder / f"seed{seed}{kind}.npz", _arrays(groups, one, seed))
         except InputError as error:
@@ -115,7 +115,7 @@ def _arrays(groups: list[tuple[Evaluation, tuple[str, ...]]], state: TrainState,
     for evaluation, splits in groups:
         label = evaluation.spec.labels
         for split in splits:
-            found = evaluation.features(split, evaluated_params(state), state.model_state, seed=seed)
+            found = evaluation.features(split, state.params, state.model_state, seed=seed)
             for view, outputs in found.outputs.items():
                 features = outputs[evaluation.spec.views[view]["output"]]
                 if not np.isfinite(features[found.present[view]]).all():

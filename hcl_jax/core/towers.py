@@ -111,8 +111,13 @@ def _groups(tower: Tower, inputs: Mapping[str, Any]) -> list[list[str]]:
     return list(groups.values())
 
 
+def groups(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
+    """The views of a tower by the pass that they share; running statistics move from pass to pass."""
+    return _groups(tower, _inputs(tower, views))
+
+
 def batch_views(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
-    """The views of a tower by the pass that they share; running statistics move from pass to pass.
+    """`groups`, of a tower whose rows can go in parts.
 
     Raises:
       InputError: rows of a view refer to each other (the nodes of one graph), so that no part of them can go alone.
@@ -149,6 +154,7 @@ def apply(
     keys: Mapping[str, jax.Array] | None,
     train: bool,
     heads: tuple[str, ...] | None = None,
+    momentum: jax.Array | None = None,
 ) -> tuple[Outputs, Any]:
     """Runs a tower over its views.
 
@@ -160,6 +166,7 @@ def apply(
       keys: {view: PRNG keys [B]} for dropout; None when nothing is dropped.
       train: batch statistics and dropout, or running statistics; the encoder of a frozen tower has the latter always.
       heads: which heads to run; None runs all.
+      momentum: share of the running statistics that the pass keeps; None: as each module says.
 
     Returns:
       ({view: {output: [B, ...]}}, running statistics after the pass).
@@ -178,6 +185,7 @@ def apply(
             keys=None if keys is None else _stack([keys[v] for v in group]),
             train=train,
             bn_groups=tower.bn_groups,
+            momentum=momentum,
         )
         if tower.frozen:
             y, _ = _apply(

@@ -31,7 +31,7 @@ class BatchNorm(nn.Module):
     without a present row are passed over). Arithmetic in float32 at least, in float64 for float64.
 
     Args:
-      momentum: share of the running statistics that a training pass keeps.
+      momentum: share of the running statistics that a training pass keeps, where the rows do not say another.
       epsilon: added to the variance, in squared units of x.
       use_scale, use_bias: whether there is a learned scale, a learned bias.
       one_pass: None takes one pass for inputs narrower than float32.
@@ -76,10 +76,11 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 # Weights of groups; all zero when no row is present, and then the running statistics stay.
                 share = counted / jnp.maximum(counted.sum(), 1)
-                stay = 1 - (1 - self.momentum) * share.sum()
+                momentum = self.momentum if rows.momentum is None else rows.momentum
+                stay = 1 - (1 - momentum) * share.sum()
                 for running, new in ((running_mean, mean + about), (running_var, var)):
                     new = (share[:, None] * new.reshape(groups, channels)).sum(0)
-                    running.value = (stay * running.value + (1 - self.momentum) * new).astype(stats_dtype)
+                    running.value = (stay * running.value + (1 - momentum) * new).astype(stats_dtype)
         else:
             mean, var = (s.value.astype(wide).reshape(line) for s in (running_mean, running_var))
             mean = mean - about

@@ -10,6 +10,7 @@ Names, GCN: `conv{1..}/kernel|bias`, and `slope` with prelu.
 Names, GIN: `layer{1..}_dense1|layer{1..}_dense2/kernel|bias`, `norm{1..}/scale|bias`, and `epsilon{1..}` if learned.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -219,7 +220,7 @@ class GIN(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         graphs = read_graphs(view, rows, "gin", self.dtype)
         present = graphs.node_mask[..., None]
-        nodes = Rows(present=graphs.node_mask.reshape(-1), train=rows.train, bn_groups=rows.bn_groups)
+        nodes = dataclasses.replace(rows, present=graphs.node_mask.reshape(-1), keys=None)
         x, layers = graphs.nodes, []
         for i in range(1, self.depth + 1):
             own = x

@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any
 
 import jax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from hcl_jax.errors import InputError, nearest
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["present", "keys"], meta_fields=["train", "bn_groups"])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["present", "keys", "momentum"], meta_fields=["train", "bn_groups"]
+)
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """The rows of a batch: which are present, their randomness, and how batch statistics are taken.
@@ -21,12 +23,14 @@ class Rows:
       keys: PRNG keys [n], one a row, for dropout. None: nothing may be dropped.
       train: batch statistics and dropout (True) or running statistics and none (False). Static.
       bn_groups: number of contiguous groups of rows with batch statistics of their own. Static.
+      momentum: [], share of the running statistics that this pass keeps. None: as each module says.
     """
 
     present: Bool[Array, " n"] | None = None
     keys: Key[Array, " n"] | None = None
     train: bool = False
     bn_groups: int = 1
+    momentum: Float[Array, ""] | None = None
 
 
 def read_field(view: Mapping[str, Any], field: str, ranks: tuple[int, ...], where: str) -> jax.Array:

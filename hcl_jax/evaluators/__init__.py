@@ -23,7 +23,7 @@ from hcl_jax.evaluators.linear import LinearProbe, Probe, linear, linear_probe
 from hcl_jax.evaluators.objectives import objectives
 from hcl_jax.evaluators.one_nn import one_nn, one_nn_accuracy, one_nn_predict
 from hcl_jax.evaluators.result import Result, Splits
-from hcl_jax.evaluators.retrieval import Recall, chance_recall, recall_at, recall_at_k, retrieval
+from hcl_jax.evaluators.retrieval import Recall, chance_recall, recall_at, recall_at_k, recall_of_items, retrieval
 from hcl_jax.evaluators.svm import Svm, svm, svm_cross_validation, svm_probe
 
 EVALUATORS: dict[str, Callable[..., Any]] = {
@@ -77,6 +77,7 @@ __all__ = [
     "proportion_error",
     "recall_at",
     "recall_at_k",
+    "recall_of_items",
     "spread",
     "svm_cross_validation",
     "svm_probe",

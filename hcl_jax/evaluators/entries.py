@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hcl_jax.evaluators import READS
 
 FIELDS = ("evaluator", "every", "views", "labels", "data", "features")  # of an entry; the rest are arguments
-GIVEN = ("folded", "names")  # keywords of an evaluator that the caller fills in, not the recipe
+GIVEN = ("folded", "names", "items")  # keywords of an evaluator that the caller fills in, not the recipe
 FEATURES = ("trained", "untrained", "raw")
 
 
@@ -53,6 +53,11 @@ class Entry(NamedTuple):
     data: Mapping[str, Any]
     features: tuple[str, ...]
     prefix: str
+
+    @property
+    def compares_items(self) -> bool:
+        """Whether it wants to know which rows hold the same item."""
+        return "items" in inspect.signature(self.function).parameters
 
     @property
     def source(self) -> str:

@@ -21,6 +21,7 @@ class Features(NamedTuple):
       labels: {name: [N]}.
       present: {view: bool [N]}.
       rows: int [N], the records' numbers.
+      items: {view: int [N]}, equal where the rows' inputs are; of the views that are compared by items.
     """
 
     outputs: dict[str, dict[str, np.ndarray]]
@@ -28,6 +29,7 @@ class Features(NamedTuple):
     labels: dict[str, np.ndarray]
     present: dict[str, np.ndarray]
     rows: np.ndarray
+    items: Mapping[str, np.ndarray] = {}
 
 
 class Group(NamedTuple):
@@ -108,5 +110,8 @@ def numbers(
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         say(f"evaluation: no number of {entry.name} of {title}: {text}")
 
-    found = side_by_side(group.entries, sets, labels, folds=folds, names=views, failed=failed)
+    items = None
+    if "test" in first and all(v in first["test"].items for v in views):
+        items = tuple(first["test"].items[v][there["test"]] for v in views)
+    found = side_by_side(group.entries, sets, labels, folds=folds, names=views, items=items, failed=failed)
     return {f"{title}/{k}": v for k, v in found.items()}

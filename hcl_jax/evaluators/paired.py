@@ -52,6 +52,7 @@ def side_by_side(
     folds: int = 0,
     seed: int = 0,
     names: tuple[str, ...] = (),
+    items: tuple[np.ndarray, ...] | None = None,
     failed: Callable[[Entry, Exception], None] | None = None,
 ) -> dict[str, float]:
     """The numbers of evaluators that read the same rows.
@@ -64,6 +65,7 @@ def side_by_side(
       folds: of cross-validation over the training rows; 0 = tested on the test rows.
       seed: of the folds.
       names: of the views.
+      items: int [m] of each view, which test rows hold the same item; None: each its own.
       failed: told of an evaluator that raises, and the others go on; None raises.
 
     Returns:
@@ -71,6 +73,7 @@ def side_by_side(
       n and train/n, the labelled rows, once.
     """
     results: dict[str, float] = {}
+    given = {"folded": folds > 0, "names": names, "items": items}
     paired: dict[str, dict[str, np.ndarray]] = {}
     for name, features in sets.items():
         before, paired[name] = f"{name}/" if name else "", {}
@@ -78,7 +81,7 @@ def side_by_side(
             if (name or "trained") not in entry.features:
                 continue
             try:
-                found = _called(entry, features, labels, folds, seed, names)
+                found = _called(entry, features, labels, folds, seed, given)
             except Exception as error:  # of whatever kind: the numbers of the others are worth hours of training
                 if failed is None:
                     raise
@@ -100,10 +103,14 @@ def side_by_side(
 
 
 def _called(
-    entry: Entry, features: tuple[Splits, ...], labels: Splits | None, folds: int, seed: int, names: tuple[str, ...]
+    entry: Entry,
+    features: tuple[Splits, ...],
+    labels: Splits | None,
+    folds: int,
+    seed: int,
+    given: Mapping[str, Any],
 ) -> Result:
     """One evaluator on one set of features, cross-validated where it fits something."""
-    given = {"folded": folds > 0, "names": names}
     accepted = inspect.signature(entry.function).parameters
     own = {k: v for k, v in given.items() if k in accepted}
     function: Callable = functools.partial(entry.function, **entry.arguments, **own)

@@ -1,8 +1,12 @@
+import sys
+
 import numpy as np
 import pytest
 
 from hcl_jax.errors import InputError
-from hcl_jax.evaluators.retrieval import chance_recall, recall_at, recall_at_k
+from hcl_jax.evaluators.items import digests, numbered
+from hcl_jax.evaluators.result import Splits
+from hcl_jax.evaluators.retrieval import chance_recall, recall_at, recall_at_k, recall_of_items, retrieval
 
 
 def pairs(seed, n, d=8, noise=0.8):
@@ -53,6 +57,45 @@ def test_more_rows_than_a_tile():
     a, b = pairs(4, 1100)
     ids = np.arange(1100) % 1000
     check(recall_at(a, b, ids, ids, (1, 5)), ranks_by_loops(a, b, ids, ids), (1, 5))
+
+
+def test_items_equal_loops(monkeypatch):
+    """Pictures with several captions and captions of several pictures, by the pairs that there are; in tiles of 7."""
+    rng = np.random.default_rng(5)
+    rows = rng.integers(0, (20, 25), (90, 2))
+    pictures, captions = (pairs(seed, 25)[0] for seed in (6, 7))
+    captions[:20] += pictures[:20]
+    right = {tuple(pair) for pair in rows.tolist()}
+    a, b = (np.unique(x) for x in rows.T)
+    cosine = pictures @ captions.T / np.linalg.norm(pictures, axis=1)[:, None] / np.linalg.norm(captions, axis=1)
+    ranks = []
+    for i in a:
+        best = max(cosine[i, j] for j in b if (i, j) in right)
+        ranks.append(1 + sum(cosine[i, j] >= best for j in b if (i, j) not in right))
+    monkeypatch.setattr(sys.modules[recall_of_items.__module__], "TILE", 7 * len(b))
+    absent = np.full((2, 2), -1)
+    embedded = [np.concatenate([x[r], x[:2]]) for x, r in ((pictures, rows[:, 0]), (captions, rows[:, 1]))]
+    found = recall_of_items(*embedded, *np.concatenate([rows, absent]).T, (1, 5))
+    check(found, np.array(ranks), (1, 5))
+    counts = np.array([sum((i, j) in right for j in b) for i in a])
+    assert found.keys == len(b) and found.chance == {k: chance_recall(counts, len(b), k) for k in (1, 5)}
+
+
+def test_items_of_their_own_are_rows():
+    """Where no row repeats, items change no number; nor do they where they are not asked for."""
+    splits = [Splits(None, x) for x in pairs(0, 40)]
+    plain = retrieval(*splits, ks=(1, 5))
+    items = tuple(np.random.default_rng(0).permutation(40) for _ in range(2))
+    assert retrieval(*splits, ks=(1, 5), items=items) == plain == retrieval(*splits, ks=(1, 5), unique=False, items=())
+
+
+def test_equal_inputs_are_one_item():
+    """Whatever the view holds; a different bit in any part makes another item."""
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)[[0, 1, 0, 0]]
+    mask = np.ones((4, 2), bool)
+    mask[3, 1] = False
+    items = numbered(digests({"series": x, "mask": mask}))
+    assert items[0] == items[2] and len(set(items.tolist())) == 3
 
 
 def test_collapsed_embeddings_do_not_score():
@@ -120,3 +163,5 @@ def test_bad_input():
         recall_at(a, b, ids, ids[:9])
     with pytest.raises(InputError, match="recall k"):
         recall_at(a, b, ids, ids, (0,))
+    with pytest.raises(InputError, match="no row with both items"):
+        recall_of_items(a, b, np.where(ids < 5, ids, -1), np.where(ids < 5, -1, ids))
