@@ -5,6 +5,7 @@ from typing import Any
 
 from hcl_jax import config as configs
 from hcl_jax import workdir as folders
+from hcl_jax.compat.fields import check_once
 from hcl_jax.errors import InputError
 
 
@@ -32,6 +33,7 @@ def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> 
         if overrides:
             raise InputError(f"--config.{overrides[0][0]}", "an override without --config", "--config=RECIPE with it")
         return folders.resume_config(known.workdir)
+    check_once(field for field, _ in overrides)
     config = configs.load(known.config)
     for field, text in overrides:
         configs.override(config, field, text)

@@ -185,7 +185,8 @@ class Evaluation:
             if self.several.single:
                 self.say(f"evaluation: seed {seed}")
             both = {"": one, "untrained": self.run.init(seed)}
-            found.append(self._evaluate(both, seed, self.entries, raw=True))
+            raw = any("raw" in e.features for e in self.entries)
+            found.append(self._evaluate(both, seed, self.entries, raw=raw))
         return summary(found, self.several.seeds)
 
     def batches(self, state: TrainState, seed: int, source: str = "") -> Iterator[tuple[Any, Any]]:

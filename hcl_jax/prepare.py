@@ -2,11 +2,13 @@
 
 import functools
 import itertools
+import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
@@ -15,9 +17,11 @@ from hcl_jax.config import validate
 from hcl_jax.core import model, objectives
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import outputs_of, sources_of
-from hcl_jax.evaluators import ONE_SHAPE
+from hcl_jax.evaluators import EVALUATORS, ONE_SHAPE
 from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.evaluators.known_labels import check_known_labels
+from hcl_jax.evaluators.known_sizes import size_lines
+from hcl_jax.evaluators.raw import raw_features
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
@@ -25,6 +29,8 @@ from hcl_jax.runtime import processes
 from hcl_jax.workdir import card
 
 ODD = 8  # lines on odd data that a run prints
+LOG = logging.getLogger("hcl_jax")
+RAW = ""  # the raw input of a view, among the shapes of its outputs
 
 
 class Prepared(NamedTuple):
@@ -144,16 +150,44 @@ def check_evaluation(several: Run, train: data.Source, test: data.Source) -> Non
                 )
         if spec.views:
             fields = {label: _labels_field(here, label, spec) for label in labels}
-            known = splits["train"].known_labels, splits["test"].known_labels
-            check_known_labels((e for e in here if not e.reads.batches), *known, spec.folds, fields)
+            _check_known(run, [e for e in here if not e.reads.batches], splits, fields)
         made = {view: _check_view(run, view, splits, here, labels) for view in spec.views}
-        for entry in (e for e in here if e.evaluator in ONE_SHAPE):
-            for call in entry.views:
-                shapes = {f"{view}.{output}": made[view][output] for view, output in call}
-                if len(set(shapes.values())) > 1:
-                    text = " with ".join(f"{k} {v}" for k, v in shapes.items())
-                    where = f"config.evaluate.evaluators.{entry.name}.views"
-                    raise InputError(where, text, "outputs of one shape")
+        for entry, call in ((e, call) for e in here for call in e.views):
+            _check_shapes(entry, call, made, spec.baselines)
+
+
+def _check_known(run: Run, here: list[Entry], splits: Mapping[str, data.Source], fields: Mapping[str, str]) -> None:
+    """What labels, masks and numbers of rows say of evaluators: refused, or said where a number will mean nothing."""
+    spec, (train, test) = run.config.evaluate, (splits["train"], splits["test"])
+    present = {
+        name: data.known_presence(source, spec.views.to_dict(), run.config.seed)
+        for name, source in (("training", train), ("test", test))
+    }
+    check_known_labels(here, train.known_labels, test.known_labels, spec.folds, fields, present)
+    for entry in here:
+        labels = train.known_labels.get(entry.labels)
+        counts = np.unique(labels[labels >= 0], return_counts=True)[1] if labels is not None else None
+        rows = train.num_examples if counts is None else int(counts.sum())
+        smallest = None if counts is None else int(counts.min())
+        for line in size_lines(entry, rows, test.num_examples, smallest, folds=spec.folds, baselines=spec.baselines):
+            LOG.warning("%s", line)
+
+
+def _check_shapes(
+    entry: Entry, call: tuple[tuple[str, str], ...], made: Mapping[str, Mapping[str, tuple]], baselines: bool
+) -> None:
+    """Raises InputError for outputs, or raw inputs, that an evaluator of the table cannot read."""
+    where = f"config.evaluate.evaluators.{entry.name}.views"
+    shapes = {f"{view}.{output}": made[view][output] for view, output in call}
+    for name, shape in shapes.items():
+        if entry.function in EVALUATORS.values() and len(shape) != 2:
+            raise InputError(where, f"{name} of shape {shape}", "one vector [N, D] for each row")
+    if entry.evaluator not in ONE_SHAPE:
+        return
+    raw = {f"raw {view}": made[view][RAW] for view, _ in call} if baselines and "raw" in entry.features else {}
+    for some, allowed in ((shapes, "outputs of one shape"), (raw, "raw inputs of one width, or no raw in features")):
+        if len(set(some.values())) > 1:
+            raise InputError(where, " with ".join(f"{k} {v}" for k, v in some.items()), allowed)
 
 
 def _labels_field(here: Iterable[Entry], label: str, spec: Any) -> str:
@@ -176,7 +210,7 @@ def _check_batches(run: Run, test: data.Source) -> None:
 def _check_view(
     run: Run, view: str, splits: Mapping[str, data.Source], here: Iterable[Entry], labels: Iterable[str]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the outputs of a view, equal in both splits."""
+    """The shapes of the outputs of a view, equal in both splits, and of its raw input where some evaluator reads it."""
     spec, where = run.config.evaluate, "config.evaluate.views"
     specs = [
         data.batch_specs(
@@ -191,8 +225,13 @@ def _check_view(
             found = f"{label!r} of shape {batch['labels'][label].shape}"
             raise InputError(_labels_field(here, label, spec), found, "one class a row")
     encode = functools.partial(model.encode, run.model, spec.views[view]["tower"], outputs_of(run, view))
-    found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, specs[1]["views"][view])
-    return {name: array.shape for name, array in found.items()}
+    inputs = specs[1]["views"][view]
+    found = jax.eval_shape(encode, run.abstract.params, run.abstract.model_state, inputs)
+    made = {name: array.shape for name, array in found.items()}
+    if spec.baselines and any("raw" in e.features for e in here):
+        row = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in inputs.items()}
+        made[RAW] = (spec.batch_size, *raw_features(row).shape[1:])
+    return made
 
 
 def _same_shapes(where: str, train: Any, test: Any) -> None:

@@ -1,5 +1,7 @@
 """What evaluation reads: the objectives over the test split by hand, and no test row where rows are folded."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import collapse
+from hcl_jax.evaluators.entries import entries
 from hcl_jax.parallel import mesh as meshes
-from hcl_jax.prepare import check_evaluation
+from hcl_jax.prepare import _check_shapes, check_evaluation
 from hcl_jax.run import Parts, build, global_batches
 from hcl_jax.views.lazy import tf
 
@@ -201,3 +204,75 @@ def test_what_evaluation_cannot_read_is_refused_before_training():
     pictures_of_3 = from_arrays("made", pictures(TEST, 1)._replace(fields=larger), run.config.data, "test")
     with pytest.raises(InputError, match=r"config.evaluate.views.image: found image/?\S* ?of shape \(3, 3, 1\)"):
         check_evaluation(run, train, pictures_of_3)
+
+
+OTHER = {"kind": "image", "field": "second", "ops": (), "tower": "image"}
+BOTH = {"retrieval": {"views": (("image.z", "other.z"),), "ks": (1, 50)}}
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "fields", "line"),
+    [
+        # refused, as the evaluator would be after the training
+        (
+            BOTH,
+            {"lacking": "second"},
+            "retrieval.views: found no test row of 21 with image and other; allowed: views that",
+        ),
+        (BOTH, {"missing": 0.99}, "retrieval.views: found no test row of 21 with image and other; allowed: views that"),
+        (
+            {"knn": {"views": ("other",)}},
+            {"lacking": "second"},
+            "labels: found 'label', -1 or without other in all 48 tr",
+        ),
+        # served and said
+        (BOTH, {}, "retrieval.ks: recall_50 of 21 test rows is 1 for any encoder"),
+        ({"knn": {"k": 100}}, {}, "knn.k: 100, of which 41 are there: all training rows vote"),
+        ({"knn": {"k": 28}}, {"folds": 3}, "knn.k: 28, of which 27 are there: all training rows vote"),
+        (
+            {"few_labels": {}},
+            {},
+            "few_labels.per_class: labels_100 left out, for the smallest class has 10 training rows",
+        ),
+        ({"few_labels": {}}, {"folds": 3}, "few_labels: no number, for config.evaluate.folds is 3"),
+        ({"one_nn": {}}, {"baselines": False}, "one_nn.features: no number, for it reads the raw input alone"),
+        ({"knn": {"k": 41}, "few_labels": {"per_class": (10,)}, "one_nn": {}}, {}, ""),
+    ],
+)
+def test_what_an_evaluator_will_lack_is_told_before_the_run(evaluators, fields, line, caplog):
+    fields = dict(fields)
+    lacking, missing = fields.pop("lacking", None), fields.pop("missing", 0.0)
+    run, train, test = some_run()
+    evaluate = run.config.evaluate.to_dict() | {"evaluators": evaluators, **fields}
+    evaluate["views"]["other"] = {**OTHER, "missing": missing}
+    run = run._replace(config=configs.complete(configs.ConfigDict(run.config.to_dict() | {"evaluate": evaluate})))
+    if lacking:
+        train, test = (s._replace(known_present={lacking: np.zeros(s.num_examples, bool)}) for s in (train, test))
+    caplog.clear()
+    if ": found" in line:
+        with pytest.raises(InputError) as error:
+            check_evaluation(run, train, test)
+        said = [str(error.value)]
+    else:
+        check_evaluation(run, train, test)
+        said = caplog.messages
+    starts = [text.removeprefix("config.evaluate.").removeprefix("evaluators.")[: len(line)] for text in said]
+    assert starts == ([line] if line else [])
+
+
+@functools.cache
+def some_run():
+    return built()
+
+
+def test_outputs_that_no_evaluator_reads_are_refused():
+    run, *_ = some_run()
+    entry = entries({**run.config.evaluate, "evaluators": run.config.evaluate.evaluators}, Parts().evaluators)[0]
+    retrieval = entry._replace(evaluator="retrieval", name="pair", features=("trained", "raw"))
+    made = {"a": {"h": (8, 4), "t": (8, 5, 4), "": (8, 3)}, "b": {"h": (8, 4), "": (8, 9)}}
+    line = r"evaluators.pair.views: found raw a \(8, 3\) with raw b \(8, 9\); allowed: raw inputs of one width"
+    _check_shapes(retrieval, (("a", "h"), ("b", "h")), made, baselines=False)
+    with pytest.raises(InputError, match=line):
+        _check_shapes(retrieval, (("a", "h"), ("b", "h")), made, baselines=True)
+    with pytest.raises(InputError, match=r"views: found a.t of shape \(8, 5, 4\); allowed: one vector"):
+        _check_shapes(entry, (("a", "t"),), made, baselines=True)

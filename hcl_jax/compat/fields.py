@@ -10,7 +10,7 @@
 | `scaling`, `draws`, `recall_at` | arguments of `linear`, of `few_labels` and, as `ks`, of `retrieval` |
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hcl_jax.errors import InputError
@@ -61,6 +61,25 @@ def translated(evaluate: Mapping[str, Any]) -> dict[str, Any]:
     if out.get("labels") == "" and "evaluators" not in out:  # of views without labels, retrieval alone was evaluated
         entries = {k: v for k, v in entries.items() if k in ("retrieval", "objectives")}
     return {**out, "evaluators": entries}
+
+
+def check_once(fields: Iterable[str]) -> None:
+    """Refuses what sets an evaluator by its old field and by its entry: one of the two would go without a word.
+
+    Args:
+      fields: those that one command sets, such as "evaluate.knn" and "evaluate.evaluators.knn.k".
+
+    Raises:
+      InputError: both names of one evaluator.
+    """
+    names = {"knn": "knn", **SWITCHES, **{old: new[0] for old, new in {**LISTS, **ARGUMENTS}.items()}}
+    set_here = [tuple(field.split(".")) for field in fields]
+    for path in set_here:
+        if path[0] == "evaluate" and path[1:2] and path[1] in names:
+            entry = ("evaluate", "evaluators", names[path[1]])
+            other = next((".".join(p) for p in set_here if p[:3] == entry), None)
+            if other:
+                raise InputError(f"--config.{'.'.join(path)}", f"beside --config.{other}", "one of the two")
 
 
 def old_value(evaluate: Mapping[str, Any], field: str) -> Any:

@@ -47,8 +47,11 @@ def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any], evaluators:
         call(where, function, given, (*arrays(function), *GIVEN))
         for argument in BOUNDS.keys() & given.keys():
             check_value(f"{where}.{argument}", given[argument], *BOUNDS[argument])
-        if not given.get("ks", True):
-            raise InputError(f"{where}.ks", "none", "at least one whole number")
+        for argument in ("ks", "per_class"):
+            if not given.get(argument, True):
+                raise InputError(f"{where}.{argument}", "none", "at least one whole number")
+        if len(set(entry["features"])) < len(entry["features"]):
+            raise InputError(f"{where}.features", repr(tuple(entry["features"])), "each once")
         _reads(where, entry, c, function)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from hcl_jax.config.fields import Name, Regex, setting
 from hcl_jax.config.specs import EvaluationView, Evaluator, Objective, Tower, View
+from hcl_jax.core.optim import DEFAULT_EXCLUDE
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 ENGINES = ("auto", "dense", "streamed", "ring", "gathered")
-EXCLUDE = ("bias$", "scale$", "(^|/)objectives/", "position", "(cls|register)$")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class Optimizer:
         (), "regular expressions: kernels whose columns have unit length after each update (prototypes)"
     )
     exclude: tuple[Regex, ...] = setting(
-        EXCLUDE, "regular expressions: no weight decay, no trust ratio", shown="biases, norms, ..."
+        DEFAULT_EXCLUDE, "regular expressions: no weight decay, no trust ratio", shown="biases, norms, ..."
     )
     rules: tuple[tuple[Regex, float], ...] = setting(
         (),

@@ -9,7 +9,7 @@ from hcl_jax.data import arrays, emoji, folder, graphs, mixture, preferences, se
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.generated import with_generated
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
-from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches
+from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
 from hcl_jax.data.synthetic import random_like
 from hcl_jax.errors import InputError
@@ -127,6 +127,7 @@ __all__ = [
     "evaluation_batches",
     "fields_read",
     "from_arrays",
+    "known_presence",
     "noise_arrays",
     "noise_fields",
     "noise_line",

@@ -112,6 +112,7 @@ def with_generated(source: Source, folder: str | os.PathLike) -> Source:
         fields={**source.fields, **kept},
         present=mark,
         fingerprint=hashlib.sha256(f"{source.fingerprint} {sample}".encode()).hexdigest(),
+        known_present={**source.known_present, **({} if whole else dict.fromkeys(names, place >= 0))},
     )
 
 

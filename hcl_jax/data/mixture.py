@@ -103,7 +103,14 @@ def mixture(data: Any, split: str, opened: Callable[[Any, str], Source]) -> Sour
         describe=describe,
         class_names=names,
         mix=mix,
+        known_present={} if everywhere else {name: _known_present(sources, name) for name in fields},
     )
+
+
+def _known_present(sources: Sequence[Source], name: str) -> np.ndarray:
+    """Which records have a field, as far as the parts know: those of parts that lack it do not."""
+    all_of = [np.full(s.num_examples, name in s.fields) for s in sources]
+    return np.concatenate([s.known_present.get(name, there) for s, there in zip(sources, all_of, strict=True)])
 
 
 def records(position: Any, mix: Mix, seed: int) -> Any:

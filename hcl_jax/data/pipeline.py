@@ -327,6 +327,20 @@ def _presence(
     return there
 
 
+def known_presence(source: Source, views_config: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """{view: bool [N]}, which records have it, of the views that some are known to lack. Reads no record."""
+    known = {}
+    for name, view in views_config.items():
+        there = source.known_present.get(view["field"])
+        if view.get("missing", 0.0) > 0:
+            index = np.arange(source.num_examples, dtype=np.int64)
+            has = ~orders.lacks(tf.constant(index), view["missing"], seed, name).numpy()
+            there = has if there is None else there & has
+        if there is not None:
+            known[name] = there
+    return known
+
+
 def _moved(value: Any, offset: Any, classes: int) -> Any:
     """(class + offset) mod C; a class that is unknown, or out of range and still to be refused, stays as it is."""
     offset = tf.reshape(tf.cast(offset, value.dtype), [-1, *[1] * (value.shape.rank - 1)])

@@ -38,6 +38,7 @@ class Source(NamedTuple):
       whole: records refer to records by number (the nodes of one graph), so that every batch must hold all, in order.
       mix: of a mixture, its parts and their shares (mixture.Mix); None where the order is one permutation an epoch.
       known_labels: label -> [N], of the labels that no record has to be read for.
+      known_present: field -> bool [N], of the fields that some records lack where no record has to be read for it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Source(NamedTuple):
     whole: bool = False
     mix: Any = None
     known_labels: Mapping[str, np.ndarray] = {}
+    known_present: Mapping[str, np.ndarray] = {}
 
 
 class Arrays(NamedTuple):
@@ -187,6 +189,7 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         class_names={k: v for k, v in arrays.class_names.items() if k in labels},
         whole=arrays.whole,
         known_labels={k: columns[k] for k in labels},
+        known_present={k: np.asarray(v)[:size] for k, v in arrays.present.items()},
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
-from hcl_jax.compat.fields import OLD_FIELDS, old_value, translated
+from hcl_jax.compat.fields import OLD_FIELDS, check_once, old_value, translated
 from hcl_jax.config import validate
 from hcl_jax.errors import InputError
 from hcl_jax.run import Parts
@@ -172,3 +172,24 @@ def test_a_run_of_before_has_its_evaluators(tmp_path):
     plain["evaluate"]["labels"] = ""  # retrieval and objectives alone read views without labels
     (tmp_path / "config.json").write_text(json.dumps({**plain, "evaluate": {**plain["evaluate"], "objectives": True}}))
     assert list(workdir.resume_config(tmp_path).evaluate.evaluators) == ["objectives"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("knn", "knn.k"),
+        ("knn.k", "knn"),
+        ("linear", "linear.l2"),
+        ("recall_at", "retrieval.ks"),
+        ("draws", "few_labels"),
+    ],
+)
+def test_an_evaluator_has_one_name_in_a_command(old, new):
+    """`knn=None` beside `evaluators.knn.k=5` took the entry away without a word, in either order."""
+    fields = [f"evaluate.{old}", f"evaluate.evaluators.{new}"]
+    for order in (fields, fields[::-1]):
+        with pytest.raises(
+            InputError, match=rf"^--config.{fields[0]}: found beside --config.{fields[1]}; allowed: one"
+        ):
+            check_once(["train.steps", *order])
+    check_once([fields[0], "evaluate.evaluators.svm", "evaluate.every"])

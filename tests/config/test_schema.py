@@ -197,7 +197,6 @@ def test_choices_are_those_of_the_tables():
     assert set(optimizer["name"].rule.choices) == set(optim.OPTIMIZERS)
     assert set(optimizer["scaling"].rule.choices) == set(optim.SCALINGS)
     assert set(optimizer["schedule"].rule.choices) == set(optim.SCHEDULES)
-    assert optimizer["exclude"].default == optim.DEFAULT_EXCLUDE
 
 
 def test_every_field_has_words():
