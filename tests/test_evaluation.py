@@ -8,6 +8,7 @@ import pytest
 from worlds import two_views
 
 from hcl_jax import config as configs
+from hcl_jax import embed, workdir
 from hcl_jax.core.optim import average_of
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
@@ -18,6 +19,7 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.prepare import _check_shapes, check_evaluation
 from hcl_jax.run import Parts, build, global_batches
 from hcl_jax.views.lazy import tf
+from hcl_jax.workdir.checkpoint import Checkpoints
 
 CLASSES, TRAIN, TEST = 3, 48, 21  # the last batch of 8 has 5 test rows
 
@@ -74,7 +76,7 @@ def by_hand(params, stats, image):
     x = image.reshape(len(image), -1) @ params["encoder"]["dense1"]["kernel"]
     x = (x - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
     h = np.maximum(x, 0)
-    return {k: h @ heads[k]["dense"]["kernel"] + heads[k]["dense"]["bias"] for k in ("z", "c")}
+    return {"h": h} | {k: h @ heads[k]["dense"]["kernel"] + heads[k]["dense"]["bias"] for k in ("z", "c")}
 
 
 def statistics_by_hand(run, train, params):
@@ -137,6 +139,32 @@ def test_objectives_of_the_test_split_by_hand():
         "evaluation: BatchNorm statistics of the averaged weights, from 6 training batches",
         "evaluation: objectives of the trained model",
     ]
+
+
+@pytest.mark.slow(one=True)
+def test_features_of_averaged_weights_are_written_with_their_statistics(tmp_path):
+    """embed of a run on disk, by hand; an untrained encoder, which nothing has been averaged for, stays as it began."""
+    splits = {"train": pictures(TRAIN, 0), "test": pictures(TEST, 1)}
+    parts = Parts(sources={"made": lambda data, split: from_arrays("made", splits[split], data, split)})
+    run, train, test = built(parts)
+    run.config.data.name = "made"
+    state = trained(run, train)
+    folder = workdir.freeze(tmp_path / "run", run.config)
+    checkpoints = Checkpoints(folder, keep=1, meta=run.meta(train))
+    checkpoints.save(3, state)
+    checkpoints.finish(3)
+    checkpoints.close()
+    embed.embed(folder, tmp_path / "h", parts=parts, say=lambda text: None)
+    params = average_of(state.opt_state)
+    stats = {"image": {"encoder": {"norm1": statistics_by_hand(run, train, params)}}}
+    for split, arrays in splits.items():
+        with np.load(tmp_path / "h" / f"{split}.npz") as file:
+            expected = by_hand(params, stats, arrays.fields["first"])["h"]
+            np.testing.assert_allclose(file["features"], expected, rtol=1e-5, atol=1e-5)
+    evaluation, begun = Evaluation(run, train, test, say=lambda text: None), run.init()
+    assert evaluation.as_read(begun, 0).model_state is begun.model_state
+    plain = state._replace(opt_state=())
+    assert evaluation.as_read(plain, 0) is plain
 
 
 def watched(source):

@@ -62,5 +62,6 @@ def deviations(z: Float[Array, "n d"], ids: Integer[Array, " n"] | None = None) 
     count = jnp.maximum(jnp.sum(valid, dtype=unit.dtype), 1)
     centred = masking.mask(unit - (jnp.sum(unit, axis=0) / count)[None, :], valid)
     square = jnp.sum(centred * centred, axis=0) / count
-    # The root of zero has no slope.
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    # The root of zero has no slope. What is not finite stays so: zero would be collapse.
+    zero = square == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
