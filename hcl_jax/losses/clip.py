@@ -63,6 +63,9 @@ def clip_top1(
 ) -> Float[Array, ""]:
     """Share of rows whose nearest row of the other modality is a positive, mean of both directions (a tie is a miss).
 
+    A caption that a batch holds twice is such a tie, unless the ids say that it is one: an objective's `pairs` may name
+    a label, such as `labels.caption`. The evaluator `retrieval` compares the captions themselves.
+
     Args:
       image, text, ids, engine: as in `clip`.
 

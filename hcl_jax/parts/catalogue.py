@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hcl_jax import config as configs
+from hcl_jax.evaluators.entries import GIVEN
 
 # kind -> (module, its table, parameters that a recipe does not give: their names, how many of the first, or all).
 TABLES: dict[str, tuple[str, str, Any]] = {
@@ -16,7 +17,7 @@ TABLES: dict[str, tuple[str, str, Any]] = {
     "losses": ("hcl_jax.losses", "LOSSES", ("ids", "row_weights", "engine", "present")),
     "weights": ("hcl_jax.losses", "WEIGHTS", ("ids",)),
     "views": ("hcl_jax.views", "VIEWS", 2),
-    "evaluators": ("hcl_jax.evaluators", "EVALUATORS", ("features", "labels", "a", "b", "batches", "folded", "names")),
+    "evaluators": ("hcl_jax.evaluators", "EVALUATORS", ("features", "labels", "a", "b", "batches", *GIVEN)),
     "sources": ("hcl_jax.data", "SOURCES", None),
     "optimizers": ("hcl_jax.core.optim", "OPTIMIZERS", None),
 }

@@ -1,6 +1,7 @@
 """Equal items count once in retrieval: rows that say again what is there change no number."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from hcl_jax.evaluators.items import digests, numbered
 from hcl_jax.evaluators.result import Splits
 from hcl_jax.evaluators.retrieval import chance_recall, recall_of_items, retrieval
 
+pytestmark = pytest.mark.seconds(90)  # a thousand examples
 seeds = st.integers(0, 2**32 - 1)
 PICTURES, CAPTIONS, D = 6, 8, 5
 

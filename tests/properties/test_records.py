@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hcl_jax import data
 from hcl_jax.config import defaults
 
+pytestmark = pytest.mark.seconds(90)  # a thousand examples
 # Text as people have it and worse: quotation marks, separators, blanks, accents, other alphabets, controls.
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\x00") | st.sampled_from("\"',;\t |\\#\n\r")
 texts = st.text(letters, max_size=12)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ def z_normalised(x):
     return z_normalise(tf.constant(x), None).numpy()
 
 
+pytestmark = pytest.mark.seconds(90)  # a thousand examples
 seeds = st.integers(0, 2**32 - 1)
 inside = st.floats(-15, 15).map(lambda e: np.float32(10.0**e))
 beyond = st.floats(15, 37).map(lambda e: np.float32(10.0**e)) | st.floats(-30, -15).map(lambda e: np.float32(10.0**e))
