@@ -128,7 +128,7 @@ class Optimizer:
     clip: float = setting(0.0, "largest global norm of the gradient", least=0, zero="is off")
     average: float = setting(
         0.0,
-        "decay of a weight average that evaluation reads, with BatchNorm statistics of its own; 1 is the mean of all steps",
+        "decay of a weight average that evaluation reads, with BatchNorm statistics of its own; 1 is the plain mean",
         least=0,
         most=1,
         zero="is off",
