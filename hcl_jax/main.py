@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
     except TimeoutError as error:
-        status, text, alone = 1, str(error), True
+        # The status of a lost peer (runtime/preemption.py): launch.restart starts this process again.
+        status, text, alone = 134, str(error), True
     except OSError as error:
         if error.errno not in NO_ROOM:
             _leave(1, traceback.format_exc())

@@ -114,17 +114,22 @@ def train_and_evaluate(
     work = functools.partial(prepare, config, workdir_path, parts, try_steps)
     prepared = processes.run_on_all("config and data", work, config.limits.barrier)
 
-    with contextlib.ExitStack() as stack:
+    taken = False  # whether a step has been, in this process or in one before it
+    # Around the stack too: what it closes waits for peers.
+    with peers_needed(lambda: taken), contextlib.ExitStack() as stack:
         # Restore. Processes that try a recipe may have a scratch folder each, where no checkpoint can be shared.
         shared = try_steps is None or processes.count() == 1
         session, state = restore(prepared, workdir_path, stack, began, shared=shared, profile=profile, bar=bar)
 
         # Train.
         run, start = session.run, session.start
+        taken = start > 0
+        stack.enter_context(peers_needed(lambda: taken))  # ends the process before the stack waits for a peer
         if start < run.steps:
             compiled = prepared.lowered.compile()
             batches = global_batches(run, prepared.source, start, run.steps, prepared.bad)
             state = loop(session, compiled, batches, state)
+            taken = True
             with session.long_phase():
                 session.checkpoints.finish(int(jnp.max(state.step)))
 
@@ -173,9 +178,10 @@ def restore(
     stack.callback(checkpoints.close)
     start = checkpoints.newest() or 0
     if start:
-        for line in check_recorded(checkpoints.recorded(start), start, run, prepared.source):
-            terminal.say(line)
-        state = checkpoints.restore(run.abstract, run.shardings, start)
+        with peers_needed(lambda: True):  # Orbax waits for them
+            for line in check_recorded(checkpoints.recorded(start), start, run, prepared.source):
+                terminal.say(line)
+            state = checkpoints.restore(run.abstract, run.shardings, start)
     else:
         state = init_from(config.init_from, run.init(), config.train.seeds)
 
@@ -216,7 +222,7 @@ def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainSt
     done, saved, ahead = session.start, session.start, None
     # A step's data goes by device_put and device_get: another transfer would wait for the step. Saves and evaluations
     # move arrays as they please.
-    with contextlib.suppress(Stop), jax.transfer_guard("disallow"):
+    with contextlib.suppress(Stop), peers_needed(lambda: done > 0), jax.transfer_guard("disallow"):
         # A run that was killed between a save and its evaluation.
         if _is_due(session, done) and not session.evaluated:
             _evaluate_online(session, done, state)
@@ -225,10 +231,9 @@ def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainSt
             asked = time.monotonic()
             batch = next(batches)
             meter.waited(time.monotonic() - asked)
-            with peers_needed(done > session.start):
-                state, metrics = compiled(state, batch)
-                # One step runs while one waits: enough to keep the device busy, and a step that is stuck is seen.
-                jax.block_until_ready(ahead)
+            state, metrics = compiled(state, batch)
+            # One step runs while one waits: enough to keep the device busy, and a step that is stuck is seen.
+            jax.block_until_ready(ahead)
             done, last, ahead = step + 1, step + 1 == run.steps, metrics["loss"]
             session.watch.beat(done)
             meter.fetch()
@@ -246,7 +251,8 @@ def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainSt
             if _is_due(session, done):
                 _evaluate_online(session, done, state)
     if session.stopping.reached and done:
-        _save(session, done, state)
+        with peers_needed(lambda: True):
+            _save(session, done, state)
     return state
 
 

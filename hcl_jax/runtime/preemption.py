@@ -5,9 +5,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import jax
 from jax._src import distributed  # the preemption service has no public name in jax 0.10
 from jax.experimental import multihost_utils
 
@@ -56,19 +55,25 @@ def status_of_end() -> int:
 
 
 @contextlib.contextmanager
-def peers_needed(trained: bool) -> Iterator[None]:
-    """A step that fails in a run of several processes ends this one as a crash does (status 134).
+def peers_needed(trained: Callable[[], bool]) -> Iterator[None]:
+    """What fails in the runtime of a run of several processes ends this one as a crash does (status 134).
 
     The usual cause is a lost peer. A Python error would wait for that peer at exit, and launch.restart would not start
-    this process again. Before the first step has ended, errors are raised unchanged.
+    this process again. The block holds all that waits for peers: steps are queued, so a lost one shows where their
+    numbers are read, in a comparison of replicas, an evaluation, or the barriers of a save.
+
+    Args:
+      trained: whether a step has been taken, in this process or before a resume. Until then errors of the runtime are
+        raised unchanged: a program that this machine cannot run would be started again and again.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError:
-        if not trained or processes.count() == 1:
+    except Exception as error:
+        if not trained() or not processes.is_of_a_peer(error):
             raise
         traceback.print_exc()
-        print("hcl_jax: a step failed, as when another process is gone; ending to be started again", file=sys.stderr)
+        line = "hcl_jax: a step, or what follows it, failed, as when another process is gone; ending to be started again"
+        print(line, file=sys.stderr)
         sys.stderr.flush()
         os.abort()
 

@@ -120,6 +120,29 @@ def run_on_all(name: str, work: Callable[[], Any], seconds: float) -> Any:
     return result
 
 
+def is_of_a_peer(error: BaseException | None) -> bool:
+    """Whether an error is what the loss of another process looks like: one of the runtime, or a wait without an end.
+
+    Orbax raises such ones from others of its own. A disk that takes too long has an errno; a wait for a peer has none.
+    """
+    while error is not None and count() > 1:
+        timeout = isinstance(error, TimeoutError) and error.errno is None
+        if timeout or isinstance(error, jax.errors.JaxRuntimeError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def agree(name: str, work: Callable[[], dict[str, str]], seconds: float) -> None:
+    """As `assert_equal` of what `work` returns; not called where there is one process.
+
+    Raises:
+      InputError: of `work` in one of them, or of a difference.
+    """
+    if count() > 1:
+        assert_equal(name, run_on_all(name, work, seconds), seconds)
+
+
 def _shared(where: str, found: object, allowed: str) -> InputError:
     error = InputError(where, found, allowed)
     error.shared = True

@@ -165,6 +165,8 @@ class Checkpoints:
         except CorruptState:
             raise
         except Exception as error:  # Orbax, TensorStore and the disk raise kinds of their own
+            if processes.is_of_a_peer(error):  # at a barrier of the save, or in the comparison of replicas
+                raise
             whole = self._forget()
             goes_on = f"step {whole} is whole" if whole is not None else "no step is saved yet"
             lines = str(error).partition(" [tensorstore_spec=")[0].strip().splitlines()
