@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
+from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, Features, restored
 from hcl_jax.run import Parts
@@ -113,8 +115,9 @@ def embed(
     if jax.process_index() == 0:
         with new_folder(output) as part:
             for split, columns in made.items():
-                np.savez(part / f"{split}.npz", **columns)  # type: ignore[arg-type]
-            (part / "settings.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                with whole.replacing(part / f"{split}.npz") as file:
+                    np.savez(file, **columns)  # type: ignore[arg-type]
+            whole.write(part / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n")
     return {s: c["features"].shape for s, c in made.items()}
 
 
@@ -166,7 +169,7 @@ def check_empty(output: str | pathlib.Path) -> None:
 def new_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder beside `output` that becomes it when the block ends well, and goes away when it does not."""
     path = pathlib.Path(output).absolute()
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    part = path.with_name(f"{path.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         part.mkdir()
         yield part

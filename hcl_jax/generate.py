@@ -5,11 +5,13 @@ python -m hcl_jax.generate --config=simclr:digits --view=a --output=DIR --seed=1
 
 A stage of its own, so that whatever makes the views (here a view's ops) may be slow: it runs once. DIR gets
 views.npy [N, count, ...] (images uint8, series float32), rows.npy [N], the numbers of the examples, hashes.npy
-[N, 32], the sha256 of what each view was made from, and settings.json. Run again, a stopped command goes on. A recipe
+[N, 32], the sha256 of what each view was made from, settings.json, and MANIFEST.json, by which a reader finds a changed
+byte. Run again, a stopped command goes on. A recipe
 reads DIR with data.generated=DIR as the fields generated, generated_1, ...
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -24,14 +26,16 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax.cli import read_config, with_overrides
-from hcl_jax.data.generated import ARRAYS, DTYPES, SETTINGS, hashes_of, read_settings
+from hcl_jax.data.generated import ARRAYS, DTYPES, SEALED, SETTINGS, hashes_of, read_settings
 from hcl_jax.data.pipeline import ordered
 from hcl_jax.data.source import Source
+from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import VIEWS, make_view
 from hcl_jax.views.draws import Draws
 from hcl_jax.views.lazy import tf
-from hcl_jax.workdir import files
+from hcl_jax.workdir import manifest
+from hcl_jax.workdir.lock import Lock
 
 # Rows made at once. Part of the stream: draws go by (block, row in it), and arithmetic may round otherwise at another
 # length, so that neither the size of a chunk nor a stop between two changes a byte.
@@ -90,6 +94,15 @@ def generate(
     make = _maker(source, view, seed, count, views, where)
     _chunk(make, source, view, 0, BLOCK, where)  # a fault of the ops or the first records shows before a folder is made
     settings = _settings(source, view, seed, count)
+    with _locked(folder, say):
+        return _fill(folder, settings, make, source, view, chunk, say, where)
+
+
+def _fill(
+    folder: pathlib.Path, settings: dict[str, Any], make: Callable, source: Source, view: Mapping[str, Any], chunk: int,
+    say: Callable[[str], None], where: str,
+) -> int:  # fmt: skip
+    """Makes what the folder lacks, of which this process is the only writer."""
     done = _open(folder, settings)
     if done is not None:
         say(f"generate: {folder} is finished, {done} of {source.num_examples} examples")
@@ -106,6 +119,22 @@ def generate(
             _write(part, functools.partial(_savez, made))
             say(f"generate: {stop} of {source.num_examples} examples")
     return _join(folder, parts)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the folder: two commands at once would take away each other's chunks."""
+    where = f"--output={folder}"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(where, "a file", "a folder, or a name for a new one")
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(Lock(folder))
+        except InputError as error:
+            raise InputError(where, error.found, error.allowed.replace("that run", "that command")) from None
+        if lock.message:
+            say(f"generate: {lock.message}")
+        yield
 
 
 def _settings(source: Source, view: Mapping[str, Any], seed: int, count: int) -> dict[str, Any]:
@@ -131,21 +160,26 @@ def _settings(source: Source, view: Mapping[str, Any], seed: int, count: int) ->
 def _open(folder: pathlib.Path, settings: dict[str, Any]) -> int | None:
     """Makes the folder, or sees that it is one of the same settings: its number of examples where it is finished."""
     where = f"--output={folder}"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(where, "a file", "a folder, or a name for a new one")
-    if folder.is_dir() and any(folder.iterdir()):
+    if any(path.name != "lock" for path in folder.iterdir()):
         found = read_settings(folder, where)
         for name in settings | found:
             if settings.get(name) != found.get(name):
                 allowed = f"{settings.get(name)!r}; another --output for other settings"
                 raise InputError(f"{folder / SETTINGS} {name}", repr(found.get(name)), allowed)
     try:
+        begun = (folder / "parts").exists() and not manifest.exists(folder)  # a stop between the arrays and the digests
         (folder / "parts").mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / "parts"):
+            whole.clear(place)
         text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
         _write(folder / SETTINGS, lambda file: file.write(text.encode()))
-        if all((folder / f"{name}.npy").is_file() for name in ARRAYS):
+        if not begun and all((folder / f"{name}.npy").is_file() for name in ARRAYS):
             shutil.rmtree(folder / "parts")
+            if manifest.exists(folder) and (error := manifest.verify(folder, SEALED)):
+                raise InputError(where, error, "a folder as it was written, or another one")
             return len(np.load(folder / "rows.npy", allow_pickle=False))
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(where, str(error), "a folder that this user may write") from None
     return None
@@ -154,7 +188,7 @@ def _open(folder: pathlib.Path, settings: dict[str, Any]) -> int | None:
 def _write(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
     """Writes a file whole or not at all."""
     try:
-        with files.replacing(path) as file:
+        with whole.replacing(path) as file:
             write(file)
     except OSError as error:
         raise InputError(str(path), str(error), "a folder that this user may write, with room") from None
@@ -236,7 +270,7 @@ def _stored(made: np.ndarray, kind: str, where: str) -> np.ndarray:
 
 
 def _join(folder: pathlib.Path, parts: list[pathlib.Path]) -> int:
-    """Puts the chunks together, views.npy last: where it is, the folder is finished."""
+    """Puts the chunks together, views.npy last but for the digests: where they are, the folder is finished."""
     rows, hashes = [], []
     for part in parts:
         with np.load(part, allow_pickle=False) as file:
@@ -257,6 +291,10 @@ def _join(folder: pathlib.Path, parts: list[pathlib.Path]) -> int:
     _write(folder / "rows.npy", lambda file: np.save(file, np.concatenate(rows)))
     _write(folder / "hashes.npy", lambda file: np.save(file, np.concatenate(hashes)))
     _write(folder / "views.npy", views)
+    try:
+        manifest.write(folder, {}, SEALED)
+    except OSError as error:
+        raise InputError(str(folder), str(error), "a folder that this user may write, with room") from None
     shutil.rmtree(folder / "parts")
     return total
 

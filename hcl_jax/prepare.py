@@ -1,8 +1,10 @@
 """Everything of a run that can be refused before a file is written."""
 
 import functools
+import hashlib
 import itertools
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from hcl_jax import data, workdir
 from hcl_jax.check import look_before_run
 from hcl_jax.config import validate
 from hcl_jax.core import model, objectives
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import outputs_of, sources_of
 from hcl_jax.evaluators import EVALUATORS, ONE_SHAPE
@@ -43,6 +46,7 @@ class Prepared(NamedTuple):
       lowered: the step, traced and ready to compile.
       bad: the training records that are replaced by others, as they are met.
       odd: what a look at the data found, a line each; in the first process, at the start of a run.
+      content: {what: digest} that the other processes must have too; {} where there are none.
     """
 
     config: Any
@@ -53,6 +57,22 @@ class Prepared(NamedTuple):
     lowered: Any
     bad: data.BadRecords
     odd: tuple[str, ...] = ()
+    content: dict[str, str] = {}
+
+
+class Bound(NamedTuple):
+    """A config bound to its data.
+
+    Attributes:
+      run, source, test, changed: as in Prepared.
+      evaluated: {data of an entry, "" for those of the run: {split: source}} of what evaluators read.
+    """
+
+    run: Run
+    source: data.Source
+    test: data.Source | None
+    changed: dict[str, tuple[Any, Any]]
+    evaluated: dict[str, dict[str, data.Source]]
 
 
 def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_steps: int | None) -> Prepared:
@@ -77,16 +97,19 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
         def opened() -> tuple[data.Source, None]:
             return data.random_like(config.data, config.views, sources=parts.sources), None
 
-    run, source, test, changed = bound(config, workdir_path, parts, opened)
+    run, source, test, changed, evaluated = bound(config, workdir_path, parts, opened)
     odd: tuple[str, ...] = ()
     if opened is None and processes.index() == 0 and not workdir.has_run(workdir_path):
         page = look_before_run(config, parts.evaluators, source, test)
         if page.refusal is not None:
             raise page.refusal
         odd = page.odd
+    alone = processes.count() == 1 or opened is not None  # random input follows from the config
+    content = {} if alone else content_of(run, source, evaluated)
     # Shapes that do not fit show here.
     lowered = run.step().lower(run.abstract, run.abstract_batch)
-    return Prepared(config, run, source, test, changed, lowered, data.BadRecords(config.data.max_bad_records), odd)
+    bad = data.BadRecords(config.data.max_bad_records)
+    return Prepared(config, run, source, test, changed, lowered, bad, odd, content)
 
 
 def bound(
@@ -94,7 +117,7 @@ def bound(
     workdir_path: str | pathlib.Path | None,
     parts: Parts,
     opened: Callable[[], tuple[data.Source, data.Source | None]] | None = None,
-) -> tuple[Run, data.Source, data.Source | None, dict[str, tuple[Any, Any]]]:
+) -> Bound:
     """A completed config bound to its data, after every check that reads no record.
 
     Args:
@@ -102,9 +125,6 @@ def bound(
       workdir_path: the run's folder; None: there is none.
       parts: tables of parts.
       opened: gives the training source, and the test source where something is evaluated; None opens them.
-
-    Returns:
-      (run, training source, test source or None, changed open fields), as in Prepared.
 
     Raises:
       InputError: the first thing that is wrong.
@@ -116,9 +136,7 @@ def bound(
     source, test = opened() if opened else open_splits(config, parts)
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
     check_length(run, source, changed)
-    if test is not None:
-        check_evaluation(run, source, test)
-    return run, source, test, changed
+    return Bound(run, source, test, changed, {} if test is None else check_evaluation(run, source, test))
 
 
 def open_splits(config: Any, parts: Parts) -> tuple[data.Source, data.Source | None]:
@@ -128,16 +146,55 @@ def open_splits(config: Any, parts: Parts) -> tuple[data.Source, data.Source | N
     return source, data.open_source(config.data, config.data.test_split, parts.sources) if evaluated else None
 
 
+def content_of(run: Run, source: data.Source, evaluated: Mapping[str, Mapping[str, data.Source]]) -> dict[str, str]:
+    """{what: digest} of all that a run reads: records, noise, tokenizers. data/content.py says what that costs.
+
+    Args:
+      run: the run.
+      source: what it trains on.
+      evaluated: {data of an entry, "" for those of the run: {split: source}}.
+    """
+    config, found = run.config, {}
+
+    def add(name: str, one: data.Source, digests: Mapping[str, str]) -> None:
+        for what, digest in digests.items():
+            found[f"{name} ({one.name}), {what}"] = f"{digest[:16]} of {one.num_examples} records"
+
+    add("training data", source, data.content_of(source, config.seed))
+    for entry, splits in evaluated.items():
+        for split, one in splits.items():
+            if entry or split != "train":
+                of = f" of {entry}" if entry else ""
+                add(f"{split} data{of}", one, data.content_of(one, config.seed))
+    for seed in run.seeds:
+        noise = noise_of(config, source, seed)
+        arrays = {f"offsets/{k}": v for k, v in noise.offsets.items()} | {
+            f"views/{k}": v for k, v in noise.borrowed.items()
+        }
+        rows = {} if noise.rows is None else {"rows": noise.rows}
+        found[f"noise of seed {seed}"] = data.of_arrays({**arrays, **rows})[:16]
+    for field, value in configs.flatten(config.to_dict()).items():
+        if field.endswith(".tokenizer") and isinstance(value, str) and os.path.isfile(value):
+            with readable(value, "a tokenizer.json"), open(value, "rb") as file:
+                found[f"config.{field}"] = f"{value} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    return found
+
+
 def is_evaluated(config: Any, parts: Parts) -> bool:
     """Whether a completed config lists an evaluator that has something to read."""
     return any(e.views or e.reads.batches for e in entries(config.evaluate, parts.evaluators))
 
 
-def check_evaluation(several: Run, train: data.Source, test: data.Source) -> None:
-    """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record."""
+def check_evaluation(several: Run, train: data.Source, test: data.Source) -> dict[str, dict[str, data.Source]]:
+    """Raises InputError for what a run's evaluation cannot read, before the run has trained for it. Reads no record.
+
+    Returns:
+      The sources that it reads, as `sources_of` gives them.
+    """
     run = several.one
     spec, listed = run.config.evaluate, entries(run.config.evaluate, run.parts.evaluators)
-    for name, splits in sources_of(run, train, test).items():
+    sources = sources_of(run, train, test)
+    for name, splits in sources.items():
         here = [e for e in listed if e.source == name]
         if any(e.reads.batches for e in here):
             _check_batches(run, splits["test"])
@@ -188,6 +245,14 @@ def _check_shapes(
     for some, allowed in ((shapes, "outputs of one shape"), (raw, "raw inputs of one width, or no raw in features")):
         if len(set(some.values())) > 1:
             raise InputError(where, " with ".join(f"{k} {v}" for k, v in some.items()), allowed)
+        for entry in (e for e in here if e.evaluator in ONE_SHAPE):
+            for call in entry.views:
+                shapes = {f"{view}.{output}": made[view][output] for view, output in call}
+                if len(set(shapes.values())) > 1:
+                    text = " with ".join(f"{k} {v}" for k, v in shapes.items())
+                    where = f"config.evaluate.evaluators.{entry.name}.views"
+                    raise InputError(where, text, "outputs of one shape")
+    return sources
 
 
 def _labels_field(here: Iterable[Entry], label: str, spec: Any) -> str:

@@ -28,7 +28,7 @@ from hcl_jax.views import VIEWS
 from hcl_jax.workdir import card, files
 from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.hold import hold
-from hcl_jax.workdir.init_from import init_from
+from hcl_jax.workdir.init_from import content_of, init_from
 from hcl_jax.workdir.lease import Lease
 from hcl_jax.workdir.lock import Lock
 from hcl_jax.workdir.meter import Meter
@@ -114,6 +114,8 @@ def train_and_evaluate(
     work = functools.partial(prepare, config, workdir_path, parts, try_steps)
     prepared = processes.run_on_all("config and data", work, config.limits.barrier)
 
+    processes.assert_equal("the data", prepared.content, config.limits.barrier)
+
     taken = False  # whether a step has been, in this process or in one before it
     # Around the stack too: what it closes waits for peers.
     with peers_needed(lambda: taken), contextlib.ExitStack() as stack:
@@ -183,6 +185,8 @@ def restore(
                 terminal.say(line)
             state = checkpoints.restore(run.abstract, run.shardings, start)
     else:
+        read = functools.partial(content_of, config.init_from)
+        processes.agree("the weights of init_from", read, seconds)
         state = init_from(config.init_from, run.init(), config.train.seeds)
 
     folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)

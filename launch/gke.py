@@ -25,6 +25,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from hcl_jax.disk import whole
 from hcl_jax.errors import InputError
 from hcl_jax.plan.slices import GENERATIONS, Slice, find
 from launch import cleanup, cli, subprocesses
@@ -352,7 +353,7 @@ def launch(job: Job, cluster: Cluster, image: Image | None, known: argparse.Name
                     c.retried(image.build, tries=1, stdin=image.file)
                     c.retried(image.push)
                 if not cluster.xpk:
-                    file.write_text(text_of(job), encoding="utf-8")
+                    whole.write(file, text_of(job))
                 cleanup.write_note(known.logs, note)
                 cli.say(f"if this launcher dies, the same command goes on; {note['delete']} deletes")
                 ours = noted = True

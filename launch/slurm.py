@@ -24,6 +24,7 @@ import shlex
 import subprocess
 import sys
 
+from hcl_jax.disk import whole
 from hcl_jax.errors import InputError
 from launch import cli
 
@@ -183,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            whole.write(path, text)
         except OSError as error:
             raise InputError(str(path), error.strerror, "a file that this user may write") from None
         if known.submit:

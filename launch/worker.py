@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 TREE = pathlib.Path(__file__).resolve().parents[1]  # ~/hcl_jax/COMMIT
@@ -43,7 +44,7 @@ def install(python: str, extras: str) -> int:
         subprocess.check_call([sys.executable, "-m", "uv", "venv", "--seed", "--python", python, str(TREE / "venv")])
     pip = [str(TREE / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.check_call(pip + ["--constraint", "constraints.txt", "--editable", f".[{extras}]"], cwd=str(TREE))
-    stamp.write_text(wanted)
+    write(stamp, wanted)
     return 0
 
 
@@ -188,9 +189,12 @@ def kill(folder: pathlib.Path, number: int) -> None:
 
 def write(path: pathlib.Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    # Not hcl_jax.workdir.files: the Python of the image may be 3.8, and has none of the package's requirements.
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    # Not hcl_jax.disk.whole: the Python of the image may be 3.8, and has none of the package's requirements.
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")  # two may write at once
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(str(part), str(path))
 
 

@@ -18,7 +18,7 @@ from hcl_jax.views import Draws, make_view
 
 OPS = ({"op": "random_affine", "rotation": 15.0}, {"op": "noise", "std": 0.1})
 VIEW = {"kind": "image", "field": "image", "ops": OPS, "draws": "a"}
-FILES = ["hashes.npy", "rows.npy", "settings.json", "views.npy"]
+FILES = ["MANIFEST.json", "hashes.npy", "rows.npy", "settings.json", "views.npy"]
 
 
 def silent(text):
@@ -243,3 +243,19 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "generate", stopped)
     assert main(["--config=simclr:digits", "--view=a", f"--output={tmp_path / 'g'}"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_two_at_once(digits, tmp_path):
+    """F4: the second is told in one line, and the first ends as if alone; a killed writer's parts go away."""
+    told = []
+
+    def say(line):
+        if not told:
+            (tmp_path / "g" / "parts" / "000.npz.7-aa.part").write_bytes(b"cut")
+            with pytest.raises(InputError, match="--output=.*in use by process .*; allowed: another folder") as error:
+                generate(digits, VIEW, tmp_path / "g", count=1, say=silent)
+            told.append(str(error.value))
+
+    generate(digits, VIEW, tmp_path / "g", count=1, chunk=64, say=say)
+    assert len(told) == 1 and "\n" not in told[0]
+    assert sorted(p.name for p in (tmp_path / "g").iterdir()) == FILES

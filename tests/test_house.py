@@ -15,7 +15,7 @@ MOST_FILES, MOST_LINES = 12, 500
 # Rooms of hcl_jax, from the ground up. A module imports from its own room and from floors below.
 FLOORS = (
     ("errors",),
-    ("compat",),
+    ("compat", "disk"),
     ("parallel", "runtime", "views", "encoders"),
     ("similarity",),
     ("losses",),

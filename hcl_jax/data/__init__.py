@@ -7,6 +7,7 @@ from typing import Any
 
 from hcl_jax.data import arrays, emoji, folder, graphs, mixture, preferences, series, synthetic, tfds
 from hcl_jax.data.bad_records import BadRecords
+from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
@@ -124,6 +125,7 @@ __all__ = [
     "Source",
     "batch_specs",
     "batches",
+    "content_of",
     "evaluation_batches",
     "fields_read",
     "from_arrays",
@@ -131,6 +133,7 @@ __all__ = [
     "noise_arrays",
     "noise_fields",
     "noise_line",
+    "of_arrays",
     "open_source",
     "random_like",
     "training_noise",

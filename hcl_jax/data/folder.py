@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax.data import images
+from hcl_jax.data.content import of_files
 from hcl_jax.data.source import (
     Arrays,
     Source,
@@ -113,6 +114,7 @@ def folder(data: Any, split: str) -> Source:
         describe=describe,
         class_names=names,
         known_labels={k: label for k in labels},
+        content=lambda seed: {"files": of_files([(p, s) for p, (_, _, s) in zip(paths, files, strict=True)], seed)},
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import zipfile
@@ -9,14 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.content import content_of, of_files
 from hcl_jax.data.source import SAMPLED_ROWS, Source, fingerprint_arrays
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
+from hcl_jax.workdir import manifest
 
 SETTINGS = "settings.json"
 ARRAYS = ("views", "rows", "hashes")  # one .npy each
 DTYPES = {"image": "uint8", "series": "float32"}
 RANKS = {"image": 5, "series": 4}  # with the axes of examples and copies
+SEALED = (SETTINGS, *(f"{name}.npy" for name in ARRAYS))
+LOG = logging.getLogger("hcl_jax")
 AGAIN = "the folder that python -m hcl_jax.generate wrote for this source"
 
 
@@ -38,10 +44,8 @@ def read_settings(folder: str | os.PathLike, where: str = "config.data.generated
     path = pathlib.Path(folder) / SETTINGS
     if not path.is_file():
         raise InputError(where, f"no {SETTINGS} in {folder}", AGAIN)
-    try:
+    with readable(path, AGAIN, "JSON"):
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text
-        raise InputError(str(path), f"no JSON ({error})", AGAIN) from None
     needed = ("kind", "field", "fingerprint", "count", "seed", "ops", "source")
     if not isinstance(settings, dict) or any(name not in settings for name in needed):
         raise InputError(str(path), "other fields", AGAIN)
@@ -67,6 +71,7 @@ def with_generated(source: Source, folder: str | os.PathLike) -> Source:
     """
     folder = os.path.expanduser(folder)
     settings = read_settings(folder)
+    _check_bytes(folder)
     views, rows, hashes = _arrays(folder, settings)
     if settings["fingerprint"] != source.fingerprint:
         found = f"{folder}, made from {settings['source']} {settings['fingerprint'][:12]}"
@@ -113,7 +118,28 @@ def with_generated(source: Source, folder: str | os.PathLike) -> Source:
         present=mark,
         fingerprint=hashlib.sha256(f"{source.fingerprint} {sample}".encode()).hexdigest(),
         known_present={**source.known_present, **({} if whole else dict.fromkeys(names, place >= 0))},
+        content=lambda seed: content_of(source, seed) | {"data.generated": _content(folder, seed)},
     )
+
+
+def _check_bytes(folder: str) -> None:
+    """Raises InputError for a file of the folder that is not as it was written. Reads all of it: a second a GiB."""
+    if not all(os.path.isfile(os.path.join(folder, name)) for name in SEALED):
+        return  # which one lacks is said where it is read
+    if not manifest.exists(folder):
+        LOG.warning("%s: views without digests, made by an earlier release: a changed byte is not seen", folder)
+        return
+    error = manifest.verify(folder, SEALED)
+    if error is not None:
+        raise InputError(folder, error, AGAIN)
+
+
+def _content(folder: str, seed: int) -> str:
+    """A digest of every byte; of folders without a manifest as content.of_files."""
+    if manifest.exists(folder):
+        return hashlib.sha256((pathlib.Path(folder) / manifest.MANIFEST).read_bytes()).hexdigest()
+    paths = [os.path.join(folder, name) for name in SEALED]
+    return of_files([(path, os.path.getsize(path)) for path in paths], seed)
 
 
 def _arrays(folder: str, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcl_jax.data import order
+from hcl_jax.data.content import content_of
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
@@ -104,6 +105,9 @@ def mixture(data: Any, split: str, opened: Callable[[Any, str], Source]) -> Sour
         class_names=names,
         mix=mix,
         known_present={} if everywhere else {name: _known_present(sources, name) for name in fields},
+        content=lambda seed: {
+            f"part {name}: {what}": text for name, s in parts.items() for what, text in content_of(s, seed).items()
+        },
     )
 
 

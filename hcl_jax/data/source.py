@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcl_jax.data import order
+from hcl_jax.data.content import of_columns
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
 
@@ -39,6 +40,8 @@ class Source(NamedTuple):
       mix: of a mixture, its parts and their shares (mixture.Mix); None where the order is one permutation an epoch.
       known_labels: label -> [N], of the labels that no record has to be read for.
       known_present: field -> bool [N], of the fields that some records lack where no record has to be read for it.
+      content: seed -> {what: digest} of what the records hold (content.py), for processes that must hold the same; None
+        reads a sample of the records.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Source(NamedTuple):
     mix: Any = None
     known_labels: Mapping[str, np.ndarray] = {}
     known_present: Mapping[str, np.ndarray] = {}
+    content: Callable[[int], dict[str, str]] | None = None
 
 
 class Arrays(NamedTuple):
@@ -175,14 +179,21 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         mark = "present"
         there = [np.asarray(arrays.present.get(k, np.ones(size, bool)))[:size] for k in arrays.fields]
         columns[mark] = np.stack(there, 1)
+    fetch, fingerprint = gather(columns), fingerprint_arrays(columns)
+    # Not in the fingerprint whole; the arrays themselves are not kept.
+    large = {k: v.nbytes // size for k, v in columns.items() if v.nbytes > WHOLE_BYTES}
+
+    def content(seed: int) -> dict[str, str]:
+        return {"records": fingerprint, **({"large arrays": of_columns(fetch, size, large)} if large else {})}
+
     return Source(
         name=name,
         num_examples=size,
-        fetch=gather(columns),
+        fetch=fetch,
         fields={k: _kind(v) for k, v in arrays.fields.items()},
         labels=classes,
         present=mark,
-        fingerprint=fingerprint_arrays(columns),
+        fingerprint=fingerprint,
         licence=arrays.licence,
         citation=arrays.citation,
         describe=arrays.names.__getitem__ if arrays.names is not None else "record {}".format,
@@ -190,6 +201,7 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         whole=arrays.whole,
         known_labels={k: columns[k] for k in labels},
         known_present={k: np.asarray(v)[:size] for k, v in arrays.present.items()},
+        content=content,
     )
 
 

@@ -72,7 +72,9 @@ def peers_needed(trained: Callable[[], bool]) -> Iterator[None]:
         if not trained() or not processes.is_of_a_peer(error):
             raise
         traceback.print_exc()
-        line = "hcl_jax: a step, or what follows it, failed, as when another process is gone; ending to be started again"
+        line = (
+            "hcl_jax: a step, or what follows it, failed, as when another process is gone; ending to be started again"
+        )
         print(line, file=sys.stderr)
         sys.stderr.flush()
         os.abort()

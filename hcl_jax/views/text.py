@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hcl_jax.disk.whole import write as write_whole
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import number, span, whole
@@ -153,8 +154,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:
         single="[START] $A [END]", special_tokens=[("[START]", START), ("[END]", END)]
     )
     # A reader never sees half a file. (workdir/files.py stands on a floor above the views.)
-    tokenizer.save(f"{path}.part")
-    os.replace(f"{path}.part", path)
+    write_whole(path, tokenizer.to_str(pretty=True))
     return tokenizer.get_vocab_size()
 
 

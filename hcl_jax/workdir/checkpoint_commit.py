@@ -5,6 +5,7 @@ import shutil
 import orbax.checkpoint as ocp
 from etils import epath
 
+from hcl_jax.disk import whole
 from hcl_jax.workdir import files, manifest
 
 TEMPORARY = ocp.path.atomicity.TMP_DIR_SUFFIX
@@ -42,6 +43,6 @@ def with_manifest(folder: epath.Path) -> type:
                 raise OSError(f"{final}: Orbax left the parts of the state apart")
             manifest.write(staged, {"step": int(final.name)})
             staged.rename(final)
-            manifest.flush(folder)
+            whole.flush(folder)
 
     return WithManifest

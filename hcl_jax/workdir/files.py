@@ -4,18 +4,17 @@ On gs:// an object is written whole or not at all, and cannot be appended to; a 
 it; a rename copies. Everything else is the same call on a pathlib.Path and on an epath.Path.
 """
 
-import contextlib
 import functools
 import importlib.util
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from etils import epath
 
+from hcl_jax.disk import whole
 from hcl_jax.errors import InputError
 
 Path: TypeAlias = pathlib.Path | epath.Path
@@ -75,32 +74,10 @@ def _is_installed(module: str) -> bool:
 
 def write(place: Path, data: bytes | str) -> None:
     """Writes a file, whole or not at all; on a disk it outlives a power cut."""
-    data = data.encode() if isinstance(data, str) else data
-    if not is_disk(place):
-        place.write_bytes(data)
-        return
-    with replacing(pathlib.Path(place), f"{os.getpid()}.part") as file:  # two processes may write the same
-        file.write(data)
-
-
-@contextlib.contextmanager
-def replacing(place: pathlib.Path, suffix: str = "part") -> Iterator[IO[bytes]]:
-    """A file beside `place` on a disk, which takes its name when the block has ended without an error.
-
-    Args:
-      place: the file.
-      suffix: of the other one's name; what a kill leaves there is overwritten by the next try with the same suffix.
-    """
-    part = place.with_name(f"{place.name}.{suffix}")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, place)
-    except BaseException:
-        part.unlink(missing_ok=True)  # room on a full disk
-        raise
+    if is_disk(place):
+        whole.write(place, data)
+    else:
+        place.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def keep(place: pathlib.Path, data: bytes | str) -> None:
@@ -113,7 +90,7 @@ def read_json(place: pathlib.Path, *fields: str) -> dict[str, Any] | None:
     """The object in a file that `keep` wrote; None if the file is missing, damaged or lacks a field."""
     try:
         value = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and value and all(f in value for f in fields) else None
 

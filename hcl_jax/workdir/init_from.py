@@ -1,5 +1,6 @@
 """Starts a run from weights of another: a workdir's newest checkpoint, or a safetensors file."""
 
+import hashlib
 import re
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from hcl_jax import workdir
 from hcl_jax.core.optim import restart_average
 from hcl_jax.core.state import TrainState
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.parallel.sharding import flat_paths, path_text
-from hcl_jax.workdir import files
+from hcl_jax.workdir import files, manifest
 from hcl_jax.workdir.checkpoint import Checkpoints
+from hcl_jax.workdir.checkpoint_steps import Steps
 
 WHERE = "config.init_from"
 PLAIN = {  # dtypes of safetensors that NumPy has
@@ -75,6 +78,28 @@ def init_from(spec: Any, state: TrainState, seeds: int = 1) -> TrainState:
     }
     opt_state = restart_average(state.opt_state, params)
     return state._replace(params=params, model_state=model_state, target=target, opt_state=opt_state)
+
+
+def content_of(spec: Any) -> dict[str, str]:
+    """{field: digest} of the weights that `init_from` reads, which every process must read alike: a second a GiB.
+
+    Raises:
+      InputError: nothing there, or no whole checkpoint.
+    """
+    if not spec.path:
+        return {}
+    path = files.path(spec.path, f"{WHERE}.path")
+    digest = hashlib.sha256()
+    if path.suffix == ".safetensors":
+        with readable(f"{WHERE}.path", "a .safetensors file or a workdir"):
+            digest.update(path.read_bytes())
+        return {f"{WHERE}.path": f"{path} {digest.hexdigest()[:16]}"}
+    steps = Steps(path / "checkpoints", read_only=True)
+    step = steps.newest(lambda text: None)
+    # A manifest holds the sha256 of each file, and `newest` has held them against it.
+    if step is not None and manifest.exists(steps.folder / str(step)):
+        digest.update((steps.folder / str(step) / manifest.MANIFEST).read_bytes())
+    return {f"{WHERE}.path": f"{path} step {step} {digest.hexdigest()[:16]}"}
 
 
 def _copied(tree: Any, like: Any) -> Any:

@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
+from hcl_jax.disk import whole
 from hcl_jax.workdir import files
 from hcl_jax.workdir.files import is_disk
 
@@ -24,28 +26,29 @@ PASSED_OVER = re.compile(r"\.DS_Store|\._.*|\.nfs.*")
 THREADS = 8  # hashlib releases the interpreter, so files are read side by side
 
 
-def write(folder: epath.PathLike, metadata: dict[str, Any] | None = None) -> None:
+def write(folder: epath.PathLike, metadata: dict[str, Any] | None = None, only: Sequence[str] | None = None) -> None:
     """Writes the manifest of a complete folder; on a disk it appears whole or not at all, and outlives a power cut.
 
     Args:
       folder: of files and folders; on gs:// too.
       metadata: what else the manifest holds and protects.
+      only: the names of files that it seals, of a folder where others come and go; None: all.
 
     Raises:
       OSError: a link in the folder, or no room.
     """
     folder = epath.Path(folder)
-    names, link = _walk(folder)
+    names, link = _walk(folder) if only is None else (sorted(only), None)
     if link is not None:
         raise OSError(f"{folder}/{link}: a link, which a checkpoint may not hold")
     body = {"format": FORMAT, "files": dict(zip(names, _digests(folder, names), strict=True)), "note": metadata or {}}
     if is_disk(folder):
         for name in names:
-            flush(folder / name)
+            whole.flush(folder / name)
     files.write(folder / MANIFEST, _text(body))
     if is_disk(folder):
         for path in {folder, *((folder / name).parent for name in names)}:
-            flush(path)
+            whole.flush(path)
 
 
 def exists(folder: epath.PathLike) -> bool:
@@ -58,14 +61,15 @@ def metadata(folder: epath.PathLike) -> dict[str, Any]:
     return json.loads((epath.Path(folder) / MANIFEST).read_bytes())["note"]
 
 
-def verify(folder: epath.PathLike) -> str | None:
+def verify(folder: epath.PathLike, only: Sequence[str] | None = None) -> str | None:
     """The first mismatch between a folder and its manifest, naming the file; None when every byte is as it was written.
 
-    Links and files that the manifest does not name are mismatches too: only what was there then may be read.
+    Links and files that the manifest does not name are mismatches too: only what was there then may be read. With
+    `only` these files alone are looked at.
     """
     folder = epath.Path(folder)
     try:
-        names, link = _walk(folder)
+        names, link = _walk(folder) if only is None else ([n for n in sorted(only) if (folder / n).exists()], None)
         if link is not None:
             return f"{link}, a link"
         if not exists(folder):
@@ -92,11 +96,16 @@ def verify(folder: epath.PathLike) -> str | None:
 def _body(data: bytes) -> dict[str, Any] | None:
     """The content of a manifest; None unless every byte of it is as it was written."""
     try:
-        whole = json.loads(data)
-        body = {k: whole[k] for k in ("format", "files", "note")}
-        return body if whole["format"] == FORMAT and _text(body).encode() == data else None
+        found = json.loads(data)
+        body = {k: found[k] for k in ("format", "files", "note")}
+        same = found["format"] == FORMAT and _text(body).encode() == data
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    entries = body["files"].values() if isinstance(body["files"], dict) else [None]
+    typed = isinstance(body["note"], dict) and all(
+        isinstance(e, list) and [*map(type, e)] == [int, str] for e in entries
+    )
+    return body if same and typed else None
 
 
 def _text(body: dict[str, Any]) -> str:
@@ -138,12 +147,3 @@ def _digests(folder: epath.Path, names: list[str]) -> list[list[Any]]:
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(one, names))
-
-
-def flush(path: epath.Path) -> None:
-    """Writes a file, or the entries of a folder, through to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
