@@ -4,6 +4,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from hcl_jax import data, workdir
 from hcl_jax.check import look_before_run
 from hcl_jax.config import validate
 from hcl_jax.core import model, objectives
+from hcl_jax.data.pipeline import AHEAD
 from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import outputs_of, sources_of
@@ -28,7 +30,7 @@ from hcl_jax.evaluators.raw import raw_features
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
-from hcl_jax.runtime import processes
+from hcl_jax.runtime import machine, processes
 from hcl_jax.workdir import card
 
 ODD = 8  # lines on odd data that a run prints
@@ -135,6 +137,7 @@ def bound(
         changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
     source, test = opened() if opened else open_splits(config, parts)
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
+    check_memory("config.data.batch_size", run.abstract_batch, _share(run))
     check_length(run, source, changed)
     return Bound(run, source, test, changed, {} if test is None else check_evaluation(run, source, test))
 
@@ -144,6 +147,12 @@ def open_splits(config: Any, parts: Parts) -> tuple[data.Source, data.Source | N
     source = data.open_source(config.data, config.data.train_split, parts.sources)
     evaluated = is_evaluated(config, parts)
     return source, data.open_source(config.data, config.data.test_split, parts.sources) if evaluated else None
+
+
+def _share(run: Run) -> float:
+    """Of a global batch, what this process makes."""
+    leading = run.config.train.seeds if run.single else run.config.data.batch_size
+    return len(sharding.local_rows(run.batch_sharding, leading)) / leading
 
 
 def content_of(run: Run, source: data.Source, evaluated: Mapping[str, Mapping[str, data.Source]]) -> dict[str, str]:
@@ -177,6 +186,9 @@ def content_of(run: Run, source: data.Source, evaluated: Mapping[str, Mapping[st
         if field.endswith(".tokenizer") and isinstance(value, str) and os.path.isfile(value):
             with readable(value, "a tokenizer.json"), open(value, "rb") as file:
                 found[f"config.{field}"] = f"{value} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    if threads := cpu_threads():
+        # Sums that every process makes for itself, of the same numbers, would end in other bits.
+        found["threads of XLA:CPU, which NPROC=n in the environment sets"] = str(threads)
     return found
 
 
@@ -284,6 +296,7 @@ def _check_view(
         )
         for source in splits.values()
     ]  # fmt: skip
+    check_memory("config.evaluate.batch_size", specs[1], 1 / processes.count())
     _same_shapes(where, specs[0]["views"], specs[1]["views"])
     for batch, label in itertools.product(specs, labels):
         if len(batch["labels"][label].shape) > 1:
@@ -345,7 +358,32 @@ def check_recorded(recorded: Mapping[str, Any], start: int, run: Run, source: da
     now = card.code()
     promise = "equal to the last bit is promised for the same ones only"
     code = recorded.get("code", {}).items()
-    return [f"{name}: {old} -> {now.get(name)}; {promise}" for name, old in code if now.get(name) != old]
+    lines = [f"{name}: {old} -> {now.get(name)}; {promise}" for name, old in code if now.get(name) != old]
+    before, threads = recorded.get("threads", 0), cpu_threads()
+    if before and threads and before != threads:
+        lines.append(f"threads of XLA:CPU: {before} -> {threads}, so that last bits differ; NPROC={before} keeps them")
+    return lines
+
+
+def cpu_threads() -> int:
+    """The number of threads that the last bits of this run follow from; 0 where the devices are no CPUs."""
+    return machine.threads() if jax.default_backend() == "cpu" else 0
+
+
+def check_memory(field: str, batch: Any, share: float = 1.0) -> None:
+    """Raises InputError for batches that do not fit into this machine, before one is made: the system would kill it.
+
+    Args:
+      field: of the size, for the message.
+      batch: shapes of a global batch.
+      share: of its rows that this process makes.
+    """
+    one = share * sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batch))
+    need, there = one * (1 + AHEAD), machine.memory()  # in the step, and those that wait for it
+    if need > there:
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        found = f"{rows} rows, {need / 2**30:.1f} GiB in each process with the {AHEAD} batches that wait"
+        raise InputError(field, found, f"what fits into {there / 2**30:.1f} GiB of memory")
 
 
 def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str], dict[str, Any]]:

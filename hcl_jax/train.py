@@ -19,7 +19,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
-from hcl_jax.prepare import Prepared, check_recorded, introduction, prepare
+from hcl_jax.prepare import Prepared, check_recorded, cpu_threads, introduction, prepare
 from hcl_jax.run import Parts, Run, global_batches
 from hcl_jax.runtime import processes
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
@@ -171,9 +171,10 @@ def restore(
     terminal = Terminal(bar, quiet=not first)
     lock = stack.enter_context(hold(workdir_path, seconds, terminal.say)) if shared else None
     scores: dict[int, float] = {}
+    record = {"config": config.to_dict(), "code": card.code(), "threads": cpu_threads()}
     checkpoints = Checkpoints(
         workdir_path, keep=spec.keep, keep_best=spec.keep_best, best_mode=spec.best_mode, keep_every=spec.keep_every,
-        meta=run.meta(prepared.source), record={"config": config.to_dict(), "code": card.code()}, scores=scores,
+        meta=run.meta(prepared.source), record=record, scores=scores,
         read_only=not shared, on_error=spec.on_error, check_replicas=spec.check_replicas, seconds=seconds,
         say=terminal.say,
     )  # fmt: skip
@@ -193,6 +194,7 @@ def restore(
     log = Log(
         folder if first else None, start=start, steps=run.steps, config=config.to_dict(), terminal=terminal,
         tensorboard=config.log.tensorboard, wandb=config.log.wandb, saves=spec.every, every=config.log.every,
+        on_error=spec.on_error,
     )  # fmt: skip
     stack.callback(log.close)
     told = processes.broadcast_from_first(

@@ -72,7 +72,7 @@ def read_note(folder: pathlib.Path) -> dict[str, Any] | None:
     """The note of a launcher that died, was told to --detach, or could not delete; None if there is none."""
     try:
         note = json.loads((folder / "left.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return note if isinstance(note, dict) else None
 

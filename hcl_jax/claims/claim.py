@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 from hcl_jax.config.fields import check, fields, filled, setting
 from hcl_jax.config.schema import Data
 from hcl_jax.config.specs import EvaluationView
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import VIEWS
 
@@ -109,8 +110,8 @@ class ClaimFields:
     title: str = setting(...)
     finding: str = setting(...)
     source: str = setting(...)
-    minutes: float = setting(..., above=0)
-    seeds: int = setting(..., "intervals are over seeds", least=2)
+    minutes: float = setting(..., above=0, most=1e6)
+    seeds: int = setting(..., "intervals are over seeds", least=2, most=2**12)
     measure: str = setting(...)
     runs: dict[str, dict] = setting(...)
     views: dict[str, dict] = setting({})
@@ -267,10 +268,8 @@ def _merged(path: pathlib.Path, known: Mapping[str, pathlib.Path]) -> dict[str, 
 
 
 def _toml(path: pathlib.Path) -> dict[str, Any]:
-    try:
+    with readable(path, "a claim file; claims/README.md shows one", "TOML"):
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
-        raise InputError(str(path), f"no TOML ({error})", "a claim file; claims/README.md shows one") from None
 
 
 def _over(below: Any, above: Any) -> Any:

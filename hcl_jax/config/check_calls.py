@@ -54,6 +54,37 @@ def call(where: str, function: Callable, given: Mapping[str, Any], hidden: tuple
             raise InputError(f"{where}.{name}", repr(given[name]), text)
 
 
+# Arguments of modules that are sizes, whatever their signature says of their type.
+SIZES = (
+    *("features", "hidden", "width", "widths", "depth", "layers", "heads", "mlp", "patch", "kernel", "length"),
+    *("registers", "channels", "ratio", "vocab_size", "bn_groups"),
+)
+LARGEST_SIZE = 2**24
+RATES = ("dropout", "drop_path", "rate", "mask")
+
+
+def check_sizes(where: str, module: Callable, given: Mapping[str, Any]) -> None:
+    """Raises InputError for a size of a module that is below 1 (below 0 where 0 has a meaning), or past all memory.
+
+    Args:
+      where: the field that has the arguments.
+      module: of a table of parts.
+      given: argument -> value, of the types of its signature.
+    """
+    parameters = inspect.signature(module).parameters
+    zero = getattr(getattr(module, "func", module), "zero_has_a_meaning", ())
+    for name, value in given.items():
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if name not in parameters or not all(map(is_number, numbers)):
+            continue
+        least = 0 if name in zero or parameters[name].default == 0 else 1
+        if name in SIZES and not all(least <= n <= LARGEST_SIZE for n in numbers):
+            allowed_ = f"{words_of(parameters[name].annotation)}, {least} <= x <= {LARGEST_SIZE}"
+            raise InputError(f"{where}.{name}", repr(value), allowed_)
+        if name in RATES and not all(0 <= n < 1 for n in numbers):
+            raise InputError(f"{where}.{name}", repr(value), "a number, 0 <= x < 1")
+
+
 def words_of(kind: Any) -> str:
     """An annotation as a user reads it: "a number or None", "a list of texts", "a value" where it says nothing."""
     if kind in (inspect.Parameter.empty, Any):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hcl_jax.config.check_calls import call, one_of
+from hcl_jax.config.check_calls import call, check_sizes, one_of
 from hcl_jax.config.check_objectives import check_reference
 from hcl_jax.config.fields import check
 from hcl_jax.config.specs import MEMORIES
@@ -50,6 +50,7 @@ def _module(where: str, spec: Mapping[str, Any], table: Mapping, own: tuple[str,
     one_of(f"{where}.name", spec["name"], table)
     given = {k: v for k, v in spec.items() if k not in own}
     call(where, table[spec["name"]], given, ("parent", "name", "dtype", "param_dtype"))
+    check_sizes(where, table[spec["name"]], given)
 
 
 def _heads(where: str, specs: Mapping[str, Any], heads: Mapping) -> None:

@@ -206,8 +206,9 @@ def check_value(where: str, value: Any, kind: Any, rule: Rule) -> None:
 
 def is_number(value: Any, whole: bool = False) -> bool:
     """A finite int or float; with `whole`, an int. No bool is one."""
-    kinds = int if whole else int | float
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)  # math would make a float of an int, which may be too large
 
 
 def _has_shape(value: Any, kind: Any) -> bool:

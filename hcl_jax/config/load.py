@@ -23,6 +23,7 @@ from hcl_jax.compat.fields import BEFORE, OLD_FIELDS, old_value, translated
 from hcl_jax.config.fields import Field, Rule, allowed, check_value, fields, filled, members, open_fields
 from hcl_jax.config.fields import at as kind_at
 from hcl_jax.config.schema import Config
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 
 # Fields that may differ when a run is started again with --config: they change speed, output or what is measured, never
@@ -63,7 +64,9 @@ def complete(config: ConfigDict) -> ConfigDict:
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     try:
         c = json.loads(json.dumps(plain, default=_jsonable))
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # a number of 5,000 digits, a dict that holds itself
         raise InputError("config", _line(error), "fields by name") from None
     if isinstance(c.setdefault("evaluate", {}), dict):
         c["evaluate"] = _with_evaluators(translated(c["evaluate"]))
@@ -102,13 +105,11 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str, where: str) -> ConfigDict:
     """Reads a frozen config. Raises InputError naming `where` when the text is no JSON object."""
-    try:
+    with readable(where, "the config.json that a run wrote", "JSON"):
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(where, f"no JSON ({error})", "the config.json that a run wrote") from None
-    if not isinstance(value, dict):
-        raise InputError(where, type(value).__name__, "the config.json that a run wrote")
-    return _frozen(value)
+        if not isinstance(value, dict):
+            raise InputError(where, type(value).__name__, "the config.json that a run wrote")
+        return _frozen(value)
 
 
 def with_younger(plain: Mapping[str, Any], where: str = "config.json") -> ConfigDict:

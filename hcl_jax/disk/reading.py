@@ -1,9 +1,7 @@
 """The one place where what a reader of a user's file raises becomes a line. Standard library only."""
 
 import contextlib
-import json
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,32 +32,13 @@ def readable(where: str | os.PathLike, allowed: str, kind: str = "what can be re
         raise InputError(str(where), f"no {kind} ({why})", allowed) from None
 
 
-def json_object(place: Any, allowed: str, where: str | os.PathLike = "") -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-      place: a path with read_text, of a disk or of gs://.
-      allowed: what should be there.
-      where: how a message names it; the path itself when left out.
-
-    Raises:
-      InputError: no such file, no text, no JSON, or no object.
-    """
-    where = where or place
-    with readable(where, allowed, "JSON"):
-        value = json.loads(place.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise InputError(str(where), f"a {type(value).__name__}, no object", allowed)
-    return value
-
-
 def is_file(place: Any, where: str | os.PathLike, allowed: str) -> bool:
     """Whether there is such a file; a share that has gone away is no absence, but a line."""
     with readable(where, allowed):
         return place.is_file()
 
 
-def text_of(place: pathlib.Path, allowed: str) -> str:
+def text_of(place: Any, allowed: str) -> str:
     """The text of a file. Raises InputError where it cannot be read, or is no text."""
     with readable(place, allowed, "text"):
         return place.read_text(encoding="utf-8")

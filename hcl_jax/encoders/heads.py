@@ -7,7 +7,7 @@ one without a norm has one only with `last_bias`.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,7 @@ class Projector(nn.Module):
     Reference: Chen et al. 2020, "A simple framework for contrastive learning" (SimCLR), section 2.1.
     """
 
+    zero_has_a_meaning: ClassVar[tuple[str, ...]] = ("features", "hidden")  # sizes, of which 0 is usually refused
     features: int = 128
     hidden: int = 0
     layers: int = 2

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from hcl_jax import config as configs
+from hcl_jax.runtime import machine
 from hcl_jax.workdir import files
 
 PACKAGES = ("hcl_jax", "jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "flax", "optax", "orbax-checkpoint", "numpy",
@@ -78,7 +79,8 @@ def write(
             "count": int(mesh.size),
             "mesh": {k: int(v) for k, v in mesh.shape.items()},
             "processes": jax.process_count(),
-            "host_cores": os.cpu_count(),
+            "host_cores": machine.usable_cores(),
+            **({"cpu_threads": machine.threads()} if jax.default_backend() == "cpu" else {}),
         },
         "seed": config.seed,
         "seeds": config.train.seeds,

@@ -76,12 +76,16 @@ class Steps:
         error = manifest.verify(folder)
         if error is None and (sealed := manifest.metadata(folder).get("step")) != step:
             error = f"the seal of step {sealed}"
-        if error == f"no {manifest.MANIFEST}" and _layout(folder) == UNSEALED_LAYOUT:
+        if error == f"no {manifest.MANIFEST}" and _layout(folder) == UNSEALED_LAYOUT and not self._sealed_before(step):
             say(f"{folder}: written before checkpoints were sealed, so its bytes cannot be checked")
             error = None
         if error is None:
             self._intact.add(step)
         return error
+
+    def _sealed_before(self, step: int) -> bool:
+        """Whether an older step has a manifest: a release that writes them was here then, and wrote no step without."""
+        return any(manifest.exists(self.folder / str(s)) for s in self.finished() if s < step)
 
     def _quarantine(self, step: int, why: str, say: Callable[[str], None]) -> None:
         if self._read_only:

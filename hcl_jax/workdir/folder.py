@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
+from hcl_jax.disk.reading import is_file, readable, text_of
 from hcl_jax.errors import InputError
 from hcl_jax.workdir import files
 
@@ -18,13 +19,12 @@ OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
 def resume_config(workdir: str | os.PathLike) -> Any:
     """The frozen config of a workdir. Raises InputError when there is none."""
     path = files.path(workdir) / "config.json"
-    if not path.is_file():
+    wrote = "the config.json that a run wrote"
+    if not is_file(path, path, wrote):
         raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(str(path), f"no text ({error})", "the config.json that a run wrote") from None
-    return configs.with_younger(configs.from_json(text, str(path)).to_dict(), str(path))
+    text = text_of(path, wrote)
+    with readable(path, wrote, "config"):
+        return configs.with_younger(configs.from_json(text, str(path)).to_dict(), str(path))
 
 
 def check(
@@ -46,11 +46,12 @@ def check(
     path = files.path(workdir)
     where = f"--workdir={workdir}"
     if isinstance(path, pathlib.Path):
-        _check_disk(path, where)
+        with readable(where, "a folder that can be read and written", "folder"):
+            _check_disk(path, where)
     else:
         _check_store(path, where)
     frozen = path / "config.json"
-    if not frozen.exists():
+    if not is_file(frozen, frozen, "the config.json that a run wrote"):
         if (path / "checkpoints").exists():
             raise InputError(where, "checkpoints without a config.json", "an empty folder, or that of a whole run")
         return {}

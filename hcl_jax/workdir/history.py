@@ -71,6 +71,6 @@ def read(path: pathlib.Path, step: int) -> tuple[list[str], list[dict[str, Any]]
             if line["step"] <= step:
                 lines.append({"step": int(line["step"])} | {k: float(v) for k, v in line.items() if k != "step"})
                 texts.append(text)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue  # cut in two by a kill, or edited by hand
     return texts, lines

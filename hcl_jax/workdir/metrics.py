@@ -1,10 +1,14 @@
 """The log of a run: numbers by step to the writers, lines and a progress bar to the terminal."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
+from hcl_jax.disk.reading import readable
+from hcl_jax.errors import NO_ROOM
 from hcl_jax.workdir import files, history
 from hcl_jax.workdir.history import History
 from hcl_jax.workdir.terminal import Terminal
@@ -26,6 +30,7 @@ class Log:
       terminal: where lines and progress go.
       saves: steps between two checkpoints. A run that begins anew where as many have lines keeps these aside.
       every: steps between two lines; says so when lines up to `start` are missing.
+      on_error: what a full disk does: "stop", or "go_on": lines of metrics.jsonl are kept until there is room.
 
     Attributes:
       history: the run up to `start`.
@@ -34,8 +39,9 @@ class Log:
     def __init__(
         self, workdir: files.Path | None, *, start: int, steps: int, config: dict[str, Any],
         terminal: Terminal, tensorboard: bool = True, wandb: bool = False, saves: int = 0,
-        every: int = 0,
+        every: int = 0, on_error: str = "stop",
     ):  # fmt: skip
+        self._on_error, self._full = on_error, False
         self._terminal = terminal
         self._scratch: tempfile.TemporaryDirectory | None = None
         self._store = workdir
@@ -66,8 +72,10 @@ class Log:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds numbers to those of `step`, which is the last one written or a later one."""
-        for writer in self._writers:
-            writer.write(step, metrics)
+        with self._room():
+            for writer in self._writers:
+                with self._noted():
+                    writer.write(step, metrics)
 
     def progress(self, step: int, loss: float, rate: float) -> None:
         """Moves the bar, or prints a plain line."""
@@ -82,10 +90,36 @@ class Log:
 
         On gs:// the whole files go up: a megabyte a checkpoint after 4,000 lines.
         """
-        for writer in self._writers:
-            writer.flush()
+        with self._room():
+            for writer in self._writers:
+                with self._noted():
+                    writer.flush()
         if self._scratch is not None and self._store is not None:
             files.copy_up(pathlib.Path(self._scratch.name), self._store)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Says when a disk has become full, and when it takes lines again."""
+        before, self._full = self._full, False
+        yield
+        if before and not self._full:
+            self._terminal.say("metrics.jsonl: there is room again, and no line is missing")
+        if self._full and not before:
+            kept = "lines are kept until there is room, and TensorBoard's events are left out"
+            self._terminal.say(f"metrics.jsonl: no room; {kept}; the run goes on")
+
+    def _closed(self, writer: Writer) -> None:
+        with self._noted():
+            writer.close()
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._on_error == "stop" or error.errno not in NO_ROOM:
+                raise
+            self._full = True
 
     def abandon(self) -> None:
         """Leaves gs:// as it is from now on: another run writes there."""
@@ -94,8 +128,9 @@ class Log:
     def close(self) -> None:
         """Ends the bar and the writers."""
         self._terminal.close()
-        for writer in self._writers:
-            writer.close()
+        with contextlib.ExitStack() as stack:
+            for writer in reversed(self._writers):  # each is closed, whatever another says
+                stack.callback(self._closed, writer)
         if self._scratch is not None:
             if self._store is not None:
                 files.copy_up(pathlib.Path(self._scratch.name), self._store)
@@ -111,7 +146,8 @@ def _resume(path: pathlib.Path, start: int, saves: int, every: int) -> History:
         os.replace(path, path.with_suffix(".jsonl.old"))
         begun = "but no checkpoint is there: begun anew, the old one is metrics.jsonl.old"
         notes = (f"{path} goes to step {last}, {begun}",)
-    texts, lines = history.read(path, start)
+    with readable(path, "the metrics.jsonl that a run wrote"):
+        texts, lines = history.read(path, start)
     if path.exists():
         files.write(path, "".join(f"{text}\n" for text in texts))
     last = lines[-1]["step"] if lines else 0

@@ -1,13 +1,18 @@
 """Where the numbers of a step are written: metrics.jsonl, TensorBoard, W&B. Each has write, flush and close."""
 
+import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
 import time
-from typing import Any, Protocol, TextIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Protocol
 
 from hcl_jax.errors import InputError
+
+FLUSH = 30.0  # seconds between two flushes of the events
 
 
 class Writer(Protocol):
@@ -32,32 +37,80 @@ class JsonLines:
 
     def __init__(self, path: pathlib.Path):
         path.touch()
-        self._file: TextIO = path.open("r+", encoding="utf-8")
-        self._last = _last_line(self._file)
+        self._path = path
+        # Unbuffered: what a full disk did not take is kept as lines, not as bytes in a buffer.
+        self._file: BinaryIO = path.open("r+b", buffering=0)
+        self._last = _last_line(path)
+        self._kept: list[dict[str, Any]] = []  # lines that are not on the disk; the first may be a longer last one
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds numbers to the line of `step`, which is the last one or new."""
+        """Adds numbers to the line of `step`, which is the last one or new.
+
+        Raises:
+          InputError: the file has been removed.
+          OSError: no room; the line is kept, and comes with the next one.
+        """
         line = {"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}}
-        place, last = self._last
-        if last.get("step") == step:
-            line = last | line
+        newest = self._kept[-1] if self._kept else self._last[1]
+        if newest.get("step") == step:
+            line = newest | line
+            self._kept[-1:] = [line]
         else:
-            place = self._file.seek(0, os.SEEK_END)
-        text = json.dumps(line) + "\n"
-        # The longer line over the old one: whatever stops it, one of them is whole.
+            self._kept.append(line)
+        self._put()
+
+    def _put(self) -> None:
+        """Writes the lines that are kept."""
+        self._see()
+        while self._kept:
+            line, (place, last) = self._kept[0], self._last
+            old = json.dumps(last) + "\n" if last.get("step") == line["step"] else ""
+            place = place if old else self._file.seek(0, os.SEEK_END)
+            try:
+                self._replace(place, json.dumps(line) + "\n")
+            except OSError:
+                with contextlib.suppress(OSError):  # the old line has its room
+                    self._replace(place, old)
+                raise
+            self._last = (place, line)
+            del self._kept[0]
+
+    def _replace(self, place: int, text: str) -> None:
+        """Puts a text in place of the end of the file."""
         self._file.seek(place)
-        self._file.write(text)
+        rest = text.encode()
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self._file.truncate()
-        self._file.flush()
-        self._last = (place, line)
+
+    def _see(self) -> None:
+        """Raises InputError where the file has been removed: all that is written would be lost without a word."""
+        try:
+            os.stat(self._path)
+            gone = os.fstat(self._file.fileno()).st_nlink == 0  # another file has its name
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                raise
+            gone = True
+        if gone:
+            found = "no such file any more: it was removed while the run was writing"
+            raise InputError(str(self._path), found, "a folder that stays as it is until the run has ended")
 
     def flush(self) -> None:
         """Waits until the lines are on the disk."""
+        self._put()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file. Raises InputError where lines are lost, for want of room."""
+        try:
+            if self._kept:
+                self._put()
+        except OSError as error:
+            found = f"no room for its last lines ({error.strerror}): {len(self._kept)} are lost"
+            raise InputError(str(self._path), found, "room on the disk; --workdir goes on") from None
+        finally:
+            self._file.close()
 
 
 class TensorBoard:
@@ -76,26 +129,48 @@ class TensorBoard:
 
         folder.mkdir(parents=True, exist_ok=True)
         self._file, self._event, self._scalar = EventsWriter(str(folder / "events")), Event, scalar
+        self._open = lambda: EventsWriter(str(folder / "events"))
+        self._failed: float | None = None  # when a full disk took no more
         self._flushed = time.monotonic()
         for first in ({"file_version": "brain.Event:2"}, {"session_log": SessionLog(status=SessionLog.START)}):
             self._file.write_event(Event(step=begin, wall_time=time.time(), **first))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds an event for each number."""
-        for name, value in metrics.items():
-            summary = self._scalar(name, value)
-            self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
-        if time.monotonic() - self._flushed > 30:
+        """Adds an event for each number. Raises OSError where there is no room: what is buffered is lost too."""
+        if self._failed is not None:
+            # What follows half an event cannot be read: a new file, whose name has the second in it.
+            if time.monotonic() - self._failed < FLUSH:
+                return
+            self._file, self._failed = self._open(), None
+        with self._noted():
+            for name, value in metrics.items():
+                summary = self._scalar(name, value)
+                self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        if time.monotonic() - self._flushed > FLUSH:
             self.flush()
 
     def flush(self) -> None:
         """Writes the events that are buffered."""
         self._flushed = time.monotonic()
-        self._file.flush()
+        if self._failed is None:
+            with self._noted():
+                self._file.flush()
 
     def close(self) -> None:
         """Flushes and closes the file."""
-        self._file.close()
+        if self._failed is None:
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._failed = time.monotonic()
+            # Under the buffer, which would try again when it is collected; tensorboardX has no public way.
+            with contextlib.suppress(OSError, AttributeError):
+                self._file._py_recordio_writer._writer.raw.close()
+            raise
 
 
 class WandB:
@@ -128,12 +203,7 @@ class WandB:
         self._run.finish()
 
 
-def _last_line(file: TextIO) -> tuple[int, dict[str, Any]]:
+def _last_line(path: pathlib.Path) -> tuple[int, dict[str, Any]]:
     """Where the last line starts, and what it holds."""
-    place, line = 0, ""
-    file.seek(0)
-    while True:
-        at, text = file.tell(), file.readline()
-        if not text:
-            return place, json.loads(line) if line else {}
-        place, line = at, text
+    lines = path.read_bytes().splitlines(keepends=True)
+    return (sum(map(len, lines[:-1])), json.loads(lines[-1])) if lines else (0, {})

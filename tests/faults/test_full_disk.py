@@ -72,10 +72,9 @@ def test_a_full_disk_is_passed_over(begun):
     assert runs.unfinished(run.folder) == [] and "Traceback" not in run.said()
 
 
-@pytest.mark.parametrize("on_error", ["stop", "go_on"])
-def test_metrics_that_do_not_fit(begun, on_error):
-    """The numbers are no less than the checkpoints: one line, with either setting, and nothing hangs."""
-    run = begun(f"--config.checkpoint.on_error={on_error}", "--config.checkpoint.every=100000", there="metrics.jsonl")
+def test_metrics_that_do_not_fit(begun):
+    """The numbers are no less than the checkpoints: one line, and nothing hangs. Going on: test_lost_room.py."""
+    run = begun("--config.checkpoint.on_error=stop", "--config.checkpoint.every=100000", there="metrics.jsonl")
     size = (run.folder / "metrics.jsonl").stat().st_size
     limit(run, size + 2000)
     assert run.end(60) == [2], run.everything()
