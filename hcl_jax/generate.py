@@ -176,7 +176,11 @@ def _open(folder: pathlib.Path, settings: dict[str, Any]) -> int | None:
         if not begun and all((folder / f"{name}.npy").is_file() for name in ARRAYS):
             shutil.rmtree(folder / "parts")
             if manifest.exists(folder) and (error := manifest.verify(folder, SEALED)):
-                raise InputError(where, error, "a folder as it was written, or another one")
+                raise InputError(
+                    where, error, f"a folder as it was written; without {manifest.MANIFEST} it is sealed anew"
+                )
+            if not manifest.exists(folder):  # of an earlier release, or views of a generator of one's own
+                manifest.write(folder, {}, SEALED)
             return len(np.load(folder / "rows.npy", allow_pickle=False))
     except InputError:
         raise

@@ -42,6 +42,8 @@ class Rule:
       words: what it means, for the docs.
       least, most: bounds that are allowed themselves; above, below: bounds that are not. A number needs a lower one;
         `least=-math.inf` says that negative numbers are meant. Of a list they bound its numbers.
+      cap: beyond this no number of either sign makes sense: a slip that would be noticed late. Shown where a value is
+        past it.
       also: values outside of the bounds that have a meaning of their own.
       zero: what 0 does, where it is no amount ("is off", "takes all").
       choices: the texts that are allowed.
@@ -55,6 +57,7 @@ class Rule:
     most: float | None = None
     above: float | None = None
     below: float | None = None
+    cap: float | None = None
     also: tuple[float, ...] = ()
     zero: str = ""
     choices: tuple[str, ...] = ()
@@ -244,8 +247,8 @@ def _within(value: Any, kind: Any, rule: Rule) -> bool:
 
 
 def _limit(kind: Any, rule: Rule) -> float:
-    """What the program that reads a number can hold."""
-    return max(INT32 if kind is int else FLOAT32, rule.most or 0)
+    """What makes sense, or what the program that reads a number can hold."""
+    return rule.cap or max(INT32 if kind is int else FLOAT32, rule.most or 0)
 
 
 def _compiles(pattern: str) -> bool:

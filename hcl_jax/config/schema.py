@@ -6,6 +6,7 @@ beside it.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from hcl_jax.config.fields import Name, Regex, setting
@@ -29,7 +30,7 @@ class Data:
         256,
         "global, in examples; above the number of records some are in it more than once, as positives of each other",
         least=1,
-        most=2**24,
+        cap=2**24,
     )
     labels: tuple[str, ...] = setting(("label",), "labels to read; () for none")
     labelled: float = setting(
@@ -57,7 +58,7 @@ class Data:
         "the new class is drawn from all, so that one in C is the true one again (as published for noise on downstream "
         "labels); False: from the others",
     )
-    num_classes: int = setting(0, "of the labels", least=0, most=2**24, zero="takes what the source says")
+    num_classes: int = setting(0, "of the labels", least=0, cap=2**24, zero="takes what the source says")
     order: str = setting(
         "shuffled",
         "`whole`: each step holds every record once, record r in row r; rows past the last one are absent (one graph)",
@@ -69,7 +70,7 @@ class Data:
         open=True,
     )
     shape: tuple[int, ...] = setting(
-        (), "of one example where no data can say it (random input, folders)", least=1, most=2**20
+        (), "of one example where no data can say it (random input, folders)", least=1, cap=2**20
     )
     text: str = setting("text", "column or columns of a CSV, or the key of an npz, that hold the text")
     standardise: bool = setting(False, "series: by the training split's mean and deviation of each channel")
@@ -107,7 +108,7 @@ _WEIGHT = (
         1.0,
         "its share of the records, beside the weights of the others; left out: its number of records",
         above=0,
-        most=1e12,
+        cap=1e12,
     ),
 )
 Part = dataclasses.make_dataclass("Part", [*_OWN, _WEIGHT], frozen=True, kw_only=True)
@@ -118,19 +119,19 @@ class Optimizer:
     """What a gradient does to the parameters."""
 
     name: str = setting("adamw", "which optimizer", choices=("sgd", "adamw", "lars", "lamb"))
-    learning_rate: float = setting(1e-3, "before scaling", above=0, most=1e4)
+    learning_rate: float = setting(1e-3, "before scaling", above=0, cap=1e4)
     scaling: str = setting("none", "linear: rate x B / 256; sqrt: rate x sqrt(B)", choices=("none", "linear", "sqrt"))
-    weight_decay: float = setting(1e-4, "beside the gradient (adamw, lamb) or in it (sgd, lars)", least=0, most=1e4)
+    weight_decay: float = setting(1e-4, "beside the gradient (adamw, lamb) or in it (sgd, lars)", least=0, cap=1e4)
     momentum: float = setting(0.9, "of sgd and lars", least=0, below=1)
     b1: float = setting(0.9, "of adamw and lamb", least=0, below=1)
     b2: float = setting(0.999, "of adamw and lamb", least=0, below=1)
-    eps: float = setting(0.0, "of adamw and lamb", least=0, most=1.0, zero="takes 1e-8 and 1e-6")
+    eps: float = setting(0.0, "of adamw and lamb", least=0, cap=1.0, zero="takes 1e-8 and 1e-6")
     nesterov: bool = setting(False, "of sgd and lars")
-    trust_coefficient: float = setting(1e-3, "of lars", least=0, most=1e4)
+    trust_coefficient: float = setting(1e-3, "of lars", least=0, cap=1e4)
     schedule: str = setting("cosine", "after the warm-up", choices=("cosine", "constant"))
     warmup_steps: int = setting(0, "steps win when both are set", least=0)
-    warmup_epochs: float = setting(0.0, "the same in epochs", least=0, most=1e6)
-    clip: float = setting(0.0, "largest global norm of the gradient", least=0, most=1e9, zero="is off")
+    warmup_epochs: float = setting(0.0, "the same in epochs", least=0, cap=1e6)
+    clip: float = setting(0.0, "largest global norm of the gradient", least=0, cap=1e9, zero="is off")
     average: float = setting(
         0.0,
         "decay of a weight average that evaluation reads, with BatchNorm statistics of its own; 1 is the plain mean",
@@ -147,8 +148,8 @@ class Optimizer:
     rules: tuple[tuple[Regex, float], ...] = setting(
         (),
         "(regular expression, multiplier of the learning rate): 0 freezes, negative ascends",
-        least=-1e6,
-        most=1e6,
+        least=-math.inf,
+        cap=1e6,
     )
 
 
@@ -156,9 +157,9 @@ class Optimizer:
 class Mesh:
     """Sizes of the axes that devices are laid out in."""
 
-    data: int = setting(-1, "replicas; -1 is what is left", least=1, most=2**20, also=(-1,))
-    fsdp: int = setting(1, "replicas that share parameters; -1 is what is left", least=1, most=2**20, also=(-1,))
-    tensor: int = setting(1, "parts of a layer; -1 is what is left", least=1, most=2**20, also=(-1,))
+    data: int = setting(-1, "replicas; -1 is what is left", least=1, cap=2**20, also=(-1,))
+    fsdp: int = setting(1, "replicas that share parameters; -1 is what is left", least=1, cap=2**20, also=(-1,))
+    tensor: int = setting(1, "parts of a layer; -1 is what is left", least=1, cap=2**20, also=(-1,))
     rules: tuple[tuple[Regex, str | tuple], ...] = setting(
         (), "(regular expression, spec) for parameters; () takes `parallel.sharding.DEFAULT_RULES`"
     )
@@ -170,13 +171,13 @@ class Train:
 
     steps: int = setting(0, "of the whole run; may grow when it goes on", least=0, zero="takes train.epochs")
     epochs: float = setting(
-        10.0, "of the training examples, where train.steps is 0; may grow when a run goes on", least=0, most=1e6
+        10.0, "of the training examples, where train.steps is 0; may grow when a run goes on", least=0, cap=1e6
     )
     accumulate: int = setting(
         1,
         "k sub-batches a step, each its own contrastive batch: it saves memory and adds no negatives",
         least=1,
-        most=2**16,
+        cap=2**16,
     )
     engine: str = setting(
         "auto",
@@ -189,7 +190,7 @@ class Train:
         64,
         "engine auto leaves dense when the matrices of a loss would take more MiB on a device",
         least=0,
-        most=2**20,
+        cap=2**20,
         open=True,
     )
     cache: int = setting(
@@ -198,14 +199,14 @@ class Train:
         "sub-batch, one more forward pass. A tower with BatchNorm needs `bn_groups`, a multiple of k "
         "([core.md](core.md#cached-gradients))",
         least=1,
-        most=2**16,
+        cap=2**16,
     )
     seeds: int = setting(
         1,
         "runs in one program, with seeds `seed`, `seed` + 1, ...; plain keys in metrics.jsonl and card.json "
         "are means over seeds, `..._se` their standard error over seeds, `seed3/...` those of one",
         least=1,
-        most=2**12,
+        cap=2**12,
     )
     compute_dtype: str = setting("float32", "of activations; bfloat16 is for TPU and GPU", choices=DTYPES)
     param_dtype: str = setting("float32", "of parameters", choices=DTYPES)
@@ -235,7 +236,7 @@ class Evaluate:
     """What is measured on frozen features."""
 
     every: int = setting(0, "steps between evaluations", least=0, zero="evaluates at the end only")
-    batch_size: int = setting(256, "of evaluation", least=1, most=2**24)
+    batch_size: int = setting(256, "of evaluation", least=1, cap=2**24)
     views: dict[Name, EvaluationView] = setting(
         {}, 'name -> `{"kind", "field", "ops", "tower", "output": "h"}`; none means no evaluation'
     )
@@ -249,7 +250,7 @@ class Evaluate:
         0,
         "cross-validation over the training split in that many parts, for sets without a test split; 0 is off",
         least=2,
-        most=1000,
+        cap=1000,
         also=(0,),
     )
     baselines: bool = setting(True, "the untrained encoder and the raw input beside the trained one")
@@ -294,7 +295,7 @@ class Log:
         "warn of a loss this many robust deviations (1.4826 x the median absolute one, at least 1 % of the median) "
         "above the median of the last 50 lines, from the eleventh line on",
         least=0,
-        most=1e9,
+        cap=1e9,
         zero="is off",
     )
     collapse: float = setting(
@@ -319,12 +320,12 @@ class Limits:
         most=1e9,
         zero="is off",
     )
-    heartbeat: int = setting(100, "without a sign of life before a process counts as dead", least=1, most=10**6)
+    heartbeat: int = setting(100, "without a sign of life before a process counts as dead", least=1, cap=10**6)
     phase: float = setting(
         7200.0, "that an evaluation or a save may take, before the watchdog calls it stuck", least=1, most=1e9
     )
     barrier: int = setting(
-        600, "that a process waits for the others before the first step and when a run goes on", least=1, most=10**6
+        600, "that a process waits for the others before the first step and when a run goes on", least=1, cap=10**6
     )
 
 

@@ -1,6 +1,7 @@
 """The fields of what a recipe gives by name: views, towers with their parts, objectives and their moving arguments."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 from hcl_jax.config.fields import setting
@@ -110,7 +111,7 @@ class Fifo(Memory):
     """A queue of the newest rows."""
 
     ARGUMENTS: ClassVar[bool] = False
-    size: int = setting(..., "its rows, a multiple of the rows that a step writes", least=1, most=2**28)
+    size: int = setting(..., "its rows, a multiple of the rows that a step writes", least=1, cap=2**28)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ class Tower:
         1,
         "contiguous groups of rows with BatchNorm statistics of their own; 1 is the whole global batch",
         least=1,
-        most=2**16,
+        cap=2**16,
     )
     frozen: bool = setting(
         False, "the encoder runs in evaluation mode and takes no gradient and no update: only heads train"
@@ -181,8 +182,8 @@ class Objective:
     weight: float | dict = setting(
         1.0,
         'a number, a schedule, or `{"learn": "linear", "init": 0.0}` for the uncertainty weight exp(-s) L + s',
-        least=-1e6,
-        most=1e6,
+        least=-math.inf,
+        cap=1e6,
     )
     pairs: str = setting("index", "the ids that say who is positive with whom: same id = positive, -1 = ignored")
     row_weights: str | RowWeights | None = setting(
@@ -199,8 +200,8 @@ class Learned:
     learn: str = setting(
         ..., "exp of a parameter, the parameter, or probabilities", choices=("exp", "linear", "simplex")
     )
-    init: float = setting(..., "where it starts; of a simplex how many probabilities", least=-1e9, most=1e9)
-    max: float | None = setting(None, "where it is clipped", least=-1e9, most=1e9)
+    init: float = setting(..., "where it starts; of a simplex how many probabilities", least=-math.inf, cap=1e9)
+    max: float | None = setting(None, "where it is clipped", least=-math.inf, cap=1e9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -208,6 +209,6 @@ class Scheduled:
     """An argument that follows the step."""
 
     schedule: str = setting(..., "its course", choices=("linear", "cosine"))
-    start: float = setting(..., "its value at step 0", least=-1e9, most=1e9)
-    end: float = setting(..., "its value from step `steps` on", least=-1e9, most=1e9)
+    start: float = setting(..., "its value at step 0", least=-math.inf, cap=1e9)
+    end: float = setting(..., "its value from step `steps` on", least=-math.inf, cap=1e9)
     steps: int = setting(..., "how long it takes", least=1)

@@ -127,11 +127,11 @@ def _check_bytes(folder: str) -> None:
     if not all(os.path.isfile(os.path.join(folder, name)) for name in SEALED):
         return  # which one lacks is said where it is read
     if not manifest.exists(folder):
-        LOG.warning("%s: views without digests, made by an earlier release: a changed byte is not seen", folder)
+        LOG.warning("%s: views without digests, as earlier releases made them: a changed byte is not seen", folder)
         return
     error = manifest.verify(folder, SEALED)
     if error is not None:
-        raise InputError(folder, error, AGAIN)
+        raise InputError(folder, error, f"{AGAIN}; without {manifest.MANIFEST}, where a change is meant")
 
 
 def _content(folder: str, seed: int) -> str:
