@@ -19,9 +19,9 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
-from hcl_jax.prepare import Prepared, check_recorded, cpu_threads, introduction, prepare
+from hcl_jax.prepare import Prepared, check_recorded, introduction, prepare
 from hcl_jax.run import Parts, Run, global_batches
-from hcl_jax.runtime import processes
+from hcl_jax.runtime import machine, processes
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
 from hcl_jax.runtime.watchdog import Watchdog
 from hcl_jax.views import VIEWS
@@ -171,7 +171,7 @@ def restore(
     terminal = Terminal(bar, quiet=not first)
     lock = stack.enter_context(hold(workdir_path, seconds, terminal.say)) if shared else None
     scores: dict[int, float] = {}
-    record = {"config": config.to_dict(), "code": card.code(), "threads": cpu_threads()}
+    record = {"config": config.to_dict(), "code": card.code(), "threads": machine.cpu_threads()}
     checkpoints = Checkpoints(
         workdir_path, keep=spec.keep, keep_best=spec.keep_best, best_mode=spec.best_mode, keep_every=spec.keep_every,
         meta=run.meta(prepared.source), record=record, scores=scores,

@@ -9,6 +9,7 @@ from worlds import two_views
 
 from hcl_jax import config as configs
 from hcl_jax import embed, workdir
+from hcl_jax.check.evaluation import _check_shapes, check_evaluation
 from hcl_jax.core.optim import average_of
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
@@ -16,7 +17,6 @@ from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import collapse
 from hcl_jax.evaluators.entries import entries
 from hcl_jax.parallel import mesh as meshes
-from hcl_jax.prepare import _check_shapes, check_evaluation
 from hcl_jax.run import Parts, build, global_batches
 from hcl_jax.views.lazy import tf
 from hcl_jax.workdir.checkpoint import Checkpoints

@@ -45,8 +45,9 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     """Prints the page of a completed config's data. Raises InputError for what a run would refuse."""
     from hcl_jax import data
     from hcl_jax.check import as_files, as_pixels, look_before_run
+    from hcl_jax.check.evaluation import is_evaluated
     from hcl_jax.config import validate
-    from hcl_jax.prepare import bound, is_evaluated
+    from hcl_jax.prepare import bound
     from hcl_jax.run import Parts
 
     parts, said, logger = Parts(), _Collected(), logging.getLogger("hcl_jax")

@@ -7,6 +7,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data
+from hcl_jax.check.evaluation import check_evaluation
 from hcl_jax.claims.claim import Claim, evaluation_view
 from hcl_jax.claims.keys import Prints
 from hcl_jax.claims.measures import MEASURES
@@ -15,7 +16,6 @@ from hcl_jax.claims.programs import Program, views_of
 from hcl_jax.config import validate
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.parallel import mesh as meshes
-from hcl_jax.prepare import check_evaluation
 from hcl_jax.run import build
 
 CURVE = {"x", "y"}

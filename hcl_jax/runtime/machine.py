@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import jax
+
 # Where Linux says what a container may take; "max", or a number past the machine, is no limit.
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 VARIABLES = ("PJRT_NPROC", "NPROC")  # read by XLA:CPU as it starts, the first that is a number
@@ -17,6 +19,11 @@ def threads() -> int:
     """The threads of XLA:CPU. It splits sums over them, so that the last bits of a run follow from their number."""
     numbers = (os.environ.get(name, "").strip() for name in VARIABLES)
     return next((int(n) for n in numbers if n.isdecimal()), 0) or usable_cores()
+
+
+def cpu_threads() -> int:
+    """The number of threads that the last bits of a run follow from; 0 where the devices are no CPUs."""
+    return threads() if jax.default_backend() == "cpu" else 0
 
 
 def memory() -> int:

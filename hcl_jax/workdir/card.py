@@ -80,7 +80,7 @@ def write(
             "mesh": {k: int(v) for k, v in mesh.shape.items()},
             "processes": jax.process_count(),
             "host_cores": machine.usable_cores(),
-            **({"cpu_threads": machine.threads()} if jax.default_backend() == "cpu" else {}),
+            **({"cpu_threads": machine.cpu_threads()} if machine.cpu_threads() else {}),
         },
         "seed": config.seed,
         "seeds": config.train.seeds,

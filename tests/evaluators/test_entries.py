@@ -8,6 +8,7 @@ import pytest
 
 from hcl_jax import EVALUATORS
 from hcl_jax import config as configs
+from hcl_jax.check.evaluation import check_evaluation
 from hcl_jax.config import validate
 from hcl_jax.data.source import from_arrays
 from hcl_jax.errors import InputError
@@ -18,7 +19,6 @@ from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.known_labels import check_known_labels
 from hcl_jax.evaluators.paired import evaluate_features
 from hcl_jax.evaluators.result import result_of
-from hcl_jax.prepare import check_evaluation
 from hcl_jax.run import Parts
 from tests.test_evaluation import TEST, TRAIN, built, pictures
 
