@@ -13,8 +13,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 "${PYTHON:-python3}" -m venv venv
-venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
-  safetensors==0.8.0 numpy==2.3.5 ml_dtypes==0.5.4
+venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check safetensors==0.8.0 numpy==2.3.5 ml_dtypes==0.5.4
 venv/bin/python - <<'PY'
 import pathlib
 import sys
@@ -32,5 +31,5 @@ try:
 except KeyError as error:
     print("load: KeyError:", error)
     raised = True
-sys.exit(not raised)
+sys.exit(not (raised))
 PY

@@ -14,8 +14,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 "${PYTHON:-python3}" -m venv venv
-venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
-  tensorflow==2.21.0 numpy==2.3.5 pillow==12.0.0
+venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check tensorflow==2.21.0 numpy==2.3.5 pillow==12.0.0
 TF_CPP_MIN_LOG_LEVEL=3 venv/bin/python - <<'PY'
 import io
 import sys
