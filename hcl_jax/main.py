@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FloatingPointError, CorruptState) as error:
         status, text = 1, str(error)
     except TimeoutError as error:
-        # The status of a lost peer (runtime/preemption.py): launch.restart starts this process again.
-        status, text, alone = 134, str(error), True
+        # That of a lost peer (runtime/preemption.py), with which launch.restart starts this process again.
+        status, text, alone = 134 if _is_of_a_peer(error) else 1, str(error), True
     except OSError as error:
         if error.errno not in NO_ROOM:
             _leave(1, traceback.format_exc())
@@ -89,6 +89,14 @@ def main(arguments: list[str] | None = None) -> int:
     if alone or _speaks():
         print(f"hcl_jax: {text}", file=sys.stderr)
     return status
+
+
+def _is_of_a_peer(error: Exception) -> bool:
+    if "jax" not in sys.modules:
+        return False
+    from hcl_jax.runtime import processes
+
+    return processes.is_of_a_peer(error)
 
 
 def _leave(status: int, text: str) -> None:

@@ -122,7 +122,7 @@ def bound(
         changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
     source, test = opened() if opened else open_splits(config, parts)
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
-    check_memory("config.data.batch_size", run.abstract_batch, share_of(run))
+    check_memory("config.data.batch_size", config.data.batch_size, run.abstract_batch, share_of(run))
     check_length(run, source, changed)
     return Bound(run, source, test, changed, {} if test is None else check_evaluation(run, source, test))
 

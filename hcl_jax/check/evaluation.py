@@ -124,7 +124,7 @@ def _check_view(
         )
         for source in splits.values()
     ]  # fmt: skip
-    check_memory("config.evaluate.batch_size", specs[1], 1 / processes.count())
+    check_memory("config.evaluate.batch_size", spec.batch_size, specs[1], 1 / processes.count())
     _same_shapes(where, specs[0]["views"], specs[1]["views"])
     for batch, label in itertools.product(specs, labels):
         if len(batch["labels"][label].shape) > 1:

@@ -18,17 +18,16 @@ def share_of(run: Run) -> float:
     return len(sharding.local_rows(run.batch_sharding, leading)) / leading
 
 
-def check_memory(field: str, batch: Any, share: float = 1.0) -> None:
+def check_memory(field: str, size: int, batch: Any, share: float) -> None:
     """Raises InputError for batches that do not fit into this machine, before one is made: the system would kill it.
 
     Args:
-      field: of the size, for the message.
+      field, size: what is too large, for the message.
       batch: shapes of a global batch.
       share: of its rows that this process makes.
     """
     one = share * sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batch))
     need, there = one * (1 + AHEAD), machine.memory()  # in the step, and those that wait for it
     if need > there:
-        rows = jax.tree.leaves(batch)[0].shape[0]
-        found = f"{rows} rows, {need / 2**30:.1f} GiB in each process with the {AHEAD} batches that wait"
+        found = f"{size} rows, {need / 2**30:.1f} GiB in each process with the {AHEAD} batches that wait"
         raise InputError(field, found, f"what fits into {there / 2**30:.1f} GiB of memory")
