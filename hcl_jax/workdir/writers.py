@@ -41,7 +41,8 @@ class JsonLines:
         # Unbuffered: what a full disk did not take is kept as lines, not as bytes in a buffer.
         self._file: BinaryIO = path.open("r+b", buffering=0)
         self._last = _last_line(path)
-        self._kept: list[dict[str, Any]] = []  # lines that are not on the disk; the first may be a longer last one
+        # Lines that are not on the disk, with their texts; the first may be a longer last one.
+        self._kept: list[tuple[dict[str, Any], str]] = []
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds numbers to the line of `step`, which is the last one or new.
@@ -51,23 +52,25 @@ class JsonLines:
           OSError: no room; the line is kept, and comes with the next one.
         """
         line = {"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}}
-        newest = self._kept[-1] if self._kept else self._last[1]
-        if newest.get("step") == step:
-            line = newest | line
-            self._kept[-1:] = [line]
+        newest = self._kept[-1][0] if self._kept else self._last[1]
+        same = newest.get("step") == step
+        line = newest | line if same else line
+        entry = (line, json.dumps(line) + "\n")
+        if same:
+            self._kept[-1:] = [entry]
         else:
-            self._kept.append(line)
+            self._kept.append(entry)
         self._put()
 
     def _put(self) -> None:
         """Writes the lines that are kept."""
         self._see()
         while self._kept:
-            line, (place, last) = self._kept[0], self._last
+            (line, text), (place, last) = self._kept[0], self._last
             old = json.dumps(last) + "\n" if last.get("step") == line["step"] else ""
             place = place if old else self._file.seek(0, os.SEEK_END)
             try:
-                self._replace(place, json.dumps(line) + "\n")
+                self._replace(place, text)
             except OSError:
                 with contextlib.suppress(OSError):  # the old line has its room
                     self._replace(place, old)
