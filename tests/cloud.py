@@ -202,7 +202,8 @@ class Cloud:
             if path.is_file():
                 shutil.copy(path, self.clone / "launch")
         # All that the launchers may import of the package.
-        for name in ("__init__", "errors", "compat/__init__", "compat/modules", "plan/__init__", "plan/slices",
+        for name in ("__init__", "errors", "compat/__init__", "compat/modules", "disk/__init__", "disk/whole",
+                     "plan/__init__", "plan/slices",
                      "workdir/__init__", "workdir/files", "workdir/history"):  # fmt: skip
             file = self.clone / "hcl_jax" / f"{name}.py"
             file.parent.mkdir(exist_ok=True)
