@@ -69,5 +69,6 @@ def imagenet(batch_size, *normal):
     c = defaults()
     c.data.name, c.data.batch_size, c.data.in_memory = "imagenet2012", batch_size, False
     c.data.test_split, c.data.shape, c.data.num_classes = "validation", (224, 224, 3), 1000
+    c.data.upright = False  # published numbers are of pictures as they are stored
     evaluate(c, ({"op": "centre_crop", "size": 224}, *normal), per_class=())
     return c

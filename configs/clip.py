@@ -70,7 +70,7 @@ def vit_b():
     """ViT-B/32 and a 12-layer causal text transformer at batch 32,768: the paper's settings (table 19)."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.in_memory, c.data.labels = "laion400m", 32768, False, ()
-    c.data.shape = (224, 224, 3)
+    c.data.shape, c.data.upright = (224, 224, 3), False
     words = {"op": "tokens", "tokenizer": "bytes", "length": 77}
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     crop = {"op": "random_resized_crop", "size": 224, "scale": (0.9, 1.0)}

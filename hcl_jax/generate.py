@@ -26,6 +26,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.data import images as pictures
 from hcl_jax.data.generated import ARRAYS, DTYPES, SEALED, SETTINGS, hashes_of, read_settings
 from hcl_jax.data.pipeline import ordered
 from hcl_jax.data.source import Source
@@ -219,6 +220,11 @@ def _maker(source: Source, view: Mapping[str, Any], seed: int, count: int, views
     def make(block: Any) -> tuple[Any, Any, Any]:
         place = block * BLOCK + tf.constant(local, tf.int64)
         record = source.fetch(tf.minimum(place, source.num_examples - 1))
+        shown = record[view["field"]]
+        if view["kind"] == "image" and source.fields[view["field"]][1] == "string":
+            shown = pictures.bounded(shown, source.max_pixels)
+            if view["field"] in source.sides:
+                shown = pictures.pixels(shown, source.sides[view["field"]], source.upright)
         there = place < source.num_examples
         if source.present is not None:
             there &= record[source.present][:, list(source.fields).index(view["field"])]
@@ -226,7 +232,7 @@ def _maker(source: Source, view: Mapping[str, Any], seed: int, count: int, views
         for copy in range(count):
             # A salt of its own: a generated view must not be the view that training draws itself.
             draws = Draws(seed, block, BLOCK, local, f"{view['draws']}/generated/{copy}")
-            found = make_view(view, record[view["field"]], draws, views=views, where=where)
+            found = make_view(view, shown, draws, views=views, where=where, upright=source.upright)
             if draws.targets:
                 text = f"ops that make {', '.join(sorted(draws.targets))} besides"
                 raise InputError(f"{where}.ops", text, "ops that change the view and make no targets")

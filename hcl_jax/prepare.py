@@ -84,6 +84,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
         def opened() -> tuple[data.Source, None]:
             return data.random_like(config.data, config.views, sources=parts.sources), None
 
+    config = workdir.as_begun(workdir_path, config)
     run, source, test, changed, evaluated = bound(config, workdir_path, parts, opened)
     odd: tuple[str, ...] = ()
     if opened is None and processes.index() == 0 and not workdir.has_run(workdir_path):

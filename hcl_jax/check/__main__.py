@@ -44,7 +44,7 @@ class _Collected(logging.Handler):
 def check(config: Any, workdir: str | None, full: bool) -> None:
     """Prints the page of a completed config's data. Raises InputError for what a run would refuse."""
     from hcl_jax import data
-    from hcl_jax.check import as_files, as_pixels, look_before_run
+    from hcl_jax.check import as_files, look_before_run
     from hcl_jax.check.evaluation import is_evaluated
     from hcl_jax.config import validate
     from hcl_jax.prepare import bound
@@ -63,9 +63,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     print("\n".join([page.text(), *(f"! {line}" for line in dict.fromkeys(said.lines))]))
     if page.refusal is not None:
         raise page.refusal
-    sides = page.sides if config.data.in_memory else {}
-    decoded = as_pixels(source, sides), None if test is None else as_pixels(test, sides)
-    bound(config, workdir, parts, lambda: decoded)
+    bound(config, workdir, parts, lambda: (source, test))
 
 
 def main(arguments: list[str] | None = None) -> int:

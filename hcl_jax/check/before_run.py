@@ -7,10 +7,8 @@ from typing import Any
 
 from hcl_jax.check.look import Page, look
 from hcl_jax.data import fields_read
-from hcl_jax.data.folder import CHANNELS
 from hcl_jax.data.source import Source
 from hcl_jax.evaluators.entries import entries
-from hcl_jax.views.lazy import tf
 
 
 def look_before_run(
@@ -42,26 +40,6 @@ def as_files(config: Any, sources: Mapping[str, Callable]) -> Any:
     if "in_memory" not in fields_read(config.data.name, sources):
         return config.data
     return type(config.data)({**config.data.to_dict(), "in_memory": False})
-
-
-def as_pixels(source: Source, sides: Mapping[str, tuple[int, int]]) -> Source:
-    """The same source with the shapes of decoded pictures, for checks that read no record: pictures are black.
-
-    Args:
-      source: whose pictures are encoded.
-      sides: field -> (height, width) of those that the run decodes.
-    """
-    if not sides:
-        return source
-    shapes = {field: (*side, CHANNELS) for field, side in sides.items()}
-
-    def fetch(index: Any) -> dict[str, Any]:
-        count = tf.shape(index)[:1]
-        black = {k: tf.zeros(tf.concat([count, shape], 0), tf.uint8) for k, shape in shapes.items()}
-        return source.fetch(index) | {k: tf.ensure_shape(v, [index.shape[0], *shapes[k]]) for k, v in black.items()}
-
-    fields = source.fields | {field: (shape, "uint8") for field, shape in shapes.items()}
-    return source._replace(fetch=fetch, fields=fields)
 
 
 def _vocabularies(config: Any, source: Source) -> dict[str, tuple[int, str]]:

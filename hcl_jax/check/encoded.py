@@ -4,7 +4,6 @@ import collections
 import io
 import os
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,6 +12,9 @@ from PIL import Image
 
 from hcl_jax.check.oddities import Oddities
 from hcl_jax.data import images
+from hcl_jax.data.source import Source
+from hcl_jax.errors import InputError
+from hcl_jax.views import headers
 from hcl_jax.views.lazy import tf
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -32,36 +34,49 @@ class Encoded:
     """Pictures as files hold them.
 
     Args:
-      describe: record number -> its file.
+      source: of the pictures.
+
+    Attributes:
+      bad: record number -> why it cannot be used.
     """
 
-    def __init__(self, describe: Callable[[int], str]):
-        self.describe, self.odd = describe, Oddities()
+    def __init__(self, source: Source):
+        self.source, self.odd = source, Oddities()
         self.formats: collections.Counter[str] = collections.Counter()
         self.sizes: list[tuple[int, int]] = []
         self.numbers: list[int] = []
-        self.bad: list[int] = []
+        self.bad: dict[int, InputError] = {}
 
     def add(self, numbers: np.ndarray, values: np.ndarray) -> None:
         """Looks at the bytes of some records."""
+        names = [self.source.describe(n) for n in numbers.tolist()]
         with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter
-            pixels = list(pool.map(_pixels, values))
-        for number, content, fault in zip(numbers.tolist(), values, pixels, strict=True):
-            if fault == "does not decode":
-                self.bad.append(number)
-                continue
-            kinds = [fault] if fault else []
-            head = header(content)
-            if head:
+            looked = list(pool.map(self._look, names, values))
+        for number, name, content, (fault, kinds) in zip(numbers.tolist(), names, values, looked, strict=True):
+            if fault is not None:
+                self.bad[number] = fault
+            elif head := header(content, self.source.upright):
                 self.formats[head.format] += 1
                 self.sizes.append(head.size)
                 self.numbers.append(number)
                 kinds += head.odd
-                ending = os.path.splitext(self.describe(number))[1].lower()
+                ending = os.path.splitext(name)[1].lower()
                 if NAMES.get(ending, head.format) != head.format:
-                    kinds.append(f"{head.format} named {ending}")
+                    kinds += (f"{head.format} named {ending}",)
             for kind in kinds:
                 self.odd.note(kind, [number])
+
+    def _look(self, name: str, content: bytes) -> tuple[InputError | None, tuple[str, ...]]:
+        """(why a picture cannot be used, what is odd about it or its pixels)."""
+        found = headers.header(io.BytesIO(content))
+        fault = images.fault_of_header(name, found, self.source.max_pixels)
+        if fault is not None:
+            return fault, ("that do not decode" if found is None else "of more than data.max_pixels",)
+        try:
+            picture = images.decode(tf.constant(content), 1, images.CHANNELS).numpy()
+        except (tf.errors.OpError, ValueError):
+            return images.undecodable(name), ("that do not decode",)
+        return None, ("of one colour",) if (picture == picture[0, 0]).all() else ()
 
     def summary(self) -> str:
         """Formats and sizes."""
@@ -83,19 +98,18 @@ class Encoded:
             self.odd.note(f"with one side more than {LONG} times the other", numbers[long > LONG * short])
             small = short * SMALL < np.median(short)
             self.odd.note(f"less than 1/{SMALL} of the median size", numbers[small])
-        self.odd.note("that do not decode", self.bad)
-        return self.odd.lines(self.describe)
+        return self.odd.lines(self.source.describe)
 
 
-def header(content: bytes) -> Header | None:
-    """What the head of a picture's file says; None where it is no head that Pillow knows."""
+def header(content: bytes, upright: bool) -> Header | None:
+    """What the head of a picture's file says; None where Pillow knows no such head. `upright`: it is turned."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 odd = []
                 if image.getexif().get(ORIENTATION, 1) not in (0, 1):
-                    odd.append("with an EXIF orientation")
+                    odd.append("with an EXIF orientation, " + ("turned by it" if upright else "not turned by it"))
                 if getattr(image, "is_animated", False):
                     odd.append("of several frames, of which the first is read")
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -107,12 +121,3 @@ def header(content: bytes) -> Header | None:
                 return Header(str(image.format), image.size, tuple(odd))
     except Exception:  # a damaged file may raise anything here
         return None
-
-
-def _pixels(content: bytes) -> str:
-    """ "does not decode", "of one colour", or ""."""
-    try:
-        picture = images.decode(tf.constant(content), 3).numpy()
-    except (tf.errors.OpError, ValueError):
-        return "does not decode"
-    return "of one colour" if (picture == picture[0, 0]).all() else ""

@@ -15,7 +15,6 @@ from hcl_jax.check.encoded import Encoded
 from hcl_jax.check.oddities import Oddities
 from hcl_jax.check.reading import chunks
 from hcl_jax.check.texts import Texts
-from hcl_jax.data import images
 from hcl_jax.data.source import Source
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.entries import Entry
@@ -30,13 +29,11 @@ class Page(NamedTuple):
       facts: (what, text) of each line about the data as a whole.
       odd: lines that name what is odd.
       refusal: what a run must refuse, or None.
-      sides: of encoded pictures, field -> (height, width) where all have one size.
     """
 
     facts: tuple[tuple[str, str], ...]
     odd: tuple[str, ...]
     refusal: InputError | None = None
-    sides: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
     def text(self) -> str:
         """The page as it is printed; lines about what is odd begin with an exclamation mark."""
@@ -90,7 +87,7 @@ def _kind(source: Source, field: str, values: Any) -> Any:
     if isinstance(values, dict):
         return Graphs(source.describe, source.whole)
     if values.dtype == object:
-        return Encoded(source.describe) if field.startswith("image") else Texts(source.describe)
+        return Encoded(source) if field.startswith("image") else Texts(source.describe)
     # A view made by a generator is a picture or a series.
     if values.dtype.kind == "f" and values.ndim >= 3 and not field.startswith(("image", "generated")):
         return Series(source.describe)
@@ -157,10 +154,7 @@ def look(
         facts += [("" if i else "evaluators", line) for i, line in enumerate(made)]
     facts.append(("took", f"{time.monotonic() - began:.1f} s"))
     refusal = _too_many_bad(seen[0], max_bad_records, fields) or _without_vector(seen, vocabularies)
-    encoded = [(field, kind) for split in seen for field, kind in split.fields.items() if isinstance(kind, Encoded)]
-    sizes = {field: {size for f, kind in encoded if f == field for size in kind.sizes} for field, _ in encoded}
-    sides = {field: (size[1], size[0]) for field, found in sizes.items() if len(found) == 1 for size in found}
-    return Page(tuple(facts), tuple(odd), refusal, sides)
+    return Page(tuple(facts), tuple(odd), refusal)
 
 
 def _read(name: str, source: Source, most: int, seconds: float, seed: int) -> _Split:
@@ -177,7 +171,7 @@ def _too_many_bad(train: _Split, most: int, fields: frozenset[str]) -> InputErro
     bad = dict(train.faults)
     for field in fields & train.fields.keys():
         if isinstance(train.fields[field], Encoded):
-            bad |= {n: images.undecodable(train.source.describe(n)) for n in train.fields[field].bad}
+            bad |= train.fields[field].bad
     if len(bad) <= most:
         return None
     fault = next(iter(bad.values()))

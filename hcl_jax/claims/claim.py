@@ -268,7 +268,7 @@ def _merged(path: pathlib.Path, known: Mapping[str, pathlib.Path]) -> dict[str, 
 
 
 def _toml(path: pathlib.Path) -> dict[str, Any]:
-    with readable(path, "a claim file; claims/README.md shows one", "TOML"):
+    with readable(path, "a claim file; claims/README.md shows one", "no TOML"):
         return tomllib.loads(path.read_text(encoding="utf-8"))
 
 

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from hcl_jax.config.load import (
     OPEN_FIELDS,
+    as_begun,
     check_section,
     choose,
     complete,
@@ -22,7 +23,7 @@ from hcl_jax.config.load import (
 )  # fmt: skip
 
 __all__ = [
-    "ConfigDict", "OPEN_FIELDS", "check_section",
+    "ConfigDict", "OPEN_FIELDS", "as_begun", "check_section",
     "choose", "complete", "defaults", "differences", "flatten", "from_json", "load", "override", "read_recipe",
     "recipe_folders", "recipe_names", "texts", "to_json", "with_younger",
 ]  # fmt: skip

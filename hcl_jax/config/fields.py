@@ -49,6 +49,7 @@ class Rule:
       choices: the texts that are allowed.
       open: it may differ when a run goes on: it changes speed, output or what is measured, never what is trained.
       younger: a section that the first runs do not have.
+      before: how runs were that were begun before the field was there, where that is not its default.
       shown: the default as the docs show it, where it depends on something.
     """
 
@@ -63,6 +64,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     open: bool = False
     younger: bool = False
+    before: Any = None
     shown: str = ""
 
 

@@ -105,7 +105,7 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str, where: str) -> ConfigDict:
     """Reads a frozen config. Raises InputError naming `where` when the text is no JSON object."""
-    with readable(where, "the config.json that a run wrote", "JSON"):
+    with readable(where, "the config.json that a run wrote", "no JSON"):
         value = json.loads(text)
         if not isinstance(value, dict):
             raise InputError(where, type(value).__name__, "the config.json that a run wrote")
@@ -121,7 +121,43 @@ def with_younger(plain: Mapping[str, Any], where: str = "config.json") -> Config
     for section, f in fields(Config).items():
         if section not in plain and not f.rule.younger:
             raise InputError(where, f"no field {section!r}", "the config.json that a run wrote")
-    return complete(ConfigDict(dict(plain)))
+    plain = dict(plain)
+    for section, values in before(plain).items():
+        plain[section] = {**plain[section], **values}
+    return complete(ConfigDict(plain))
+
+
+def before(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a run did before some fields were there, by section: of those that its frozen config lacks."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, f in fields(Config).items():
+        for name, inner in (
+            fields(f.kind).items() if isinstance(f.kind, type) and dataclasses.is_dataclass(f.kind) else ()
+        ):
+            given = plain.get(section)
+            if inner.rule.before is not None and isinstance(given, Mapping) and name not in given:
+                found.setdefault(section, {})[name] = inner.rule.before
+    return found
+
+
+def as_begun(config: ConfigDict, plain: Mapping[str, Any]) -> tuple[ConfigDict, list[str]]:
+    """A config for a run that was begun before some fields were there, and what is worth saying of it.
+
+    Args:
+      config: completed.
+      plain: the frozen config of the run.
+
+    Returns:
+      (the config, in which fields that `plain` lacks and that are at their defaults are as that run had them; a line
+      for each).
+    """
+    made, lines = config.to_dict(), []
+    for section, values in before(plain).items():
+        for name, value in values.items():
+            if made[section][name] == fields(fields(Config)[section].kind)[name].default != value:
+                made[section][name] = value
+                lines.append(f"config.{section}.{name} is {value!r}: the run was begun before there was such a field")
+    return _frozen(made) if lines else config, lines
 
 
 def texts(config: ConfigDict) -> dict[str, str]:

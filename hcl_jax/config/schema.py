@@ -75,6 +75,26 @@ class Data:
     text: str = setting("text", "column or columns of a CSV, or the key of an npz, that hold the text")
     standardise: bool = setting(False, "series: by the training split's mean and deviation of each channel")
     in_memory: bool = setting(True, "decode once and keep; False reads each record when it is needed", open=True)
+    upright: bool = setting(
+        True,
+        "encoded pictures are turned as their EXIF orientation says "
+        "([which](data.md#pictures-in-folders-folder)); False: as they are stored, as published numbers have them",
+        before=False,
+    )
+    max_pixels: int = setting(
+        100_000_000,
+        "most pixels of a picture, by its header (of a GIF: of all frames); a larger one is a bad record",
+        least=1,
+        most=2**53,
+        open=True,
+    )
+    max_array_bytes: int = setting(
+        2**32,
+        "most bytes of the arrays of one file (npz, idx) or of a file in a zip, by its header; more is refused",
+        least=1,
+        most=2**53,
+        open=True,
+    )
     prepare: bool = setting(False, "let TFDS download and prepare what is missing", open=True)
     max_bad_records: int = setting(
         16,

@@ -3,17 +3,19 @@
 import csv
 import gzip
 import logging
+import math
 import os
-import zlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from hcl_jax.data.casts import finite_floats, whole_numbers
+from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.npz import read_npz
 from hcl_jax.data.series import moments
-from hcl_jax.data.source import Arrays, as_text, folder_of, unknown_split
+from hcl_jax.data.source import Arrays, as_text, folder_of, listed, unknown_split
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts it
@@ -82,12 +84,13 @@ def idx(data: Any, split: str) -> Arrays:
 
 def idx_folder(folder: str, split: str, data: Any) -> Arrays:
     """`<split>-images-idx3-ubyte[.gz]` and `<split>-labels-idx1-ubyte[.gz]`; the split "test" may be named t10k."""
-    known = sorted({f.split("-images")[0].replace("t10k", "test") for f in os.listdir(folder) if "-images" in f})
+    known = sorted({f.split("-images")[0].replace("t10k", "test") for f in listed(folder) if "-images" in f})
     if not known:
         raise InputError("config.data.dir", f"no IDX file in {folder}", "files such as train-images-idx3-ubyte.gz")
     if split not in known:
         raise unknown_split(split, known, folder)
-    image, label = (_idx_file(_idx_path(folder, split, what)) for what in ("images", "labels"))
+    most = data.max_array_bytes
+    image, label = (_idx_file(_idx_path(folder, split, what), most) for what in ("images", "labels"))
     if image.ndim not in (3, 4) or label.ndim != 1:
         raise InputError(
             f"{folder} {split}", f"images {image.shape} and labels {label.shape}", "[N, H, W] or [N, H, W, C] and [N]"
@@ -104,7 +107,7 @@ def idx_folder(folder: str, split: str, data: Any) -> Arrays:
 def _idx_path(folder: str, split: str, what: str) -> str:
     names = [split] + (["t10k"] if split == "test" else [])
     for name in names:
-        for file in sorted(os.listdir(folder)):
+        for file in listed(folder):
             if file.startswith(f"{name}-{what}") or file.startswith(f"{name}.{what}"):
                 return os.path.join(folder, file)
     raise InputError(
@@ -112,20 +115,21 @@ def _idx_path(folder: str, split: str, what: str) -> str:
     )
 
 
-def _idx_file(path: str) -> np.ndarray:
+def _idx_file(path: str, max_bytes: int) -> np.ndarray:
     allowed = "an IDX file: 0, 0, dtype, rank, sizes, data"
-    try:
-        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-            raw = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(path, f"an unreadable file ({error})", allowed) from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_DTYPES or len(raw) < 4 + 4 * raw[3]:
-        raise InputError(path, f"the header {raw[:4].hex() or 'of an empty file'}", allowed)
-    shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", raw[3], 4))
-    dtype = np.dtype(IDX_DTYPES[raw[2]])
-    body = memoryview(raw)[4 + 4 * raw[3] :]
-    if len(body) != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
-        raise InputError(path, f"{len(body)} bytes of data", f"{dtype.itemsize} bytes for each of {shape}")
+    with readable(path, allowed), gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+        raw = file.read(4)
+        sizes = file.read(4 * raw[3]) if len(raw) == 4 else b""
+        if raw[:2] != b"\0\0" or len(raw) < 4 or raw[2] not in IDX_DTYPES or len(sizes) < 4 * raw[3]:
+            raise InputError(path, f"the header {raw.hex() or 'of an empty file'}", allowed)
+        shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
+        dtype = np.dtype(IDX_DTYPES[raw[2]])
+        size = dtype.itemsize * math.prod(shape)
+        check_bytes(path, size, max_bytes)
+        body = file.read(size + 1)  # no more: what a .gz holds is not known before
+    if len(body) != size:
+        found = f"{len(body)} bytes of data" if len(body) < size else f"more than {size} bytes of data"
+        raise InputError(path, found, f"{dtype.itemsize} bytes for each of {shape}")
     return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
@@ -140,7 +144,7 @@ def npz(data: Any, split: str) -> Arrays:
     """
     folder = folder_of(data, "<split>.npz")
     path = split_file(folder, split, (".npz",))
-    arrays = read_npz(path)
+    arrays = read_npz(path, max_bytes=data.max_array_bytes)
     named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
     fields, labels = {}, {}
     embedded = "features" in arrays
@@ -178,7 +182,7 @@ def _standardised(data: Any, folder: str, split: str, fields: dict[str, np.ndarr
     if not fields:
         raise InputError("config.data.standardise", "True for records without a series", "False")
     path = split_file(folder, data.train_split, (".npz",))
-    other = {} if split == data.train_split else read_npz(path, tuple(fields))
+    other = {} if split == data.train_split else read_npz(path, tuple(fields), data.max_array_bytes)
     out = {}
     for key, value in fields.items():
         train = _npz_field(f"{path}: {key}", key, other[key]) if other else value
@@ -219,7 +223,7 @@ def text_table(data: Any, split: str) -> Arrays:
     folder = folder_of(data, "<split>.csv")
     texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
     path_of = split_file(folder, split, (".csv", ".tsv"))
-    table = _table(path_of, (*texts, *labels))
+    table = _table(path_of, (*texts, *labels), data.max_array_bytes)
     kept = {}
     for label in labels:
         words = set(table[label])
@@ -228,7 +232,7 @@ def text_table(data: Any, split: str) -> Arrays:
                 (p for p in (os.path.join(folder, other + e) for e in (".csv", ".tsv")) if os.path.isfile(p)), None
             )
             if path and other != split:
-                words |= set(_table(path, (label,), say=False)[label])
+                words |= set(_table(path, (label,), data.max_array_bytes, say=False)[label])
         kept[label] = _text_labels(f"{path_of}: {label}", table[label], words)
     return Arrays(
         fields={k: np.array(table[k], object) for k in texts},
@@ -247,7 +251,7 @@ def columns_of(text: str) -> tuple[str, ...]:
 
 def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
     """`<folder>/<split><ending>` with the first ending that is there. Raises InputError when there is none."""
-    files = sorted(f for f in os.listdir(folder) if f.endswith(endings))
+    files = [f for f in listed(folder) if f.endswith(endings)]
     if not files:
         raise InputError("config.data.dir", f"no {' or '.join(endings)} file in {folder}", f"<split>{endings[0]}")
     for ending in endings:
@@ -256,21 +260,21 @@ def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
     raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
 
 
-def _table(path: str, columns: tuple[str, ...], say: bool = True) -> dict[str, list[str]]:
+def _table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True) -> dict[str, list[str]]:
     """The columns of a table. What is passed over, or looks like a slip, is counted in a line of the log if `say`."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            # A .tsv has no quotation (GLUE's files): read as a .csv, one lone mark takes all lines to the next mark.
-            reader = (
-                csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-                if path.endswith(".tsv")
-                else csv.reader(file, strict=True)
-            )
+    allowed = 'UTF-8 text with one record a line; of a .csv, a quoted text as "it says ""so"""'
+    with readable(path, allowed), open(path, encoding="utf-8-sig", newline="") as file:
+        check_bytes(path, os.path.getsize(path), max_bytes)
+        # A .tsv has no quotation (GLUE's files): read as a .csv, one lone mark takes all lines to the next mark.
+        reader = (
+            csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if path.endswith(".tsv")
+            else csv.reader(file, strict=True)
+        )
+        try:
             lines = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        where = "" if isinstance(error, UnicodeDecodeError) else f" line {reader.line_num}"
-        allowed = 'UTF-8 text with one record a line; of a .csv, a quoted text as "it says ""so"""'
-        raise InputError(path + where, f"an unreadable file ({error})", allowed) from None
+        except csv.Error as error:
+            raise InputError(f"{path} line {reader.line_num}", f"an unreadable file ({error})", allowed) from None
     blank = sum(not row for row in lines)
     lines = [row for row in lines if row]
     if say and blank:

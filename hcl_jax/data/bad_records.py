@@ -79,7 +79,7 @@ def checked(record: Mapping[str, Any], source: Source, fields: Mapping[str, bool
         shape, dtype = source.fields[field]
         if dtype not in LOOSE:
             made[field] = tf.ensure_shape(made[field], [rows, *shape])
-        if picture:
+        if picture and field not in source.sides:  # those are decoded whole
             made[field] = images.whole_jpegs(made[field])
     return made
 
@@ -100,8 +100,10 @@ def fault_of(source: Source, fields: Mapping[str, bool], number: int) -> InputEr
             name, f"unreadable ({str(error).splitlines()[0] if str(error) else error!r})", "a whole record"
         )
     for field, picture in fields.items():
-        if picture and not images.is_picture(record[field].numpy()[0]):
-            return images.undecodable(name)
+        if picture:
+            fault = images.fault(name, record[field].numpy()[0], source, field)
+            if fault is not None:
+                return fault
         value, (shape, dtype) = record[field], source.fields[field]
         if dtype in LOOSE:
             continue

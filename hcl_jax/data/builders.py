@@ -13,12 +13,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hcl_jax.data import arrays, emoji
-from hcl_jax.data.source import Arrays
+from hcl_jax.data.npz import MAX_BYTES
+from hcl_jax.data.source import MAX_PIXELS, Arrays
 
 
 def _asked(folder: str, labels: tuple[str, ...] = ("label",)) -> Any:
     """The fields of `config.data` that the readers look at."""
-    return types.SimpleNamespace(dir=folder, name="", labels=labels, text="", train_split="train", test_split="test")
+    splits = {"train_split": "train", "test_split": "test"}
+    bounds = {"max_pixels": MAX_PIXELS, "max_array_bytes": MAX_BYTES}
+    return types.SimpleNamespace(dir=folder, name="", labels=labels, text="", **splits, **bounds)
 
 
 def _records(read: Arrays) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.images import decoded
+from hcl_jax.data.images import decoded, fault_of_header
+from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.source import Arrays, unknown_split
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
+from hcl_jax.views.headers import header
 
 VENDORS = ("google", "twitter")
 SIDE = 64
@@ -27,18 +31,14 @@ def emoji(data: Any, split: str) -> Arrays:
     """
     if split not in ("train", "test"):
         raise unknown_split(split, ("train", "test"), "emoji")
-    with _files(data.dir) as (names, read):
+    with _files(data.dir, data.max_array_bytes) as (names, read):
         if "emoji.json" not in names:
             raise InputError("config.data.dir", f"no emoji.json in {data.dir}", LAYOUT)
-        try:
+        with readable(f"{data.dir} emoji.json", "a list of {image, name, category, subcategory}", ""):
             records = json.loads(read("emoji.json"))
             text = [str(r["name"]) for r in records]
             words = {k: [str(r[k]) for r in records] for k in ("category", "subcategory")}
             files = [str(r["image"]) for r in records]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"{data.dir} emoji.json", repr(error), "a list of {image, name, category, subcategory}"
-            ) from None
         keep = [i for i, f in enumerate(files) if (_part(f) == 0) == (split == "test")]
         pictures, present = {}, {}
         for vendor in VENDORS:
@@ -48,7 +48,7 @@ def emoji(data: Any, split: str) -> Arrays:
             present[vendor] = there
             if there.any():
                 found = [p for p in paths if p in names]
-                pictures[vendor][there] = _pictures([read(p) for p in found], found)
+                pictures[vendor][there] = _pictures([read(p) for p in found], found, data.max_pixels)
     class_names = {k: tuple(sorted(set(v))) for k, v in words.items()}
     number = {k: {w: i for i, w in enumerate(v)} for k, v in class_names.items()}
     return Arrays(
@@ -67,7 +67,11 @@ def _part(file: str) -> int:
     return int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") % 5
 
 
-def _pictures(encoded: list[bytes], names: list[str]) -> np.ndarray:
+def _pictures(encoded: list[bytes], names: list[str], most: int) -> np.ndarray:
+    for name, content in zip(names, encoded, strict=True):
+        wrong = fault_of_header(name, header(io.BytesIO(content)), most)
+        if wrong is not None:
+            raise wrong
     pictures = decoded(encoded, channels=4, describe=names.__getitem__)
     if pictures is None or pictures.shape[1:] != (SIDE, SIDE, 4):
         raise InputError("emoji", "pictures of other sizes", f"{SIDE} x {SIDE} pixels")
@@ -75,7 +79,7 @@ def _pictures(encoded: list[bytes], names: list[str]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _files(path: str) -> Iterator[tuple[frozenset[str], Callable[[str], bytes]]]:
+def _files(path: str, max_bytes: int) -> Iterator[tuple[frozenset[str], Callable[[str], bytes]]]:
     """(names relative to emoji.json's folder, reader) of a zip file or a folder."""
     if not path:
         raise InputError("config.data.dir", "nothing", LAYOUT)
@@ -89,16 +93,21 @@ def _files(path: str) -> Iterator[tuple[frozenset[str], Callable[[str], bytes]]]
         ]
 
         def read(name: str) -> bytes:
-            with open(os.path.join(root, name), "rb") as file:
+            where = os.path.join(root, name)
+            with readable(where, "a whole file"), open(where, "rb") as file:
                 return file.read()
 
         yield frozenset(found), read
         return
-    try:
+    with readable("config.data.dir", LAYOUT, f"no folder or zip file {path}"):
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile):
-        raise InputError("config.data.dir", f"no folder or zip file {path}", LAYOUT) from None
     with archive:
         inside = archive.namelist()
         root = next((n.removesuffix("emoji.json") for n in inside if n.split("/")[-1] == "emoji.json"), "")
-        yield frozenset(n.removeprefix(root) for n in inside), lambda name: archive.read(root + name)
+
+        def unpacked(name: str) -> bytes:
+            with readable(f"{path} {name}", "a whole file"):
+                check_bytes(f"{path} {name}", archive.getinfo(root + name).file_size, max_bytes)
+                return archive.read(root + name)
+
+        yield frozenset(n.removeprefix(root) for n in inside), unpacked

@@ -4,7 +4,7 @@ import collections
 import logging
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +22,13 @@ from hcl_jax.data.source import (
     taken,
     unknown_split,
 )
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
+from hcl_jax.views import headers
 from hcl_jax.views.lazy import tf
 
 # Not .bmp: TensorFlow decodes one with a palette to other colours, without an error.
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp")
-CHANNELS = 3
 LAYOUT = "<split>/<class>/*.jpg, .jpeg, .png, .gif or .webp"
 LOG = logging.getLogger("hcl_jax")
 MEMORY_LIMIT = 16 << 30  # bytes that `data.in_memory` may take
@@ -40,13 +41,17 @@ def folder(data: Any, split: str) -> Source:
     go round the classes (first file of each class, second of each, ...), so that the first n have all classes. A line
     of the log counts what is passed over: other types of files, and files outside of a class.
 
+    To a view, pictures of one size without transparency are pixels; of several sizes, or with transparency, its ops
+    decode them. That follows from the files' headers alone and not from data.in_memory.
+
     Args:
-      data: `config.data`; in_memory=True decodes all pictures at once when they have one size (uint8 [N, H, W, 3]),
-        else keeps their bytes; False reads files as they are needed.
+      data: `config.data`; in_memory=True decodes pictures of one size at once (uint8 [N, H, W, 3]) and keeps the bytes
+        of others; False reads files as they are needed.
       split: a folder of `data.dir`.
 
     Returns:
-      A Source whose image is an array [H, W, 3], or encoded bytes where sizes differ or in_memory=False.
+      A Source whose image is an array [H, W, 3], or encoded bytes where sizes differ, pictures are transparent, or
+      in_memory=False.
 
     Raises:
       InputError: a folder missing or empty, a class that the training split lacks, a file that is no picture.
@@ -64,32 +69,21 @@ def folder(data: Any, split: str) -> Source:
     label = np.array([c for _, c, _ in files], np.int32)
     size = sum(s for _, _, s in files)
     # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
-    fingerprint = fingerprint_files([(p, s) for p, _, s in files])
+    fingerprint = fingerprint_files([(p, s) for p, _, s in files], "upright" if data.upright else "")
     names = {"label": tuple(map(shown, classes))}
-
-    def describe(number: int) -> str:
-        return shown(paths[number])
-
-    if data.in_memory:
-        if size > MEMORY_LIMIT:
-            raise InputError(
-                "config.data.in_memory",
-                f"True for {size / 2**30:.0f} GiB of files",
-                f"False above {MEMORY_LIMIT >> 30} GiB",
-            )
-        picture = _in_memory(paths)
-        if picture is not None:
-            arrays = Arrays(
-                {"image": picture},
-                {"label": label},
-                {"label": len(classes)},
-                "",
-                "",
-                {},
-                names,
-                list(map(shown, paths)),
-            )
-            return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint)
+    if data.in_memory and size > MEMORY_LIMIT:
+        said = f"True for {size / 2**30:.0f} GiB of files"
+        raise InputError("config.data.in_memory", said, f"False above {MEMORY_LIMIT >> 30} GiB")
+    found = _one_size(paths, data)
+    if data.in_memory and found and len(paths) * int(np.prod(found.sides)) * images.CHANNELS <= MEMORY_LIMIT:
+        if found.faults:
+            raise found.faults[0]
+        names_of = list(map(shown, paths))
+        picture = images.decoded(paths, channels=images.CHANNELS, describe=names_of.__getitem__, turns=found.turns)
+        if picture is None:
+            raise InputError(data.dir, "pictures of other sizes than their headers say", "whole files")
+        arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, "", "", {}, names, names_of)
+        return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint)
     labels = chosen_labels(data, {"label": None})
     # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
     column = np.array([_read(p) for p in paths] if data.in_memory else [os.fsencode(p) for p in paths], object)
@@ -111,11 +105,56 @@ def folder(data: Any, split: str) -> Source:
         fingerprint=fingerprint,
         licence="",
         citation="",
-        describe=describe,
+        describe=lambda number: shown(paths[number]),
         class_names=names,
         known_labels={k: label for k in labels},
         content=lambda seed: {"files": of_files([(p, s) for p, (_, _, s) in zip(paths, files, strict=True)], seed)},
+        upright=data.upright,
+        max_pixels=data.max_pixels,
+        sides={"image": found.sides} if found else {},
     )
+
+
+class OneSize(NamedTuple):
+    """What the headers of pictures say that are all of one size.
+
+    Fields:
+      sides: (height, width) as they are turned.
+      turns: the EXIF orientation that each is to be turned by.
+      faults: of those that have no header, or too many pixels.
+    """
+
+    sides: tuple[int, int]
+    turns: list[int]
+    faults: list[InputError]
+
+
+def _one_size(paths: list[str], data: Any) -> OneSize | None:
+    """None where sizes differ or pictures may be transparent.
+
+    Headers are read up to the first picture of another size: all of them, where that takes no more than decoding does.
+    A bad record says nothing of the others.
+    """
+    sides, turns, faults = None, [], []
+    for path in paths:
+        turns.append(1)
+        try:
+            with open(path, "rb") as file:
+                found = headers.header(file)
+        except OSError as error:
+            faults.append(_unreadable(path, error))
+            continue
+        fault = images.fault_of_header(shown(path), found, data.max_pixels)
+        if found is None or fault is not None:
+            faults += [fault] if fault is not None else []
+            continue
+        turns[-1] = found.turn if data.upright else 1
+        swapped = turns[-1] >= 5
+        here = (found.width, found.height) if swapped else (found.height, found.width)
+        if found.see_through or here != (sides or here):
+            return None
+        sides = here
+    return OneSize(sides, turns, faults) if sides else None
 
 
 def _folders(root: str) -> list[str]:
@@ -123,11 +162,8 @@ def _folders(root: str) -> list[str]:
 
 
 def _entries(root: str) -> list[os.DirEntry]:
-    try:
-        with os.scandir(root) as entries:
-            return list(entries)
-    except OSError as error:
-        raise InputError(shown(root), f"an unreadable folder ({error.strerror})", "a folder that can be read") from None
+    with readable(shown(root), "a folder that can be read", "an unreadable folder"), os.scandir(root) as entries:
+        return list(entries)
 
 
 def _listed(root: str, split: str, classes: tuple[str, ...]) -> list[tuple[str, int, int]]:
@@ -189,7 +225,8 @@ def _pictures(
       others: counts the endings of all else.
       above: the folders that this one is in, for links that go round.
     """
-    status = os.stat(folder)
+    with readable(shown(folder), "a folder that can be read", "an unreadable folder"):
+        status = os.stat(folder)
     inside = above | {(status.st_dev, status.st_ino)}
     if len(inside) == len(above):
         return
@@ -211,19 +248,13 @@ def shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _in_memory(paths: list[str]) -> np.ndarray | None:
-    """uint8 [N, H, W, 3], or None when sizes differ or the array would pass the limit."""
-    if not images.is_picture(paths[0]):
-        raise images.undecodable(shown(paths[0]))
-    shape = images.decode(tf.constant(_read(paths[0])), CHANNELS).shape
-    if len(paths) * int(np.prod(shape)) > MEMORY_LIMIT:
-        return None
-    return images.decoded(paths, channels=CHANNELS, describe=lambda number: shown(paths[number]))
-
-
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise InputError(shown(path), f"an unreadable file ({error.strerror})", "a picture that can be read") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> InputError:
+    return InputError(shown(path), f"an unreadable file ({error.strerror})", "a picture that can be read")

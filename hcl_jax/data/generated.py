@@ -5,12 +5,12 @@ import json
 import logging
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
 from hcl_jax.data.content import content_of, of_files
+from hcl_jax.data.npz import npy_size
 from hcl_jax.data.source import SAMPLED_ROWS, Source, fingerprint_arrays
 from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
@@ -18,6 +18,7 @@ from hcl_jax.views.lazy import tf
 from hcl_jax.workdir import manifest
 
 SETTINGS = "settings.json"
+SETTINGS_TYPES = {"kind": str, "field": str, "fingerprint": str, "count": int, "source": str}
 ARRAYS = ("views", "rows", "hashes")  # one .npy each
 DTYPES = {"image": "uint8", "series": "float32"}
 RANKS = {"image": 5, "series": 4}  # with the axes of examples and copies
@@ -44,11 +45,13 @@ def read_settings(folder: str | os.PathLike, where: str = "config.data.generated
     path = pathlib.Path(folder) / SETTINGS
     if not path.is_file():
         raise InputError(where, f"no {SETTINGS} in {folder}", AGAIN)
-    with readable(path, AGAIN, "JSON"):
+    with readable(path, AGAIN, "no JSON"):
         settings = json.loads(path.read_text(encoding="utf-8"))
-    needed = ("kind", "field", "fingerprint", "count", "seed", "ops", "source")
-    if not isinstance(settings, dict) or any(name not in settings for name in needed):
+    if not isinstance(settings, dict) or any(name not in settings for name in (*SETTINGS_TYPES, "seed", "ops")):
         raise InputError(str(path), "other fields", AGAIN)
+    for name, kind in SETTINGS_TYPES.items():
+        if type(settings[name]) is not kind:
+            raise InputError(f"{path}: {name}", type(settings[name]).__name__, f"{kind.__name__}: {AGAIN}")
     return settings
 
 
@@ -150,15 +153,17 @@ def _arrays(folder: str, settings: dict[str, Any]) -> tuple[np.ndarray, np.ndarr
         if not os.path.isfile(path):
             found = f"no {name}.npy in {folder}"
             raise InputError("config.data.generated", found, "a finished folder: the same command of generate goes on")
-        try:
+        with readable(path, AGAIN, "a damaged file"):
+            with open(path, "rb") as file:
+                try:
+                    npy_size(file, os.path.getsize(path), path, AGAIN)
+                except InputError as error:
+                    raise InputError(path, f"a damaged file ({error.found})", AGAIN) from None
             made[name] = np.load(path, mmap_mode="r" if name == "views" else None, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(path, f"a damaged file ({error})", AGAIN) from None
     views, rows, hashes = (made[name] for name in ARRAYS)
     kind, count, n = settings["kind"], settings["count"], rows.size
     good = (
-        isinstance(kind, str)
-        and kind in DTYPES
+        kind in DTYPES
         and rows.ndim == 1
         and rows.dtype.kind == "i"
         and (hashes.shape, hashes.dtype.name) == ((n, 32), "uint8")

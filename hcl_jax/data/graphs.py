@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.npz import read_npz
-from hcl_jax.data.source import Arrays, folder_of, unknown_split
+from hcl_jax.data.source import Arrays, folder_of, listed, unknown_split
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
 
 NODE_SPLITS = ("train", "validation", "test")
@@ -95,8 +97,8 @@ def planetoid(data: Any, split: str) -> Arrays:
     _check_split(split, NODE_SPLITS, "planetoid")
     _check_whole(data, "planetoid")
     path = _npz_path(folder_of(data, "cora.npz"))
-    arrays = _read_npz(path)
-    nodes, edges, labels = _features(path, arrays), arrays["edges"], arrays["labels"]
+    arrays = _read_npz(path, data.max_array_bytes)
+    nodes, edges, labels = _features(path, arrays, data.max_array_bytes), arrays["edges"], arrays["labels"]
     _check_length(f"{path}: labels", labels, len(nodes))
     _check_edges(f"{path}: edges", edges, len(nodes), first=0)
     edges = _distinct(f"{path}: edges", edges)
@@ -129,15 +131,16 @@ def tu(data: Any, split: str) -> Arrays:
     if len(found) != 1:
         raise InputError("config.data.dir", f"{len(found)} files *_A.txt in {data.dir}", "exactly one")
     start = found[0][: -len("A.txt")]
-    graph = _column(f"{start}graph_indicator.txt") - 1
-    classes = _column(f"{start}graph_labels.txt")
-    edges = _table(found[0], np.int64)
+    most = data.max_array_bytes
+    graph = _column(f"{start}graph_indicator.txt", most) - 1
+    classes = _column(f"{start}graph_labels.txt", most)
+    edges = _table(found[0], np.int64, most)
     if edges.size == 0:
         edges = edges.reshape(0, 2)
     if edges.shape[1] != 2:
         raise InputError(found[0], f"{edges.shape[1]} numbers a line", "two, source and destination")
-    count = np.bincount(graph[graph >= 0], minlength=len(classes))
-    if not graph.size or graph.min() < 0 or len(count) > len(classes) or not count[: len(classes)].all():
+    inside = graph.size > 0 and 0 <= graph.min() <= graph.max() < len(classes)  # else bincount takes memory for it
+    if not inside or not np.bincount(graph, minlength=len(classes)).all():
         wrong = "graphs without a label, or without a node"
         raise InputError(f"{start}graph_indicator.txt", wrong, f"1 to {len(classes)}, a graph for each label")
     _check_edges(found[0], edges, len(graph), first=1)
@@ -146,9 +149,14 @@ def tu(data: Any, split: str) -> Arrays:
     if across.size:
         raise InputError(f"{found[0]}: edge {across[0] + 1}", "nodes of two graphs", "two nodes of one graph")
     edges = _distinct(found[0], edges, loops=False)
-    names = np.unique(classes)
+    names, nodes = np.unique(classes), _tu_nodes(start, len(graph), most)
+    largest = (
+        int(np.bincount(graph).max()) * nodes.shape[1],
+        2 * int(np.bincount(graph[edges[:, 0]], minlength=1).max()),
+    )
+    check_bytes(f"{found[0]}: graphs as large as the largest", 4 * len(classes) * sum(largest), most)
     return Arrays(
-        fields={"graph": many_graphs(_tu_nodes(start, len(graph)), graph, edges, len(classes))},
+        fields={"graph": many_graphs(nodes, graph, edges, len(classes))},
         labels={"label": np.searchsorted(names, classes).astype(np.int32)},
         classes={"label": len(names)},
         licence="research use",
@@ -266,7 +274,7 @@ def _check_edges(where: str, edges: np.ndarray, count: int, first: int) -> None:
 
 
 def _npz_path(folder: str) -> str:
-    files = sorted(f for f in os.listdir(folder) if f.endswith(".npz"))
+    files = [f for f in listed(folder) if f.endswith(".npz")]
     if "cora.npz" in files:
         return os.path.join(folder, "cora.npz")
     if len(files) != 1:
@@ -274,8 +282,8 @@ def _npz_path(folder: str) -> str:
     return os.path.join(folder, files[0])
 
 
-def _read_npz(path: str) -> dict[str, np.ndarray]:
-    arrays = read_npz(path, KEYS)
+def _read_npz(path: str, max_bytes: int) -> dict[str, np.ndarray]:
+    arrays = read_npz(path, KEYS, max_bytes)
     for key, array in arrays.items():
         if key != "feature_values" and array.dtype.kind not in "iu" and array.size:
             raise InputError(f"{path}: {key}", f"dtype {array.dtype}", "whole numbers")
@@ -284,7 +292,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _features(path: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _features(path: str, arrays: dict[str, np.ndarray], max_bytes: int) -> np.ndarray:
     """The CSR features as a matrix with rows of sum 1."""
     start, column, value, shape = (arrays[f"feature_{k}"] for k in ("indptr", "indices", "values", "shape"))
     if shape.size != 2 or shape.min() < 1:
@@ -297,41 +305,43 @@ def _features(path: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
         raise InputError(f"{path}: feature_indices, feature_values", found, f"{start[-1]} of both")
     if column.size and not 0 <= column.min() <= column.max() < width:
         raise InputError(f"{path}: feature_indices", f"{column.min()} to {column.max()}", f"0 to {width - 1}")
+    check_bytes(f"{path}: feature_shape", 4 * count * width, max_bytes)
     nodes = np.zeros((count, width), np.float32)
     nodes[np.repeat(np.arange(count), np.diff(start)), column] = value
     return _normalised(nodes)
 
 
-def _tu_nodes(start: str, count: int) -> np.ndarray:
+def _tu_nodes(start: str, count: int, max_bytes: int) -> np.ndarray:
     """float32 [N, F]: one-hot labels, then attributes, each where there is a file; 1 where there is none."""
     parts, labels, attributes = [], f"{start}node_labels.txt", f"{start}node_attributes.txt"
     if os.path.exists(labels):
-        kinds = _table(labels, np.int64)
+        kinds = _table(labels, np.int64, max_bytes)
         _check_length(labels, kinds, count)
         for column in kinds.T:
             names = np.unique(column)
+            check_bytes(labels, 4 * count * len(names), max_bytes)  # one-hot
             parts.append(np.eye(len(names), dtype=np.float32)[np.searchsorted(names, column)])
     if os.path.exists(attributes):
-        values = _table(attributes, np.float32)
+        values = _table(attributes, np.float32, max_bytes)
         _check_length(attributes, values, count)
         parts.append(values)
     return np.concatenate(parts, 1) if parts else np.ones((count, 1), np.float32)
 
 
-def _column(path: str) -> np.ndarray:
-    table = _table(path, np.int64)
+def _column(path: str, max_bytes: int) -> np.ndarray:
+    table = _table(path, np.int64, max_bytes)
     if table.size and table.shape[1] != 1:
         raise InputError(path, f"{table.shape[1]} numbers a line", "one")
     return table.reshape(-1)
 
 
-def _table(path: str, dtype: Any) -> np.ndarray:
+def _table(path: str, dtype: Any, max_bytes: int) -> np.ndarray:
     """Lines of numbers with commas between them: [lines, numbers]."""
     if not os.path.isfile(path):
         raise InputError(path, "no such file", "a file of the TU format")
-    if os.path.getsize(path) == 0:  # loadtxt would warn
+    size = os.path.getsize(path)
+    if size == 0:  # loadtxt would warn
         return np.zeros((0, 0), dtype)
-    try:
+    check_bytes(path, size, max_bytes)
+    with readable(path, "lines of numbers with commas between them"):
         return np.loadtxt(path, dtype, delimiter=",", ndmin=2, comments=None)
-    except (ValueError, OverflowError) as error:
-        raise InputError(path, error, "lines of numbers with commas between them") from None

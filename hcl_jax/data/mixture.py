@@ -17,7 +17,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 
 BITS = 20  # of a share: exact to 1e-6, and whole numbers do not overflow before 2^43 examples
-# In the place of a picture that a part lacks, for the crop decodes every row: a PNG of one pixel.
+# In the place of a picture that a part lacks, for every row is decoded: a PNG of one pixel.
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c49444154089963606060000000040001a30a15e30000000049454e44ae426082"
@@ -84,6 +84,7 @@ def mixture(data: Any, split: str, opened: Callable[[Any, str], Source]) -> Sour
     weights = np.array([given[n]["weight"] if "weight" in given[n] else s.num_examples for n, s in parts.items()])
     sources = tuple(parts.values())
     mix = Mix(tuple(parts), tuple(s.num_examples for s in sources), tuple(float(w) for w in weights / weights.sum()))
+    sides = {name: here for name in fields if (here := _sides(sources, name))}
     everywhere = all(set(s.fields) == set(fields) and s.present is None for s in sources)
     words = [f"{name} {share!r} {s.fingerprint}" for name, share, s in zip(parts, mix.shares, sources, strict=True)]
 
@@ -94,7 +95,7 @@ def mixture(data: Any, split: str, opened: Callable[[Any, str], Source]) -> Sour
     return Source(
         name="mixture",
         num_examples=sum(mix.sizes),
-        fetch=_fetch(sources, mix, fields, labels, None if everywhere else "present"),
+        fetch=_fetch(sources, mix, fields, labels, sides, None if everywhere else "present"),
         fields=fields,
         labels=labels,
         present=None if everywhere else "present",
@@ -108,6 +109,7 @@ def mixture(data: Any, split: str, opened: Callable[[Any, str], Source]) -> Sour
         content=lambda seed: {
             f"part {name}: {what}": text for name, s in parts.items() for what, text in content_of(s, seed).items()
         },
+        sides=sides,
     )
 
 
@@ -146,6 +148,12 @@ def records(position: Any, mix: Mix, seed: int) -> Any:
     return found
 
 
+def _sides(sources: Sequence[Source], field: str) -> tuple[int, int] | None:
+    """What the pictures of a field measure where they are of one size in all parts that have it."""
+    found = {source.sides.get(field) for source in sources if field in source.fields}
+    return found.pop() if len(found) == 1 else None
+
+
 def _union(parts: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, Any]:
     """Name -> value over all parts. Raises InputError where two parts have two values."""
     found: dict[str, Any] = {}
@@ -160,8 +168,16 @@ def _union(parts: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, Any]:
 
 
 def _fetch(
-    sources: Sequence[Source], mix: Mix, fields: Mapping[str, Any], labels: Mapping[str, int], mark: str | None
+    sources: Sequence[Source],
+    mix: Mix,
+    fields: Mapping[str, Any],
+    labels: Mapping[str, int],
+    sides: Mapping[str, tuple[int, int]],
+    mark: str | None,
 ) -> Callable[[Any], dict[str, Any]]:
+    # In the place of a picture that a part lacks: of the size of the others where they have one.
+    blank = {name: tf.io.encode_png(np.zeros((*here, 3), np.uint8)).numpy() for name, here in sides.items()}
+
     def fetch(index: Any) -> dict[str, Any]:
         index = tf.convert_to_tensor(index, tf.int64)
         part = tf.searchsorted(tf.constant(mix.starts, tf.int64), index, side="right") - 1
@@ -180,7 +196,7 @@ def _fetch(
         record: dict[str, Any] = {}
         for name in (*fields, *labels):
             like = next(piece[name] for piece in pieces if name in piece)
-            fill = -1 if name in labels else 0
+            fill = -1 if name in labels else blank.get(name, PIXEL) if fields[name][1] == "string" else 0
             values = [
                 piece[name] if name in piece else tf.nest.map_structure(lambda x, r=r, f=fill: _filled(x, r, f), like)
                 for piece, r in zip(pieces, rows, strict=True)
@@ -194,11 +210,11 @@ def _fetch(
     return fetch
 
 
-def _filled(like: Any, rows: Any, value: int) -> Any:
+def _filled(like: Any, rows: Any, value: int | bytes) -> Any:
     """A row of nothing for each of `rows`, of the shape and dtype of other rows."""
     count = tf.size(rows)
     if like.dtype == tf.string:
-        return tf.fill([count, *like.shape[1:]], PIXEL)
+        return tf.fill([count, *like.shape[1:]], value)
     return tf.fill([count, *like.shape[1:]], tf.cast(value, like.dtype))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcl_jax.data import bad_records, mixture
+from hcl_jax.data import bad_records, images, mixture
 from hcl_jax.data import order as orders
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.noise import Noise, training_noise
@@ -259,7 +259,11 @@ def _stream(
 
     def fetch(index: Any) -> dict[str, Any]:
         record = source.fetch(index)
-        return bad_records.checked(record, source, fields, index.shape[0]) if whole else record
+        pictures = [field for field, picture in fields.items() if picture]
+        record |= {field: images.bounded(record[field], source.max_pixels) for field in pictures}
+        record = bad_records.checked(record, source, fields, index.shape[0]) if whole else record
+        some = [field for field in pictures if field in source.sides]
+        return record | {f: images.pixels(record[f], source.sides[f], source.upright) for f in some}
 
     @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
     def make(step: Any) -> Batch:
@@ -283,7 +287,8 @@ def _stream(
                 key = (word, view["swapped"])
                 shown = others[key] if key in others else fetch(replace(tf.gather(borrowed[name], index))[0])
                 others[key] = shown
-            made = make_view(view, shown[view["field"]], draws, views=views, where=f"{where}.{name}")
+            at, upright = f"{where}.{name}", source.upright
+            made = make_view(view, shown[view["field"]], draws, views=views, where=at, upright=upright)
             there = _presence(source, shown, name, view, index, real, seed)
             if there is not None:
                 made = {

@@ -28,8 +28,8 @@ def preferences(data: Any, split: str) -> Arrays:
     % of them and no judge can do better. The test split is noisy in the same way.
     """
     if data.dir:
-        arrays = _read(split_file(folder_of(data, "<split>.npz with chosen and rejected"), split, (".npz",)))
-        return _arrays(*arrays, "", "")
+        path = split_file(folder_of(data, "<split>.npz with chosen and rejected"), split, (".npz",))
+        return _arrays(*_read(path, data.max_array_bytes), "", "")
     if split not in RECORDS:
         raise unknown_split(split, tuple(RECORDS), data.name)
     chosen, rejected, _ = made(np.random.default_rng([7, list(RECORDS).index(split)]), RECORDS[split])
@@ -83,8 +83,8 @@ def _arrays(chosen: np.ndarray, rejected: np.ndarray, licence: str, citation: st
     return Arrays({"chosen": chosen, "rejected": rejected}, {}, {}, licence, citation)
 
 
-def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
-    arrays = read_npz(path, KEYS)
+def _read(path: str, max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = read_npz(path, KEYS, max_bytes)
     for key in KEYS:
         value = arrays[key]
         if value.ndim != 2 or value.dtype.kind not in "ui":

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.source import Arrays, unknown_split
+from hcl_jax.data.limits import check_bytes
+from hcl_jax.data.source import Arrays, listed, unknown_split
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 
 PACKAGED = tuple(
@@ -69,7 +71,7 @@ def moments(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_case(path: str) -> None:
     """Raises InputError for class names that differ by case alone: aeon reads them in lower case, as one class."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with readable(path, "a .ts file"), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             words = line.split()
             if words and words[0].lower() == "@data":
@@ -105,7 +107,7 @@ def _folder(data: Any, split: str) -> tuple[Any, Any, Any]:
     allowed = f"one of {', '.join(PACKAGED)}, or a folder with .ts files"
     if not os.path.isdir(data.dir):
         raise InputError("config.data.dir", repr(data.dir), allowed)
-    files = sorted(f for f in os.listdir(data.dir) if f.endswith(".ts"))
+    files = [f for f in listed(data.dir) if f.endswith(".ts")]
     found = [f for f in files if f.upper().endswith(f"_{split.upper()}.TS") and "_eq_" not in f]
     if len(found) != 1:
         raise InputError(
@@ -115,13 +117,10 @@ def _folder(data: Any, split: str) -> tuple[Any, Any, Any]:
         )
     path = os.path.join(data.dir, found[0])
     datasets = _aeon(path)
+    check_bytes(path, os.path.getsize(path), data.max_array_bytes)
     _check_case(path)
-    try:
+    with readable(path, "a .ts file with class labels"):
         values, classes, meta = datasets.load_from_ts_file(path, return_meta_data=True)
-    except Exception as error:  # aeon raises many kinds for a bad file
-        raise InputError(
-            path, f"an unreadable file ({type(error).__name__}: {error})", "a .ts file with class labels"
-        ) from None
     if not meta.get("classlabel") or not len(values):
         raise InputError(path, "no series with class labels", "a .ts file with class labels")
     return values, classes, [str(c) for c in meta["class_values"]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from hcl_jax.data import order
 from hcl_jax.data.content import of_columns
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views.lazy import tf
 
@@ -18,6 +19,11 @@ from hcl_jax.views.lazy import tf
 WHOLE_BYTES, SAMPLED_ROWS = 2**28, 256
 LOG = logging.getLogger("hcl_jax")
 CHANNELS = (1, 3, 4)  # of pictures: grey, RGB, RGBA
+IGNORED = (
+    255,
+    65535,
+)  # the largest of their dtypes: labels of rows that count for nothing, as segmentation writes them
+MAX_PIXELS = 100_000_000  # where data.max_pixels does not say
 
 
 class Source(NamedTuple):
@@ -42,6 +48,10 @@ class Source(NamedTuple):
       known_present: field -> bool [N], of the fields that some records lack where no record has to be read for it.
       content: seed -> {what: digest} of what the records hold (content.py), for processes that must hold the same; None
         reads a sample of the records.
+      upright: whether encoded pictures are turned as EXIF says.
+      max_pixels: of an encoded picture; a larger one is a bad record.
+      sides: field -> (height, width) of encoded pictures that are all of one size, as they are turned, and not
+        transparent: a view has them as pixels, uint8 [n, height, width, 3], as if they had been decoded into memory.
     """
 
     name: str
@@ -60,6 +70,9 @@ class Source(NamedTuple):
     known_labels: Mapping[str, np.ndarray] = {}
     known_present: Mapping[str, np.ndarray] = {}
     content: Callable[[int], dict[str, str]] | None = None
+    upright: bool = True
+    max_pixels: int = MAX_PIXELS
+    sides: Mapping[str, tuple[int, int]] = {}
 
 
 class Arrays(NamedTuple):
@@ -111,11 +124,12 @@ def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_files(files: Sequence[tuple[str, int]]) -> str:
+def fingerprint_files(files: Sequence[tuple[str, int]], note: str = "") -> str:
     """sha256 over a list of files and their sizes.
 
     Args:
       files: (path relative to the data folder, bytes), in record order.
+      note: how they are read, where that matters.
 
     Returns:
       Hexadecimal digest.
@@ -123,6 +137,7 @@ def fingerprint_files(files: Sequence[tuple[str, int]]) -> str:
     digest = hashlib.sha256()
     for path, size in files:
         digest.update(os.fsencode(path) + f"\0{size}\n".encode())
+    digest.update(note.encode())
     return digest.hexdigest()
 
 
@@ -211,6 +226,12 @@ def _count_labels(where: str, values: np.ndarray, classes: int) -> None:
     if unknown:
         LOG.warning("%s: %d of %d records are -1, unknown", where, unknown, values.size)
     there = np.unique(values[values >= 0])
+    if unknown and set(there) <= {0, 1} and there.size and there[-1] == 1:
+        LOG.warning("%s: -1 is read as unknown and not as a class: number classes -1, 1 or -1, 0, 1 from 0 on", where)
+    if len(there) > 1 and there[-1] in IGNORED and there[-1] - there[-2] > 1:
+        count, advice = (values == there[-1]).sum(), "write -1 for ignored ones"
+        said = "%s: %d of %d records are %d, a class by its number, far above the others (to %d): %s"
+        LOG.warning(said, where, count, values.size, there[-1], there[-2], advice)
     if 2 * len(there) < classes:
         shown = ", ".join(map(str, there[:8])) + (", ..." if len(there) > 8 else "")
         LOG.warning("%s: of %d classes %d have a record: %s", where, classes, len(there), shown)
@@ -326,6 +347,12 @@ def folder_of(data: Any, what: str) -> str:
     if not os.path.isdir(path):
         raise InputError("config.data.dir", f"no folder {data.dir}", f"a folder with {what}")
     return path
+
+
+def listed(folder: str) -> list[str]:
+    """The sorted names in a folder. Raises InputError where it cannot be listed."""
+    with readable(folder, "a folder that can be read", "an unreadable folder"):
+        return sorted(os.listdir(folder))
 
 
 def unknown_split(split: str, known: Sequence[str], where: str) -> InputError:

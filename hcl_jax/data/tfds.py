@@ -58,12 +58,13 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
     subset = library.decode.PartialDecoding(dict.fromkeys(columns, True)).extract_features(features)
     licence, citation = str(info.redistribution_info.license or ""), str(info.citation or "")
     names = {k: tuple(features[k].names) for k in labels if hasattr(features[k], "names") and features[k].names}
+    turned = data.upright and bool(skip)
     if data.in_memory:
         held = _in_memory(library, builder, data, split, subset, skip, columns)
         inputs, outputs = ({k: held[k] for k in wanted} for wanted in (fields, labels))
         arrays = Arrays(inputs, outputs, labels, licence, citation, class_names=names)
         source = from_arrays(data.name, arrays, data, split)
-        return source._replace(fields=fields, fingerprint=_fingerprint(info, split, source.num_examples))
+        return source._replace(fields=fields, fingerprint=_fingerprint(info, split, source.num_examples, turned))
     records = _random_access(library, builder, data, split)
     size = taken(data, split, len(records))
     return Source(
@@ -73,7 +74,7 @@ def open_tfds(data: Any, split: str, known: Mapping[str, Any] | None = None) -> 
         fields=fields,
         labels=labels,
         present=None,
-        fingerprint=_fingerprint(info, split, size),
+        fingerprint=_fingerprint(info, split, size, turned),
         describe=f"{info.full_name} {split} record {{}}".format,
         licence=licence,
         citation=citation,
@@ -121,9 +122,11 @@ def _builder(library: Any, data: Any, known: Mapping[str, Any], *, needs_folder:
     except library.core.DatasetNotFoundError:
         names = [*known, *library.list_builders(with_community_datasets=False)]
         raise InputError("config.data.name", repr(data.name), nearest(data.name, names)) from None
-    except (ValueError, AssertionError, ImportError) as error:
+    except Exception as error:  # also of the files that it finds in data.dir
         raise InputError(
-            "config.data.name", f"{data.name!r}: {_line(error)}", "a TFDS name that can be built"
+            "config.data.name",
+            f"{data.name!r}: {_line(error) or type(error).__name__}",
+            "a TFDS name that can be built",
         ) from None
 
 
@@ -202,7 +205,7 @@ def _random_access(library: Any, builder: Any, data: Any, split: str) -> Any:
     raw = library.decode.DeserializeMethod.RAW_BYTES
     try:
         return builder.as_data_source(split=split, deserialize_method=raw, file_format="array_record")
-    except (NotImplementedError, ValueError, AssertionError) as error:
+    except Exception as error:  # TFDS and array_record raise many kinds
         raise _unprepared(builder, data, error) from None
 
 
@@ -242,7 +245,7 @@ def _in_memory(
         reading = library.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         try:
             stream = builder.as_dataset(split=split, decoders=skip or None, read_config=reading, shuffle_files=False)
-        except (AssertionError, ValueError) as error:
+        except Exception as error:
             raise _unprepared(builder, data, error) from None
         stream = stream.take(data.num_examples) if data.num_examples and split == data.train_split else stream
         stream = stream.map(lambda example: {k: example[k] for k in columns}).batch(CHUNK)
@@ -269,9 +272,10 @@ def _readable(fetch: Any, number: int) -> bool:
     return True
 
 
-def _fingerprint(info: Any, split: str, size: int) -> str:
+def _fingerprint(info: Any, split: str, size: int, turned: bool) -> str:
     # The version names the records, in memory or not and in whatever file format; data.in_memory may change on resume.
-    return hashlib.sha256(f"{info.full_name} {split} {size}".encode()).hexdigest()
+    words = f"{info.full_name} {split} {size}{' upright' if turned else ''}"
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -9,27 +9,34 @@ from hcl_jax.errors import InputError
 
 
 @contextlib.contextmanager
-def readable(where: str | os.PathLike, allowed: str, kind: str = "what can be read") -> Iterator[None]:
-    """Turns whatever a reader raises of a file into an InputError with one line.
+def readable(where: str | os.PathLike, allowed: str, found: str = "an unreadable file") -> Iterator[None]:
+    """Turns whatever a reader raises of a file into an InputError with one line; keep what is ours out of the block.
 
     A list of the kinds that a library raises is never whole: a number of 5,000 digits is a ValueError of Python itself,
-    deep nesting a RecursionError, a lost share an OSError, a value of another type an AttributeError.
+    deep nesting a RecursionError, a lost share an OSError, and for a damaged file libraries raise struct.error,
+    MemoryError, NotImplementedError (zipfile), and others with each release.
 
     Args:
       where: the field or the file.
       allowed: what may be there.
-      kind: what it is not: "JSON", "TOML".
+      found: what is said of it before the library's own words, such as "no JSON"; "" for these alone.
+
+    Raises:
+      InputError: for any Exception but an InputError, which says more.
     """
     try:
         yield
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(str(where), f"an unreadable file ({error.strerror or error})", allowed) from None
     except Exception as error:
-        text = str(error).strip().partition("\n")[0][:200]
-        why = "nested too deep" if isinstance(error, RecursionError) else text or type(error).__name__
-        raise InputError(str(where), f"no {kind} ({why})", allowed) from None
+        said = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0][:200]
+        if isinstance(error, OSError):  # what cannot be opened may well be of its kind
+            found = "an unreadable file" if found.startswith("no ") else found
+        elif isinstance(error, RecursionError):
+            said = "nested too deep"
+        else:
+            said = ": ".join(filter(None, (type(error).__name__, said)))
+        raise InputError(str(where), f"{found} ({said})" if found else said, allowed) from None
 
 
 def is_file(place: Any, where: str | os.PathLike, allowed: str) -> bool:
@@ -40,5 +47,5 @@ def is_file(place: Any, where: str | os.PathLike, allowed: str) -> bool:
 
 def text_of(place: Any, allowed: str) -> str:
     """The text of a file. Raises InputError where it cannot be read, or is no text."""
-    with readable(place, allowed, "text"):
+    with readable(place, allowed, "no text"):
         return place.read_text(encoding="utf-8")

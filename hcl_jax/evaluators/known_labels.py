@@ -51,8 +51,10 @@ def check_known_labels(
                 raise InputError(where, found, "'', or a label with classes")
         known = splits["training"][splits["training"] >= 0]
         if entry.reads.labels and known.min() == known.max():
+            unknown = len(train[entry.labels]) - len(known)
             found = f"{name}, only class {known[0]} in {len(known)} training rows"
-            raise InputError(where, found, "'', or a label with two classes")
+            hint = f" ({unknown} rows are -1, unknown: write the classes -1 and 1 as 0 and 1)" if unknown else ""
+            raise InputError(where, found, f"'', or a label with two classes{hint}")
         if entry.reads.labels and folds:
             try:
                 fold_of(known, folds)

@@ -150,6 +150,7 @@ def make_view(
     draws: Draws | Replay,
     views: Mapping[str, Callable[..., Any]] = VIEWS,
     where: str = "view",
+    upright: bool = True,
 ) -> dict[str, Any]:
     """Runs a view's ops over the local rows of one field.
 
@@ -162,6 +163,7 @@ def make_view(
       draws: the numbers; their record and targets grow.
       views: op name -> function.
       where: the config field, for error texts.
+      upright: of ops that decode pictures and whose `upright` the spec does not give.
 
     Returns:
       {"image": float32 [n, H, W, C]} | {"series": float32 [n, T, C]} | {"tokens": int32 [n, L]}
@@ -177,11 +179,11 @@ def make_view(
     ops = tuple(spec.get("ops", ()))
     check_ops(ops, views, where)
     # Plain graph building: AutoGraph would rewrite every op, seconds for nothing.
-    view = tf.autograph.experimental.do_not_convert(_run)(kind, ops, record_field, draws, views, where)
+    view = tf.autograph.experimental.do_not_convert(_run)(kind, ops, record_field, draws, views, where, upright)
     return view
 
 
-def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) -> dict[str, Any]:
+def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str, upright: bool) -> dict[str, Any]:
     key, start, finish = KINDS[kind]
     seen: dict[str, int] = {}
     at = where
@@ -192,6 +194,8 @@ def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str) ->
             name = params.pop("op")
             seen[name] = seen.get(name, 0) + 1
             at = f"{where}.ops[{k}]"
+            if "upright" in inspect.signature(views[name]).parameters:
+                params.setdefault("upright", upright)
             x = views[name](x, draws.scope(name if seen[name] == 1 else f"{name}#{seen[name]}"), **params)
         at = where
         view = {key: finish(x)} if key else finish(x)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hcl_jax.errors import InputError
+from hcl_jax.views import headers
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, numbers_of, sides, span, whole
 from hcl_jax.views.resample import METHODS, pixels, resample, unit
@@ -24,6 +25,7 @@ def random_resized_crop(
     method: str | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
+    upright: bool = True,
 ) -> Any:
     """A random box of random area and aspect ratio, resized (the crop of Inception, SimCLR and torchvision).
 
@@ -39,6 +41,8 @@ def random_resized_crop(
       method: "bilinear" or "bicubic", antialiased; None is bilinear for pixels, bicubic for encoded bytes.
       channels: 1 or 3, of what is decoded (bytes only).
       background: what shows through transparent pixels (bytes only), 0..1; dense RGBA goes through flatten_alpha first.
+      upright: whether pictures are turned as EXIF says before the box is drawn (bytes only); `data.upright` where the
+        recipe does not say.
 
     Returns:
       float32 [n, height, width, C].
@@ -58,7 +62,7 @@ def random_resized_crop(
     def window(height: Any, width: Any, area: Any, log_ratio: Any, place: Any) -> tuple[Any, Any, Any, Any]:
         return random_box(height, width, area, log_ratio, place, (flat, wide))
 
-    return _cut(x, op, size, window, (area, log_ratio, place), method, channels, background)
+    return _cut(x, op, size, window, (area, log_ratio, place), method, channels, background, upright)
 
 
 def random_box(height: Any, width: Any, area: Any, log_ratio: Any, place: Any, ratio: tuple[float, float]) -> Any:
@@ -91,6 +95,7 @@ def centre_crop(
     method: str | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
+    upright: bool = True,
 ) -> Any:
     """The largest centred box of the asked shape, times `fraction`, resized: the picture for evaluation.
 
@@ -99,7 +104,7 @@ def centre_crop(
       draws: not used.
       size: side or (height, width) in pixels.
       fraction: side of the box over the largest possible; 0.875 = 224 / 256.
-      method, channels, background: as in random_resized_crop.
+      method, channels, background, upright: as in random_resized_crop.
 
     Returns:
       float32 [n, height, width, C].
@@ -114,7 +119,7 @@ def centre_crop(
         wide = tf.clip_by_value(tf.round(side * wide_size), 1.0, width)
         return tf.floor((height - tall) / 2.0), tf.floor((width - wide) / 2.0), tall, wide
 
-    return _cut(x, "centre_crop", size, window, (), method, channels, background)
+    return _cut(x, "centre_crop", size, window, (), method, channels, background, upright)
 
 
 def resize(
@@ -125,6 +130,7 @@ def resize(
     method: str | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
+    upright: bool = True,
 ) -> Any:
     """The whole picture at another size; the aspect ratio is not kept.
 
@@ -132,7 +138,7 @@ def resize(
       x: [n, H, W, C] uint8 or float, or encoded bytes [n].
       draws: not used.
       size: side or (height, width) in pixels.
-      method, channels, background: as in random_resized_crop.
+      method, channels, background, upright: as in random_resized_crop.
 
     Returns:
       float32 [n, height, width, C].
@@ -142,7 +148,7 @@ def resize(
     def window(height: Any, width: Any) -> tuple[Any, Any, Any, Any]:
         return tf.zeros_like(height), tf.zeros_like(width), height, width
 
-    return _cut(x, "resize", size, window, (), method, channels, background)
+    return _cut(x, "resize", size, window, (), method, channels, background, upright)
 
 
 def pad_crop(x: Any, draws: Any, *, pad: int = 4, edges: str = "constant") -> Any:
@@ -254,7 +260,15 @@ def _overwrite(x: Any, top: Any, left: Any, tall: Any, wide: Any, value: float) 
 
 
 def _cut(
-    x: Any, op: str, size: Any, window: Window, drawn: tuple[Any, ...], method: Any, channels: int, background: Any
+    x: Any,
+    op: str,
+    size: Any,
+    window: Window,
+    drawn: tuple[Any, ...],
+    method: Any,
+    channels: int,
+    background: Any,
+    upright: bool,
 ) -> Any:
     """One box of each picture at one size; `window(height [n], width [n], *drawn)` says where."""
     size = sides(f"{op}.size", size)
@@ -274,19 +288,27 @@ def _cut(
         raise InputError(f"{op}.background", repr(background), "one number, or one for each of red, green, blue")
 
     def one(row: tuple[Any, ...]) -> Any:
-        patch = _decode(row[0], lambda h, w: window(h, w, *(d[None] for d in row[1:])), channels, shade)
+        patch = _decode(row[0], row[1], lambda h, w: window(h, w, *(d[None] for d in row[2:])), channels, shade)
         patch = tf.image.resize(patch, size, method or "bicubic", antialias=True)
         return tf.clip_by_value(patch, 0.0, 1.0)
 
-    return tf.map_fn(one, (x, *drawn), fn_output_signature=tf.TensorSpec([*size, channels], tf.float32))
+    turn = headers.turns(x) if upright else tf.ones_like(x, tf.int32)
+    return tf.map_fn(one, (x, turn, *drawn), fn_output_signature=tf.TensorSpec([*size, channels], tf.float32))
 
 
-def _decode(data: Any, window: Window, channels: int, background: list[float]) -> Any:
-    """The window of one encoded picture, over the background: float32 [h, w, channels] in 0..1."""
+def _decode(data: Any, turn: Any, window: Window, channels: int, background: list[float]) -> Any:
+    """The window of one encoded picture as it is turned, over the background: float32 [h, w, channels] in 0..1."""
+    across, down = headers.flips(turn)
 
-    def box(height: Any, width: Any) -> Any:
+    def box(stored_height: Any, stored_width: Any) -> Any:
+        """The window of the turned picture, as a box of the stored one."""
+        stored = tf.stack([stored_height, stored_width])
+        height, width = tf.unstack(tf.where(turn >= 5, stored[::-1], stored))
         sizes = window(tf.cast(height, tf.float32)[None], tf.cast(width, tf.float32)[None])
-        return tf.cast(tf.concat(sizes, axis=0), tf.int32)
+        top, left, tall, wide = tf.unstack(tf.cast(tf.concat(sizes, axis=0), tf.int32))
+        top = tf.where(down, height - top - tall, top)
+        left = tf.where(across, width - left - wide, left)
+        return tf.where(turn >= 5, tf.stack([left, top, wide, tall]), tf.stack([top, left, tall, wide]))
 
     def from_jpeg() -> Any:
         # Only the blocks under the window are decoded.
@@ -307,7 +329,8 @@ def _decode(data: Any, window: Window, channels: int, background: list[float]) -
             return tf.broadcast_to(patch, [height, width, 3])
         return tf.cond(tf.shape(patch)[2] == 1, lambda: patch, lambda: _luminance(patch))
 
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), from_jpeg, from_other), [None, None, channels])
+    patch = tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), from_jpeg, from_other), [None, None, channels])
+    return tf.ensure_shape(headers.turned(patch, turn), [None, None, channels])
 
 
 def _luminance(x: Any) -> Any:

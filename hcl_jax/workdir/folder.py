@@ -1,6 +1,7 @@
 """A run is its folder: which config it holds, and whether another may resume it."""
 
 import io
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -14,17 +15,37 @@ from hcl_jax.errors import InputError
 from hcl_jax.workdir import files
 
 OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
+LOG = logging.getLogger("hcl_jax")
 
 
 def resume_config(workdir: str | os.PathLike) -> Any:
     """The frozen config of a workdir. Raises InputError when there is none."""
+    plain, path = _frozen(workdir)
+    return configs.with_younger(plain, str(path))
+
+
+def as_begun(workdir: str | os.PathLike, config: Any) -> Any:
+    """A completed config with the fields that are younger than the run in `workdir` as that run had them.
+
+    The command that began a run goes on with it, although a field has come whose default is another; a line says so.
+    """
+    if not has_run(workdir):
+        return config
+    config, lines = configs.as_begun(config, _frozen(workdir)[0])
+    for line in lines:
+        LOG.warning("%s: %s", workdir, line)
+    return config
+
+
+def _frozen(workdir: str | os.PathLike) -> tuple[dict[str, Any], Any]:
+    """The text of a workdir's config.json as it is there, and its path."""
     path = files.path(workdir) / "config.json"
     wrote = "the config.json that a run wrote"
     if not is_file(path, path, wrote):
         raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
     text = text_of(path, wrote)
-    with readable(path, wrote, "config"):
-        return configs.with_younger(configs.from_json(text, str(path)).to_dict(), str(path))
+    with readable(path, wrote, "no config"):
+        return configs.from_json(text, str(path)).to_dict(), path
 
 
 def check(
@@ -46,7 +67,7 @@ def check(
     path = files.path(workdir)
     where = f"--workdir={workdir}"
     if isinstance(path, pathlib.Path):
-        with readable(where, "a folder that can be read and written", "folder"):
+        with readable(where, "a folder that can be read and written", "no folder"):
             _check_disk(path, where)
     else:
         _check_store(path, where)

@@ -193,3 +193,22 @@ def test_an_evaluator_has_one_name_in_a_command(old, new):
         ):
             check_once(["train.steps", *order])
     check_once([fields[0], "evaluate.evaluators.svm", "evaluate.every"])
+
+
+def test_a_run_begun_before_pictures_were_turned_goes_on_as_it_was(tmp_path, caplog):
+    """By its folder alone, and by the command that began it, whose config has the default of today."""
+    config = configs.complete(configs.load("simclr:digits"))
+    assert config.data.upright is True
+    plain = json.loads(configs.to_json(config))
+    del plain["data"]["upright"]
+    assert workdir.as_begun(tmp_path, config) is config  # nothing there yet
+    (tmp_path / "config.json").write_text(json.dumps(plain))
+    assert workdir.resume_config(tmp_path).data.upright is False
+    again = workdir.as_begun(tmp_path, config)
+    assert configs.differences(config, again) == {"data.upright": (True, False)}
+    assert workdir.check(tmp_path, again) == {}
+    assert "config.data.upright is False: the run was begun before there was such a field" in caplog.text
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    assert workdir.as_begun(tmp_path, again) is again  # a run that has the field
+    with pytest.raises(InputError, match="config.data.upright: found False; allowed: True"):
+        workdir.check(tmp_path, again)
