@@ -99,7 +99,7 @@ def _files(path: str, max_bytes: int) -> Iterator[tuple[frozenset[str], Callable
 
         yield frozenset(found), read
         return
-    with readable("config.data.dir", LAYOUT, f"no folder or zip file {path}"):
+    with readable("config.data.dir", LAYOUT, f"{path}, which is no folder and no zip file"):
         archive = zipfile.ZipFile(path)
     with archive:
         inside = archive.namelist()

@@ -68,4 +68,5 @@ def test_an_unknown_kind(config, view):
 
 def test_a_source_of_ones_own(config):
     mine = data.open_source(config(), "train")
-    assert data.open_source(config(name="mine"), "train", {**data.SOURCES, "mine": lambda c, split: mine}) is mine
+    found = data.open_source(config(name="mine"), "train", {**data.SOURCES, "mine": lambda c, split: mine})
+    assert found.fetch is mine.fetch and found.fingerprint == mine.fingerprint
