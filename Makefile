@@ -53,8 +53,9 @@ test-faults: $(STAMP)
 	$(BIN)/python -m pytest -m faults -v
 
 smoke: $(STAMP)
-	$(PYTEST) -m "not faults" --one-slow tests/losses/test_values.py tests/losses/test_errors.py tests/similarity tests/core \
-	  tests/parallel tests/encoders/test_encoders.py tests/config/test_load.py tests/test_end_to_end.py
+	$(PYTEST) -m "not faults" --one-slow tests/losses/test_values.py tests/losses/test_errors.py tests/similarity/test_engine.py \
+	  tests/core/test_model.py tests/core/test_optim.py tests/core/test_objectives.py tests/parallel/test_sharding.py \
+	  tests/encoders/test_encoders.py tests/config/test_load.py tests/workdir/test_checkpoint.py tests/test_end_to_end.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

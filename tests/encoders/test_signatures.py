@@ -1,5 +1,6 @@
 """The shapes in the signatures of heads and layers are those of what goes through them. Traced, not compiled."""
 
+import dataclasses
 import inspect
 
 import flax.linen as nn
@@ -22,7 +23,7 @@ def traced(make, x, rows):
     kind = type(module)
     call = nn.compact(checked(inspect.unwrap(kind.__call__)))
     module = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})(
-        **{f: getattr(module, f) for f in module.__dataclass_fields__ if f not in ("parent", "name")}
+        **{f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in ("parent", "name")}
     )
     return jax.eval_shape(lambda x, rows: module.init_with_output(jax.random.key(0), x, rows)[0], x, rows).shape
 
