@@ -107,9 +107,11 @@ def idx_folder(folder: str, split: str, data: Any) -> Arrays:
 def _idx_path(folder: str, split: str, what: str) -> str:
     names = [split] + (["t10k"] if split == "test" else [])
     for name in names:
-        for file in listed(folder):
-            if file.startswith(f"{name}-{what}") or file.startswith(f"{name}.{what}"):
-                return os.path.join(folder, file)
+        found = [file for file in listed(folder) if file.startswith((f"{name}-{what}", f"{name}.{what}"))]
+        if len(found) > 1:  # a file and its .gz, as gunzip -k leaves them
+            LOG.warning("%s: %s is read, %s passed over", folder, found[0], ", ".join(found[1:]))
+        if found:
+            return os.path.join(folder, found[0])
     raise InputError(
         folder, f"no {names[-1]}-{what} file", f"{names[-1]}-{what}-idx{3 if what == 'images' else 1}-ubyte[.gz]"
     )
@@ -250,13 +252,15 @@ def columns_of(text: str) -> tuple[str, ...]:
 
 
 def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
-    """`<folder>/<split><ending>` with the first ending that is there. Raises InputError when there is none."""
+    """`<folder>/<split><ending>` of the only ending that is there. Raises InputError when there is none, or several."""
     files = [f for f in listed(folder) if f.endswith(endings)]
     if not files:
         raise InputError("config.data.dir", f"no {' or '.join(endings)} file in {folder}", f"<split>{endings[0]}")
-    for ending in endings:
-        if split + ending in files:
-            return os.path.join(folder, split + ending)
+    found = [split + ending for ending in endings if split + ending in files]
+    if len(found) > 1:
+        raise InputError(folder, " and ".join(found), f"one file for the split {split!r}")
+    if found:
+        return os.path.join(folder, found[0])
     raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
 
 
@@ -300,7 +304,7 @@ def _table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True
 def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
     """(values, number of classes): whole numbers are classes, others values (0 classes)."""
     if values.dtype.kind == "f":
-        return values.astype(np.float32), 0
+        return finite_floats(where, values), 0
     if values.dtype.kind not in "uib":
         raise InputError(where, f"dtype {values.dtype}", "whole numbers (classes) or others (values)")
     return whole_numbers(where, values), int(values.max(initial=0)) + 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax.data.arrays import split_file
+from hcl_jax.data.casts import whole_numbers
 from hcl_jax.data.npz import read_npz
 from hcl_jax.data.source import Arrays, folder_of, unknown_split
 from hcl_jax.errors import InputError
@@ -89,9 +90,9 @@ def _read(path: str, max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
         value = arrays[key]
         if value.ndim != 2 or value.dtype.kind not in "ui":
             raise InputError(f"{path}: {key}", f"{value.dtype} of shape {value.shape}", "ids, whole numbers [N, T]")
-    chosen, rejected = (arrays[k] for k in KEYS)
+    chosen, rejected = (whole_numbers(f"{path}: {k}", arrays[k]) for k in KEYS)
     check(path, chosen, rejected)
-    return chosen.astype(np.int32), rejected.astype(np.int32)
+    return chosen, rejected
 
 
 def check(where: str, chosen: np.ndarray, rejected: np.ndarray) -> None:

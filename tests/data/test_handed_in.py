@@ -1,5 +1,6 @@
 """What people hand in: no record is lost, and no value changed, without a line; tables, folders, arrays, graphs."""
 
+import gzip
 import os
 
 import numpy as np
@@ -213,3 +214,22 @@ def test_class_names_of_series_that_differ_by_case_alone(tmp_path):
         (tmp_path / f"x_{split}.ts").write_text(header)
     with pytest.raises(InputError, match="the classes Cat and cat"):
         opened("series", tmp_path)
+
+
+def test_two_files_of_one_split(tmp_path, lines):
+    """Two tables are refused; of a file and its .gz, as gunzip -k leaves them, one is read and the other named."""
+    table(tmp_path, "train.csv", "text,label\na,0\n")
+    with pytest.raises(InputError, match="found train.csv and train.tsv; allowed: one file for the split 'train'"):
+        opened("csv", table(tmp_path, "train.tsv", "text\tlabel\na\t0\nb\t1\n"))
+    heads = {"images-idx3": b"\0\0\x08\3\0\0\0\2\0\0\0\1\0\0\0\1", "labels-idx1": b"\0\0\x08\1\0\0\0\2"}
+    for name, header in heads.items():
+        (tmp_path / f"train-{name}-ubyte").write_bytes(header + b"\0\1")
+        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(header + b"\0\1"))
+    assert opened("idx", tmp_path).num_examples == 2
+    assert "train-images-idx3-ubyte is read, train-images-idx3-ubyte.gz passed over" in "".join(lines())
+
+
+def test_preferences_are_not_cut(tmp_path):
+    long = np.array([[5, 1, 6, 0]], np.int64)
+    with pytest.raises(InputError, match="rejected record 0: found 4294967303"):
+        opened("preferences", npz(tmp_path, chosen=long, rejected=long + [[0, 0, 2**32 + 1, 0]]), labels=())
