@@ -124,7 +124,7 @@ def perturb_edges(x: Any, draws: Any, *, p: float = 0.2) -> Any:
       p: share of the edges of each graph.
 
     Returns:
-      The graph with other edges, as many as before.
+      The graph with other edges, as many as before less those that were drawn although they were there: edges are a set.
 
     Reference: You et al. 2020 (GraphCL), arXiv 2010.13902, table 1, edge perturbation (its code only drops).
     """
@@ -136,7 +136,8 @@ def perturb_edges(x: Any, draws: Any, *, p: float = 0.2) -> Any:
     first = _pick(drawn[..., 0], count)
     second = (first + 1 + _pick(drawn[..., 1], count - 1)) % tf.maximum(count, 1)  # never the first
     new = tf.gather(_present_first(x["node_mask"]), tf.stack([first, second], -1), batch_dims=1)
-    return {**x, "edges": tf.where(chosen[..., None], new, x["edges"])}
+    edges = tf.where(chosen[..., None], new, x["edges"])
+    return {**x, "edges": edges, "edge_mask": x["edge_mask"] & ~_again(edges, x["edge_mask"], chosen)}
 
 
 def subgraph(x: Any, draws: Any, *, keep: float = 0.8) -> Any:
@@ -243,6 +244,17 @@ def _share(drawn: Any, present: Any, p: float) -> Any:
     rank = tf.argsort(order, axis=1, stable=True)
     count = tf.reduce_sum(tf.cast(present, tf.float64), 1, keepdims=True)
     return tf.cast(rank, tf.float64) < tf.floor(p * count)
+
+
+def _again(edges: Any, present: Any, chosen: Any) -> Any:
+    """Which of the chosen edges are there already, among the others or earlier chosen ones: bool [n, E]."""
+    size = tf.cast(tf.reduce_max(edges) + 1, tf.int64)
+    code = tf.cast(edges[..., 0], tf.int64) * size + tf.cast(edges[..., 1], tf.int64)
+    code = tf.where(present, code, -1 - tf.range(tf.shape(edges)[1], dtype=tf.int64))  # what is absent equals nothing
+    order = tf.argsort(2 * code + tf.cast(chosen, tf.int64), axis=1, stable=True)
+    ordered = tf.gather(code, order, batch_dims=1)
+    same = tf.concat([tf.zeros_like(ordered[:, :1], tf.bool), ordered[:, 1:] == ordered[:, :-1]], axis=1)
+    return chosen & tf.gather(same, tf.argsort(order, axis=1), batch_dims=1)
 
 
 def _pick(drawn: Any, count: Any) -> Any:

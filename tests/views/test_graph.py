@@ -172,9 +172,16 @@ def test_perturb_edges_rewires_a_share():
         )
         others = [i for i in range(count) if i != first]
         edges[row, slot] = first, (others[first:] + others[:first])[other]
-    same(made, x | {"edges": edges})
+    mask = x["edge_mask"].copy()
+    for row in range(30):
+        there = {tuple(e) for e in edges[row][mask[row] & ~chosen[row]].tolist()}
+        for slot in np.flatnonzero(chosen[row]):
+            mask[row, slot] = tuple(edges[row, slot].tolist()) not in there
+            there.add(tuple(edges[row, slot].tolist()))
+    same(made, x | {"edges": edges, "edge_mask": mask})
     new = made["edges"][chosen]
     assert chosen.any() and (new[:, 0] != new[:, 1]).all()
+    assert 0 < mask.sum() < x["edge_mask"].sum(), "some are drawn that are there"
 
 
 def grown(x, row, start, steps, wanted):
