@@ -298,6 +298,7 @@ def evaluate_workdir(
     """
     config = configs.complete(workdir.resume_config(folder))
     run, sources, state = restored(folder, config, parts=parts, step=step, say=say)
+    say(f"evaluation: step {int(np.max(state.step))} of {run.steps}")
     return Evaluation(run, sources["train"], sources["test"], say=say).full(state)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.data import bad_records
 from hcl_jax.data import images as pictures
 from hcl_jax.data.generated import ARRAYS, DTYPES, SEALED, SETTINGS, hashes_of, read_settings
 from hcl_jax.data.pipeline import ordered
@@ -263,9 +264,15 @@ def _blocks(make: Callable, start: int, stop: int, source: Source) -> Iterator[t
         try:
             yield block, next(stream)
         except tf.errors.OpError as error:
-            last = min((block + 1) * BLOCK, source.num_examples) - 1
-            some = f"{source.describe(block * BLOCK)} to {source.describe(last)}"
-            raise InputError(some, f"unreadable ones ({str(error).splitlines()[0]})", "whole records") from None
+            numbers = range(block * BLOCK, min((block + 1) * BLOCK, source.num_examples))
+            encoded = {f: f.startswith("image") and dtype == "string" for f, (_, dtype) in source.fields.items()}
+            bad = list(bad_records.faults_of(source, encoded, numbers).values())
+            if not bad:
+                some = f"{source.describe(numbers[0])} to {source.describe(numbers[-1])}"
+                raise InputError(some, f"unreadable ones ({str(error).splitlines()[0]})", "whole records") from None
+            others = ", ".join(fault.where for fault in bad[1:6]) + (", ..." if len(bad) > 6 else "")
+            more = f", and {len(bad) - 1} more: {others}" if others else ""
+            raise InputError(bad[0].where, f"{bad[0].found}{more}", f"{bad[0].allowed}, of each example") from None
 
 
 def _stored(made: np.ndarray, kind: str, where: str) -> np.ndarray:

@@ -87,16 +87,17 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     config = workdir.as_begun(workdir_path, config)
     run, source, test, changed, evaluated = bound(config, workdir_path, parts, opened)
     odd: tuple[str, ...] = ()
+    bad = data.BadRecords(config.data.max_bad_records)
     if opened is None and processes.index() == 0 and not workdir.has_run(workdir_path):
         page = look_before_run(config, parts.evaluators, source, test)
         if page.refusal is not None:
             raise page.refusal
         odd = page.odd
+        bad.add(page.bad)  # a batch that meets one has to be made again
     alone = processes.count() == 1 or opened is not None  # random input follows from the config
     content = {} if alone else content_of(run, source, evaluated)
     # Shapes that do not fit show here.
     lowered = run.step().lower(run.abstract, run.abstract_batch)
-    bad = data.BadRecords(config.data.max_bad_records)
     return Prepared(config, run, source, test, changed, lowered, bad, odd, content)
 
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hcl_jax import config as configs
 from hcl_jax import data
@@ -163,6 +164,21 @@ def test_a_folder_of_something_else(digits, tmp_path):
         generate(digits, VIEW, tmp_path / "file", say=silent)
     with pytest.raises(InputError, match="--output=.*: found no settings.json"):
         generate(digits, VIEW, tmp_path, say=silent)
+
+
+def test_pictures_that_do_not_decode_are_named(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / "train" / "x").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8 + (name == "c"), 3), np.uint8)).save(tmp_path / "train" / "x" / f"{name}.png")
+    for name in ("a", "b"):
+        (tmp_path / "train" / "x" / f"{name}.png").write_bytes(b"")
+    config = configs.defaults().data
+    config.name, config.dir, config.in_memory = "folder", str(tmp_path), False
+    ops = ({"op": "resize", "size": 4},)
+    with pytest.raises(
+        InputError, match="a.png: found a picture that does not decode, and 1 more: .*b.png; allowed: a "
+    ):
+        generate(data.open_source(config, "train"), {**VIEW, "ops": ops}, tmp_path / "g", say=silent)
 
 
 def test_series(tmp_path):

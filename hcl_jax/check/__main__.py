@@ -53,6 +53,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     parts, said, logger = Parts(), _Collected(), logging.getLogger("hcl_jax")
     validate.check(config, **parts.checked())
     logger.addHandler(said)
+    propagated, logger.propagate = logger.propagate, False  # the page has these lines
     try:
         files = as_files(config, parts.sources)
         source = data.open_source(files, files.train_split, parts.sources)
@@ -60,6 +61,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
         page = look_before_run(config, parts.evaluators, source, test, full=full)
     finally:
         logger.removeHandler(said)
+        logger.propagate = propagated
     print("\n".join([page.text(), *(f"! {line}" for line in dict.fromkeys(said.lines))]))
     if page.refusal is not None:
         raise page.refusal

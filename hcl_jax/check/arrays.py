@@ -68,7 +68,9 @@ class Series:
         self.lengths: list[int] = []
         self.missing, self.steps = 0, 0  # values
         self.sums: Any = 0.0  # [3, C]: of ones, values and squares
-        self.low, self.high, self.channels = np.inf, -np.inf, 0
+        self.about: Any = None
+        self.low: Any = np.inf  # [C]
+        self.high: Any = -np.inf
 
     def add(self, numbers: np.ndarray, values: np.ndarray) -> None:
         """Looks at some records."""
@@ -83,14 +85,16 @@ class Series:
         self.odd.note("with a channel that has no value", numbers[~np.all(np.any(there, axis=1), axis=1)])
         low = np.where(there, values, np.inf).min(axis=1)
         high = np.where(there, values, -np.inf).max(axis=1)
-        self.low, self.high, self.channels = min(self.low, low.min()), max(self.high, high.max()), values.shape[2]
+        self.low, self.high = np.minimum(self.low, low.min(axis=0)), np.maximum(self.high, high.max(axis=0))
         self.odd.note("with all channels constant", numbers[(low >= high).all(axis=1)])
-        filled = np.where(there, values, 0.0)
+        if self.about is None:  # sums about a value that is there: squares of a large mean would hide what varies
+            self.about = np.where(there.any((0, 1)), np.nan_to_num(np.nanmax(values, (0, 1), initial=-np.inf)), 0.0)
+        filled = np.where(there, values - self.about, 0.0)
         self.sums = self.sums + np.stack([there.sum((0, 1)), filled.sum((0, 1)), (filled**2).sum((0, 1))])
 
     def summary(self) -> str:
         """Lengths, channels, range and missing values."""
-        text = f"{span(self.lengths)} steps, {self.channels} channels, {self.low:g} to {self.high:g}"
+        text = f"{span(self.lengths)} steps, {len(self.low)} channels, {self.low.min():g} to {self.high.max():g}"
         return f"{text}; {self.missing / self.steps:.1%} of the values are missing" if self.missing else text
 
     def oddities(self) -> list[str]:
@@ -99,10 +103,11 @@ class Series:
         count, total, squares = self.sums
         mean = total / np.maximum(count, 1)
         deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0))
-        if (deviation == 0).any():
-            dead = ", ".join(map(str, np.flatnonzero(deviation == 0)[:8]))
-            lines.append(f"{int((deviation == 0).sum())} of {self.channels} channels have one value: {dead}")
-        alive = deviation[deviation > 0]
+        constant = self.low >= self.high
+        if constant.any():
+            dead = ", ".join(map(str, np.flatnonzero(constant)[:8]))
+            lines.append(f"{int(constant.sum())} of {len(constant)} channels have one value: {dead}")
+        alive = deviation[~constant]
         if len(alive) and alive.max() > APART * alive.min():
             lines.append(f"channels deviate by {alive.min():.2g} to {alive.max():.2g}; data.standardise makes it 1")
         return lines

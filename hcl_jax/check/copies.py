@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from hcl_jax.check.oddities import NAMED
+
 Name = Callable[[int], str]
 
 
@@ -30,18 +32,20 @@ class Copies:
     def within(self, split: str, field: str, describe: Name) -> list[str]:
         """Lines on records of this split that equal another one."""
         first: dict[int, int] = {}
-        again, other = [], []
+        again: list[tuple[int, int]] = []  # of the same class
+        other: list[tuple[int, int]] = []
         for i, key in enumerate(self.hashes):
             at = first.setdefault(key, i)
             if at != i:
-                again.append((at, i))
-                if self.label[at] != self.label[i]:
-                    other.append((at, i))
+                (again if self.label[at] == self.label[i] else other).append((at, i))
         lines = []
         for pairs, words in ((again, "equal to an earlier one"), (other, "equal to one of another class")):
             if pairs:
-                a, b = (describe(self.numbers[i]) for i in pairs[0])
-                lines.append(f"{split} {field}: {len(pairs):,} {words}: {b} = {a}")
+                shown = ", ".join(
+                    f"{describe(self.numbers[i])} = {describe(self.numbers[at])}" for at, i in pairs[:NAMED]
+                )
+                more = ", ..." if len(pairs) > NAMED else ""
+                lines.append(f"{split} {field}: {len(pairs):,} {words}: {shown}{more}")
         return lines
 
     def between(
@@ -58,5 +62,6 @@ class Copies:
         both = [(n, here[key]) for n, key in zip(other.numbers, other.hashes, strict=True) if key in here]
         if not both:
             return []
-        shown = f"{names[1](both[0][0])} = {names[0](both[0][1])}"
-        return [f"test {field}: {len(both):,} of {len(other.numbers):,} in the training split too: {shown}"]
+        shown = ", ".join(f"{names[1](n)} = {names[0](m)}" for n, m in both[:NAMED])
+        more = ", ..." if len(both) > NAMED else ""
+        return [f"test {field}: {len(both):,} of {len(other.numbers):,} in the training split too: {shown}{more}"]

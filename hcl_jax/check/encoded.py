@@ -17,7 +17,6 @@ from hcl_jax.errors import InputError
 from hcl_jax.views import headers
 from hcl_jax.views.lazy import tf
 
-ORIENTATION = 0x0112  # EXIF's tag
 NAMES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".webp": "WEBP"}
 LONG, SMALL = 4, 8  # sides that differ by more; smaller than the median by more
 
@@ -55,7 +54,7 @@ class Encoded:
         for number, name, content, (fault, kinds) in zip(numbers.tolist(), names, values, looked, strict=True):
             if fault is not None:
                 self.bad[number] = fault
-            elif head := header(content, self.source.upright):
+            elif head := header(content):
                 self.formats[head.format] += 1
                 self.sizes.append(head.size)
                 self.numbers.append(number)
@@ -70,13 +69,16 @@ class Encoded:
         """(why a picture cannot be used, what is odd about it or its pixels)."""
         found = headers.header(io.BytesIO(content))
         fault = images.fault_of_header(name, found, self.source.max_pixels)
-        if fault is not None:
-            return fault, ("that do not decode" if found is None else "of more than data.max_pixels",)
+        if found is None or fault is not None:
+            return fault, ("undecodable" if found is None else "of more than data.max_pixels",)
         try:
             picture = images.decode(tf.constant(content), 1, images.CHANNELS).numpy()
         except (tf.errors.OpError, ValueError):
-            return images.undecodable(name), ("that do not decode",)
-        return None, ("of one colour",) if (picture == picture[0, 0]).all() else ()
+            return images.undecodable(name), ("undecodable",)
+        kinds: tuple[str, ...] = ("of one colour",) if (picture == picture[0, 0]).all() else ()
+        if found.turn != 1:
+            kinds += ("with an EXIF orientation, " + ("turned by it" if self.source.upright else "not turned by it"),)
+        return None, kinds
 
     def summary(self) -> str:
         """Formats and sizes."""
@@ -101,15 +103,13 @@ class Encoded:
         return self.odd.lines(self.source.describe)
 
 
-def header(content: bytes, upright: bool) -> Header | None:
-    """What the head of a picture's file says; None where Pillow knows no such head. `upright`: it is turned."""
+def header(content: bytes) -> Header | None:
+    """What the head of a picture's file says; None where Pillow knows no such head."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 odd = []
-                if image.getexif().get(ORIENTATION, 1) not in (0, 1):
-                    odd.append("with an EXIF orientation, " + ("turned by it" if upright else "not turned by it"))
                 if getattr(image, "is_animated", False):
                     odd.append("of several frames, of which the first is read")
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

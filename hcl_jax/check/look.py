@@ -29,11 +29,13 @@ class Page(NamedTuple):
       facts: (what, text) of each line about the data as a whole.
       odd: lines that name what is odd.
       refusal: what a run must refuse, or None.
+      bad: record number -> fault, of the training records among those looked at that a run would have to replace.
     """
 
     facts: tuple[tuple[str, str], ...]
     odd: tuple[str, ...]
     refusal: InputError | None = None
+    bad: Mapping[int, InputError] = MappingProxyType({})
 
     def text(self) -> str:
         """The page as it is printed; lines about what is odd begin with an exclamation mark."""
@@ -73,6 +75,8 @@ class _Split:
                 self.fields[field].add(numbers[here], {k: v[here] for k, v in values.items()})
             else:
                 self.fields[field].add(numbers[here], values[here])
+                # Two files that are empty are no copies.
+                here[here] = ~np.isin(numbers[here], list(getattr(self.fields[field], "bad", ())))
                 self.copies[field].add(numbers[here], values[here], None if classes_of is None else classes_of[here])
 
     def known(self, label: str) -> tuple[np.ndarray, bool]:
@@ -143,18 +147,23 @@ def look(
             odd += split.copies[field].within(split.name, field, source.describe)
         unread = Oddities()
         unread.note("cannot be read", split.faults)
-        odd += [f"{split.name}: {line}" for line in unread.lines(source.describe)]
+        odd = [f"{split.name}: {line}" for line in unread.lines(source.describe)] + odd
     for names in seen[0].source.class_names.values():
         odd += classes.alike(names)
     if len(seen) > 1:
+        for label, count in seen[0].source.labels.items():
+            (first, whole), (other, _) = seen[0].known(label), seen[1].known(label)
+            if count and whole and not seen[0].source.whole:
+                odd = classes.unseen(label, first, other, seen[0].source.class_names.get(label, ())) + odd
         both = (seen[0].source.describe, seen[1].source.describe)
         for field in seen[0].copies.keys() & seen[1].copies.keys():
-            odd += seen[0].copies[field].between(seen[1].copies[field], field, both)
+            odd = seen[0].copies[field].between(seen[1].copies[field], field, both) + odd
         made = used.lines(listed, _complete_labels(seen), {s.name: s.source.num_examples for s in seen}, folds)
         facts += [("" if i else "evaluators", line) for i, line in enumerate(made)]
     facts.append(("took", f"{time.monotonic() - began:.1f} s"))
-    refusal = _too_many_bad(seen[0], max_bad_records, fields) or _without_vector(seen, vocabularies)
-    return Page(tuple(facts), tuple(odd), refusal)
+    bad = _bad(seen[0], fields)
+    refusal = _too_many(seen[0], bad, max_bad_records) or _without_vector(seen, vocabularies)
+    return Page(tuple(facts), tuple(odd), refusal, bad)
 
 
 def _read(name: str, source: Source, most: int, seconds: float, seed: int) -> _Split:
@@ -166,12 +175,17 @@ def _read(name: str, source: Source, most: int, seconds: float, seed: int) -> _S
     return split
 
 
-def _too_many_bad(train: _Split, most: int, fields: frozenset[str]) -> InputError | None:
-    """The refusal of more bad records than a run replaces: it would end once it has met them."""
+def _bad(train: _Split, fields: frozenset[str]) -> dict[int, InputError]:
+    """The records that cannot be read, or whose pictures, of those that views read, cannot be used."""
     bad = dict(train.faults)
     for field in fields & train.fields.keys():
         if isinstance(train.fields[field], Encoded):
             bad |= train.fields[field].bad
+    return bad
+
+
+def _too_many(train: _Split, bad: Mapping[int, InputError], most: int) -> InputError | None:
+    """The refusal of more bad records than a run replaces: it would end once it has met them."""
     if len(bad) <= most:
         return None
     fault = next(iter(bad.values()))

@@ -5,6 +5,7 @@ import gzip
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -155,6 +156,8 @@ def npz(data: Any, split: str) -> Arrays:
             continue
         if value.ndim == 0:
             raise InputError(f"{path}: {key}", "a single value", "an array with one record a row")
+        if "/" in key:
+            raise InputError(f"{path}: {key}", "a name with a slash", "names without one")
         if key in named or key.startswith("label"):
             labels[key] = value
         elif key.startswith(NPZ_FIELDS) or key in columns_of(data.text):
@@ -168,7 +171,7 @@ def npz(data: Any, split: str) -> Arrays:
                 f"keys that begin with {', '.join(NPZ_FIELDS)} or label, and config.data.labels",
             )
     if data.standardise:
-        fields |= _standardised(data, folder, split, {k: v for k, v in fields.items() if k.startswith("series")})
+        fields |= _standardised(data, folder, split, {k: arrays[k] for k in fields if k.startswith("series")})
     kept = {k: _number_labels(f"{path}: {k}", v) for k, v in labels.items()}
     return Arrays(
         fields=fields,
@@ -187,17 +190,30 @@ def _standardised(data: Any, folder: str, split: str, fields: dict[str, np.ndarr
     other = {} if split == data.train_split else read_npz(path, tuple(fields), data.max_array_bytes)
     out = {}
     for key, value in fields.items():
-        train = _npz_field(f"{path}: {key}", key, other[key]) if other else value
+        # Before the cast: float32 has no digits left for what varies about a large mean.
+        train = _series(f"{path}: {key}", other[key] if other else value)
         mean, deviation = moments(np.moveaxis(train, 1, 2))
-        out[key] = ((value - mean) / deviation).astype(np.float32)
+        out[key] = ((_series(f"{folder} {split}: {key}", value) - mean) / deviation).astype(np.float32)
     return out
+
+
+def _series(where: str, value: np.ndarray) -> np.ndarray:
+    """Series as float64 [N, T, C]."""
+    if value.dtype.kind not in "uifb" or value.ndim not in (2, 3):
+        raise InputError(where, f"{value.dtype} of shape {value.shape}", "numbers [N, T] or [N, T, C]")
+    value = value.astype(np.float64)
+    return value[..., None] if value.ndim == 2 else value
 
 
 def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
     if value.dtype.kind in "US":
         if value.ndim != 1:
             raise InputError(where, f"text of shape {value.shape}", "[N]")
-        return np.array([as_text(v) for v in value], object)
+        texts = [as_text(v) for v in value]
+        for record, text in enumerate(texts):
+            if not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+                raise InputError(f"{where} record {record}", "half of a surrogate pair", "text that UTF-8 can hold")
+        return np.array(texts, object)
     if value.dtype.kind not in "uifb":
         raise InputError(where, f"dtype {value.dtype}", "numbers or text")
     ranks = {"image": (3, 4), "series": (2, 3), "tokens": (2,), "features": (2,)}.get(
@@ -275,10 +291,13 @@ def _table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True
             if path.endswith(".tsv")
             else csv.reader(file, strict=True)
         )
+        limit = csv.field_size_limit(sys.maxsize)  # of a cell; data.max_array_bytes bounds the file
         try:
             lines = list(reader)
         except csv.Error as error:
             raise InputError(f"{path} line {reader.line_num}", f"an unreadable file ({error})", allowed) from None
+        finally:
+            csv.field_size_limit(limit)
     blank = sum(not row for row in lines)
     lines = [row for row in lines if row]
     if say and blank:
@@ -298,6 +317,8 @@ def _table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True
     for column in columns:
         if column not in header:
             raise InputError(path, f"no column {column!r}", f"columns {nearest(column, header)}")
+        if header.count(column) > 1:
+            raise InputError(path, f"{header.count(column)} columns {column!r}", "one")
     return {c: [row[header.index(c)] for row in lines] for c in columns}
 
 
@@ -334,12 +355,16 @@ def _text_labels(where: str, values: list[str], words: set[str]) -> tuple[np.nda
     else:
         names = tuple(sorted(set(known.values())))
         number, count = {w: names.index(k) for w, k in known.items()}, len(names)
+    count = max(count, 1)  # of a column of gaps alone too: 0 would say that it holds values
     return whole_numbers(where, np.array([number.get(v, -1) for v in values], object)), count, names
 
 
 def _numbers(words: Iterable[str]) -> list[float] | None:
     """The words as numbers; None where one is none."""
     try:
-        return [float(w) for w in words]
+        found = list(words)
+        if any("_" in w for w in found):  # which Python takes for a separator of digits
+            return None
+        return [float(w) for w in found]
     except ValueError:
         return None

@@ -26,16 +26,19 @@ def whole_numbers(where: str, values: np.ndarray, least: int | None = None) -> n
 
 
 def finite_floats(where: str, values: np.ndarray) -> np.ndarray:
-    """The same numbers as float32; nan and infinities stay.
+    """The numbers as float32, rounded as floats are; nan and infinities stay.
 
     Raises:
-      InputError: a finite number that float32 cannot hold, with its record.
+      InputError: a finite number that float32 cannot hold, or a whole one that it would round, with its record.
     """
     with np.errstate(over="ignore"):
         made = values.astype(np.float32)
     if values.dtype.kind == "f" and values.dtype.itemsize > 4 or values.dtype.kind in "ui":
-        most = float(np.finfo(np.float32).max)
+        most, least = float(np.finfo(np.float32).max), float(np.finfo(np.float32).smallest_subnormal)
         _refuse(where, values, np.isinf(made) & np.isfinite(values), f"numbers up to {most:.2g}, float32")
+        _refuse(where, values, (made == 0) & (values != 0), f"0, or numbers from {least:.2g}, float32")
+    if values.dtype.kind in "ui":
+        _refuse(where, values, made.astype(np.float64) != values, "whole numbers up to 2**24, or floats")
     return made
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hcl_jax.data.casts import finite_floats, whole_numbers
 from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.npz import read_npz
 from hcl_jax.data.source import Arrays, folder_of, listed, unknown_split
@@ -289,7 +290,11 @@ def _read_npz(path: str, max_bytes: int) -> dict[str, np.ndarray]:
             raise InputError(f"{path}: {key}", f"dtype {array.dtype}", "whole numbers")
         if key != "edges" and array.ndim != 1:
             raise InputError(f"{path}: {key}", f"shape {array.shape}", "one axis")
-    return arrays
+        if key == "feature_values" and array.dtype.kind not in "uifb":
+            raise InputError(f"{path}: {key}", f"dtype {array.dtype}", "numbers")
+    cast = {k: finite_floats if k == "feature_values" else whole_numbers for k in arrays}
+    # Of one signed type: differences of unsigned numbers go round.
+    return {k: cast[k](f"{path}: {k}", v) for k, v in arrays.items()}
 
 
 def _features(path: str, arrays: dict[str, np.ndarray], max_bytes: int) -> np.ndarray:
@@ -307,7 +312,8 @@ def _features(path: str, arrays: dict[str, np.ndarray], max_bytes: int) -> np.nd
         raise InputError(f"{path}: feature_indices", f"{column.min()} to {column.max()}", f"0 to {width - 1}")
     check_bytes(f"{path}: feature_shape", 4 * count * width, max_bytes)
     nodes = np.zeros((count, width), np.float32)
-    nodes[np.repeat(np.arange(count), np.diff(start)), column] = value
+    # Entries of one place are summed, as scipy defines them.
+    np.add.at(nodes, (np.repeat(np.arange(count), np.diff(start)), column), value)
     return _normalised(nodes)
 
 

@@ -176,6 +176,10 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         if classes[label] and not arrays.whole:  # of one graph, the nodes of other splits are -1
             _count_labels(f"{name} {split}: label {label}", values[:size], classes[label])
     for field, values in inputs.items():
+        if not values.size and field in arrays.fields:
+            raise InputError(
+                f"{name} {split}: field {field}", f"records of shape {values.shape[1:]}", "one value or more"
+            )
         if field.startswith("image"):
             _check_pictures(f"{name} {split}: field {field}", values)
         if values.dtype.kind != "f":

@@ -39,10 +39,13 @@ class Svm(NamedTuple):
 
 def _fit(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...]) -> tuple[Any, float]:
     """(classifier, its C): the C of the grid that is best in five folds, or the only one."""
+    from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC
 
+    if (x == x[0]).all():  # a collapsed encoder: libsvm would search without end for a margin that is not there
+        return DummyClassifier(strategy="most_frequent").fit(x, y), grid[0]
     folds = min(INNER_FOLDS, int(np.unique(y, return_counts=True)[1].max()))
     with warnings.catch_warnings():
         # Classes with fewer rows than folds are in some folds only; a C at which libsvm gives up scores as it scores.

@@ -124,7 +124,7 @@ def perturb_edges(x: Any, draws: Any, *, p: float = 0.2) -> Any:
       p: share of the edges of each graph.
 
     Returns:
-      The graph with other edges, as many as before less those that were drawn although they were there: edges are a set.
+      The graph with other edges, as many as before, less those drawn that are there already: edges are a set.
 
     Reference: You et al. 2020 (GraphCL), arXiv 2010.13902, table 1, edge perturbation (its code only drops).
     """

@@ -258,9 +258,11 @@ def _gif_size(file: BinaryIO) -> tuple[int, int, bool, int]:
     return height, width, False, pixels
 
 
-def _bmp_size(file: BinaryIO) -> tuple[int, int, bool, int]:
+def _bmp_size(file: BinaryIO) -> tuple[int, int, bool, int] | None:
     file.seek(18)
     width, height, _, depth = _unpack("<iiHH", file)
+    if depth <= 8:  # with a palette, which TensorFlow passes over: other colours, and no error
+        return None
     return abs(height), abs(width), depth == 32, 0
 
 

@@ -147,6 +147,11 @@ def test_names_that_are_no_utf8(tmp_path, in_memory):
         ({"tokens": np.array([[5, 0.5], [0, 0]])}, "0.5; allowed: whole numbers"),
         ({"features": np.array([[1e39], [0]])}, "1e[+]39"),
         ({"features": np.ones((2, 1)), "label": np.array([0, -(2**32) - 1])}, "-4294967297"),
+        ({"features": np.array([[16777217, 2]])}, "16777217"),
+        ({"features": np.array([[1e-50, 2.0]])}, "1e-50"),
+        ({"features": np.zeros((2, 0))}, "one value or more"),
+        ({"image/left": np.zeros((2, 4, 4), np.uint8)}, "a name with a slash"),
+        ({"text": np.array(["a\ud800", "b"])}, "half of a surrogate"),
     ],
 )
 def test_numbers_that_a_cast_would_cut_or_no_view_expects(tmp_path, arrays, said):
@@ -233,3 +238,53 @@ def test_preferences_are_not_cut(tmp_path):
     long = np.array([[5, 1, 6, 0]], np.int64)
     with pytest.raises(InputError, match="rejected record 0: found 4294967303"):
         opened("preferences", npz(tmp_path, chosen=long, rejected=long + [[0, 0, 2**32 + 1, 0]]), labels=())
+
+
+def test_a_long_document_is_a_cell_like_others(tmp_path):
+    source = opened("csv", table(tmp_path, "train.csv", "text,label\n" + "a" * 140000 + ",0\nb,1\n"))
+    assert [len(t) for t in rows(source)["text"].numpy()] == [140000, 1]
+
+
+def test_words_that_python_takes_for_numbers_are_words(tmp_path):
+    assert opened("csv", table(tmp_path, "train.csv", "text,label\na,1_1\nb,1_2\n")).class_names["label"] == (
+        "1_1",
+        "1_2",
+    )
+
+
+def test_a_label_column_of_gaps_is_a_label_without_a_class(tmp_path, lines):
+    source = opened("csv", table(tmp_path, "train.csv", "text,label\na,\nb,\n"))
+    assert source.labels["label"] == 1 and "2 of 2 records are -1, unknown" in "".join(lines())
+
+
+def test_what_varies_about_a_large_mean_is_standardised(tmp_path):
+    series = 1e9 + np.array([[0.0, 1, 2], [2, 1, 0]])
+    made = rows(opened("npz", npz(tmp_path, series=series, label=np.array([0, 1])), standardise=True))["series"]
+    np.testing.assert_allclose(made.numpy()[0, :, 0], np.array([-1, 0, 1]) * 1.5**0.5, rtol=1e-6)
+
+
+GRAPH = {"feature_indptr": [0, 3, 4, 5], "feature_indices": [0, 0, 1, 1, 0], "feature_values": [1.0, 2, 1, 1, 1],
+         "feature_shape": [3, 2], "edges": [[0, 1], [1, 0]], "labels": [0, 1, 1], "train_index": [0, 1],
+         "validation_index": [], "test_index": [2]}  # fmt: skip
+
+
+def test_entries_of_one_place_are_summed_and_lists_may_be_empty(tmp_path):
+    graph = {k: np.array(v) for k, v in GRAPH.items()} | {"feature_indptr": np.array([0, 3, 4, 5], np.uint64)}
+    np.savez(tmp_path / "graph.npz", **graph)
+    source = opened("planetoid", tmp_path, split="validation")
+    np.testing.assert_allclose(rows(source)["graph"]["nodes"].numpy()[0], [0.75, 0.25])
+    assert (source.known_labels["label"] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"feature_indptr": np.array([0, 2, 1, 5], np.uint32)}, "rising"),
+        ({"feature_values": np.array(["a"] * 5)}, "feature_values: found dtype"),
+        ({"labels": np.array([2**32 + 1, 1, 1])}, "labels record 0: found 4294967297"),
+    ],
+)
+def test_odd_numbers_of_a_graph_are_a_line(tmp_path, change, line):
+    np.savez(tmp_path / "graph.npz", **{k: np.array(v) for k, v in GRAPH.items()} | change)
+    with pytest.raises(InputError, match=line):
+        opened("planetoid", tmp_path)

@@ -74,6 +74,12 @@ def test_probe_solves_the_dual_problem():
     np.testing.assert_allclose(machine.decision_function(x), decision, atol=5e-3)
 
 
+def test_equal_rows_are_chance_and_end():
+    """A collapsed encoder: libsvm went on without end at the largest penalties."""
+    y = np.arange(90) % 3
+    assert svm_probe(np.ones((90, 5)), y, np.ones((90, 5)), y).accuracy.value == pytest.approx(1 / 3)
+
+
 def test_unlabelled_and_unknown_rows():
     x, y = rings(90)
     hidden = np.where(np.arange(60) % 3 == 2, -1, y[:60])
