@@ -292,9 +292,9 @@ def _read_npz(path: str, max_bytes: int) -> dict[str, np.ndarray]:
             raise InputError(f"{path}: {key}", f"shape {array.shape}", "one axis")
         if key == "feature_values" and array.dtype.kind not in "uifb":
             raise InputError(f"{path}: {key}", f"dtype {array.dtype}", "numbers")
-    cast = {k: finite_floats if k == "feature_values" else whole_numbers for k in arrays}
+    cast = {k: finite_floats if k == "feature_values" else whole_numbers for k in KEYS if k != "feature_shape"}
     # Of one signed type: differences of unsigned numbers go round.
-    return {k: cast[k](f"{path}: {k}", v) for k, v in arrays.items()}
+    return {k: cast[k](f"{path}: {k}", v) if k in cast else v for k, v in arrays.items()}
 
 
 def _features(path: str, arrays: dict[str, np.ndarray], max_bytes: int) -> np.ndarray:
