@@ -32,7 +32,7 @@ run.train_step, train.loop, Log.write = traced, guarded, measured
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("devices", [8])
 def test_a_thousand_steps(tmp_path, cache, devices):
     """R33: counted, guarded and measured in a process of its own, with ten saves."""
