@@ -43,11 +43,9 @@ class _Collected(logging.Handler):
 
 def check(config: Any, workdir: str | None, full: bool) -> None:
     """Prints the page of a completed config's data. Raises InputError for what a run would refuse."""
-    from hcl_jax import data
     from hcl_jax.check import as_files, look_before_run
-    from hcl_jax.check.evaluation import is_evaluated
     from hcl_jax.config import validate
-    from hcl_jax.prepare import bound
+    from hcl_jax.prepare import bound, open_splits
     from hcl_jax.run import Parts
 
     parts, said, logger = Parts(), _Collected(), logging.getLogger("hcl_jax")
@@ -55,9 +53,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     logger.addHandler(said)
     propagated, logger.propagate = logger.propagate, False  # the page has these lines
     try:
-        files = as_files(config, parts.sources)
-        source = data.open_source(files, files.train_split, parts.sources)
-        test = data.open_source(files, files.test_split, parts.sources) if is_evaluated(config, parts) else None
+        source, test = open_splits(as_files(config, parts.sources), parts)
         page = look_before_run(config, parts.evaluators, source, test, full=full)
     finally:
         logger.removeHandler(said)

@@ -103,11 +103,11 @@ class Series:
         count, total, squares = self.sums
         mean = total / np.maximum(count, 1)
         deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0))
-        constant = self.low >= self.high
+        constant = self.low == self.high  # of a channel without a value low is above high
         if constant.any():
             dead = ", ".join(map(str, np.flatnonzero(constant)[:8]))
             lines.append(f"{int(constant.sum())} of {len(constant)} channels have one value: {dead}")
-        alive = deviation[~constant]
+        alive = deviation[self.low < self.high]
         if len(alive) and alive.max() > APART * alive.min():
             lines.append(f"channels deviate by {alive.min():.2g} to {alive.max():.2g}; data.standardise makes it 1")
         return lines

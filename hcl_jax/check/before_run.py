@@ -36,10 +36,12 @@ def look_before_run(
 
 
 def as_files(config: Any, sources: Mapping[str, Callable]) -> Any:
-    """`config.data` that opens pictures as files, which say more than pixels and need not all be decoded."""
+    """The same config, with pictures opened as files, which say more than pixels and need not all be decoded."""
     if "in_memory" not in fields_read(config.data.name, sources):
-        return config.data
-    return type(config.data)({**config.data.to_dict(), "in_memory": False})
+        return config
+    plain = config.to_dict()
+    plain["data"]["in_memory"] = False
+    return type(config)(plain)
 
 
 def _vocabularies(config: Any, source: Source) -> dict[str, tuple[int, str]]:

@@ -38,19 +38,15 @@ class Copies:
             at = first.setdefault(key, i)
             if at != i:
                 (again if self.label[at] == self.label[i] else other).append((at, i))
-        lines = []
-        for pairs, words in ((again, "equal to an earlier one"), (other, "equal to one of another class")):
-            if pairs:
-                shown = ", ".join(
-                    f"{describe(self.numbers[i])} = {describe(self.numbers[at])}" for at, i in pairs[:NAMED]
-                )
-                more = ", ..." if len(pairs) > NAMED else ""
-                lines.append(f"{split} {field}: {len(pairs):,} {words}: {shown}{more}")
-        return lines
+        kinds = ((again, "equal to an earlier one"), (other, "equal to one of another class"))
+        return [
+            f"{split} {field}: {len(pairs):,} {words}: "
+            + _shown([(describe(self.numbers[i]), describe(self.numbers[at])) for at, i in pairs[: NAMED + 1]])
+            for pairs, words in kinds
+            if pairs
+        ]
 
-    def between(
-        self, other: "Copies", field: str, names: tuple[Callable[[int], str], Callable[[int], str]]
-    ) -> list[str]:
+    def between(self, other: "Copies", field: str, names: tuple[Name, Name]) -> list[str]:
         """A line on records of `other`, the test split, that this one, the training split, has too.
 
         Args:
@@ -62,6 +58,9 @@ class Copies:
         both = [(n, here[key]) for n, key in zip(other.numbers, other.hashes, strict=True) if key in here]
         if not both:
             return []
-        shown = ", ".join(f"{names[1](n)} = {names[0](m)}" for n, m in both[:NAMED])
-        more = ", ..." if len(both) > NAMED else ""
-        return [f"test {field}: {len(both):,} of {len(other.numbers):,} in the training split too: {shown}{more}"]
+        shown = _shown([(names[1](n), names[0](m)) for n, m in both[: NAMED + 1]])
+        return [f"test {field}: {len(both):,} of {len(other.numbers):,} in the training split too: {shown}"]
+
+
+def _shown(pairs: list[tuple[str, str]]) -> str:
+    return ", ".join(map(" = ".join, pairs[:NAMED])) + (", ..." if len(pairs) > NAMED else "")

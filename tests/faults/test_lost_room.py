@@ -23,7 +23,7 @@ def small_disk(tmp_path):
     place.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)], capture_output=True)
     if made.returncode:
-        pytest.skip("may not mount a file system")
+        pytest.skip(f"may not mount a file system: {made.stderr.decode().strip()}")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
