@@ -110,6 +110,15 @@ def test_tiles_without_positives_equal_dense():
     assert_near(value_and_gradients("streamed in tiles of 4", np.float64, 1.0, True), wanted, 1e-12)
 
 
+@pytest.mark.parametrize("engine", [dense(), streamed(tile=4)], ids=["dense", "streamed"])
+def test_the_log_sum_exp_over_nothing_is_the_lowest_number(engine):
+    """Not minus infinity, whose differences are nan; `weighted` above leaves such rows out."""
+    q, k = jnp.asarray(QUERY, jnp.float32), jnp.asarray(KEY, jnp.float32)
+    found = engine.softmax_rows(q, k, over="positives", query_ids=QUERY_IDS, key_ids=APART_IDS)
+    np.testing.assert_array_equal(found.lse, np.finfo(np.float32).min)
+    np.testing.assert_array_equal(found.positive_count, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["streamed in tiles of 4"])
 def test_float32_is_near(name):
