@@ -74,7 +74,7 @@ def with_generated(source: Source, folder: str | os.PathLike) -> Source:
     """
     folder = os.path.expanduser(folder)
     settings = read_settings(folder)
-    _check_bytes(folder)
+    _check_digests(folder)
     views, rows, hashes = _arrays(folder, settings)
     if settings["fingerprint"] != source.fingerprint:
         found = f"{folder}, made from {settings['source']} {settings['fingerprint'][:12]}"
@@ -125,7 +125,7 @@ def with_generated(source: Source, folder: str | os.PathLike) -> Source:
     )
 
 
-def _check_bytes(folder: str) -> None:
+def _check_digests(folder: str) -> None:
     """Raises InputError for a file of the folder that is not as it was written. Reads all of it: a second a GiB."""
     if not all(os.path.isfile(os.path.join(folder, name)) for name in SEALED):
         return  # which one lacks is said where it is read

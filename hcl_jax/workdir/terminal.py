@@ -18,11 +18,12 @@ class Terminal:
     def __init__(self, bar: bool | None = None, quiet: bool = False):
         self._quiet, self._shown = quiet, sys.stderr.isatty() if bar is None else bar
         self._bar: tqdm | None = None
-        self._steps, self._start, self._began = 0, 0, time.monotonic()
+        self._steps = 0
+        self._first: tuple[int, float] | None = None  # the step of the first line of progress, and when it came
 
     def begin(self, start: int, steps: int) -> None:
         """The run goes from step `start` to `steps`: the bar opens there."""
-        self._steps, self._start, self._began = steps, start, time.monotonic()
+        self._steps, self._first = steps, None
         if self._shown and not self._quiet:
             self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
 
@@ -32,9 +33,14 @@ class Terminal:
             self._bar.set_postfix({"loss": f"{loss:.4f}", "examples/s": f"{rate:.0f}"}, refresh=False)
             self._bar.update(step - self._bar.n)
         else:
-            passed = time.monotonic() - self._began
-            left = passed / max(step - self._start, 1) * (self._steps - step)
-            self.say(f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.0f} examples/s  {_clock(left)} left")
+            now, left = time.monotonic(), ""
+            if self._first is None:  # whose time is mostly that of the compiler
+                self._first = step, now
+            elif step > self._first[0]:
+                each = (now - self._first[1]) / (step - self._first[0])
+                left = f"  {_clock(each * (self._steps - step))} left"
+            speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+            self.say(f"step {step}/{self._steps}  loss {loss:.4f}  {speed} examples/s{left}")
 
     def say(self, text: str) -> None:
         """A message of its own line, above the bar."""

@@ -79,3 +79,16 @@ def test_plain_lines_say_how_long(tmp_path, capsys):
     log.progress(5, 1.25, 321.0)
     log.close()
     assert "step 5/10  loss 1.2500  321 examples/s" in capsys.readouterr().out
+
+
+def test_the_time_left_does_not_count_the_compiler(capsys, monkeypatch):
+    now = iter([100.0, 102.0])
+    monkeypatch.setattr("hcl_jax.workdir.terminal.time.monotonic", lambda: next(now))
+    terminal = Terminal(bar=False)
+    terminal.begin(0, 60)
+    terminal.progress(1, 1.0, 0.391)
+    terminal.progress(11, 1.0, 99.6)
+    assert capsys.readouterr().out.splitlines() == [
+        "step 1/60  loss 1.0000  0.39 examples/s",
+        "step 11/60  loss 1.0000  100 examples/s  0:09 left",
+    ]
