@@ -82,12 +82,12 @@ def test_plain_lines_say_how_long(tmp_path, capsys):
 
 
 def test_the_time_left_does_not_count_the_compiler(capsys, monkeypatch):
-    now = iter([100.0, 102.0])
-    monkeypatch.setattr("hcl_jax.workdir.terminal.time.monotonic", lambda: next(now))
     terminal = Terminal(bar=False)
     terminal.begin(0, 60)
-    terminal.progress(1, 1.0, 0.391)
-    terminal.progress(11, 1.0, 99.6)
+    for step, now, rate in ((1, 100.0, 0.391), (11, 102.0, 99.6)):
+        with monkeypatch.context() as patch:
+            patch.setattr("hcl_jax.workdir.terminal.time.monotonic", lambda now=now: now)
+            terminal.progress(step, 1.0, rate)
     assert capsys.readouterr().out.splitlines() == [
         "step 1/60  loss 1.0000  0.39 examples/s",
         "step 11/60  loss 1.0000  100 examples/s  0:09 left",
