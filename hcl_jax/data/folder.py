@@ -136,6 +136,7 @@ def _one_size(paths: list[str], data: Any) -> OneSize | None:
     A bad record says nothing of the others.
     """
     sides, turns, faults = None, [], []
+    upright, max_pixels = data.upright, data.max_pixels  # a config's fields are slow to read, a million times
     for path in paths:
         turns.append(1)
         try:
@@ -144,11 +145,11 @@ def _one_size(paths: list[str], data: Any) -> OneSize | None:
         except OSError as error:
             faults.append(_unreadable(path, error))
             continue
-        fault = images.fault_of_header(shown(path), found, data.max_pixels)
+        fault = images.fault_of_header(shown(path), found, max_pixels)
         if found is None or fault is not None:
             faults += [fault] if fault is not None else []
             continue
-        turns[-1] = found.turn if data.upright else 1
+        turns[-1] = found.turn if upright else 1
         swapped = turns[-1] >= 5
         here = (found.width, found.height) if swapped else (found.height, found.width)
         if found.see_through or here != (sides or here):

@@ -15,10 +15,14 @@ CHUNK = 512
 CHANNELS = 3  # of a picture as a view has it
 
 
+def stored(encoded: "tf.Tensor", channels: int) -> "tf.Tensor":
+    """One JPEG, PNG, GIF (first frame) or WebP as it is stored: string [] -> uint8 [H, W, channels]."""
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+
 def decode(encoded: "tf.Tensor", turn: "tf.Tensor", channels: int) -> "tf.Tensor":
-    """One JPEG, PNG, GIF (first frame) or WebP, turned by an EXIF orientation: string [] -> uint8 [H, W, channels]."""
-    picture = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    return headers.turned(picture, tf.convert_to_tensor(turn, tf.int32))
+    """The same, turned by an EXIF orientation."""
+    return headers.turned(stored(encoded, channels), tf.convert_to_tensor(turn, tf.int32))
 
 
 def decoded(
@@ -157,7 +161,7 @@ def whole_jpegs(encoded: "tf.Tensor") -> "tf.Tensor":
 def is_picture(encoded: bytes | str, channels: int = 0) -> bool:
     """Whether TensorFlow decodes these bytes, or the file at this path."""
     try:
-        decode(tf.constant(_bytes_of(encoded)), 1, channels)
+        stored(tf.constant(_bytes_of(encoded)), channels)
     except (tf.errors.OpError, ValueError, OSError):
         return False
     return True
