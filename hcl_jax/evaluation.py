@@ -9,6 +9,7 @@ import functools
 import json
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ from hcl_jax.runtime import distributed
 from hcl_jax.workdir import card
 from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.seed_stats import summary
+
+SILENT = 30.0  # seconds between two lines about records
 
 
 def sources_of(run: Run, train: data.Source, test: data.Source) -> dict[str, dict[str, data.Source]]:
@@ -129,6 +132,7 @@ class Evaluation:
         items: dict[str, list] = {v: [] for v in specs if v in self._by_item}
         index = []
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
+        told, done, records = time.monotonic(), 0, self.sources[source][split].num_examples
         for local in data.evaluation_batches(
             self.sources[source][split], specs, seed=seed, batch_size=size, rows=rows,
             views=self.run.parts.views, bad=self._bad[source, split],
@@ -141,6 +145,10 @@ class Evaluation:
             rest = jax.device_get(whole({k: batch[k] for k in ("index", "labels", "present", "items")}))
             real = rest["index"] >= 0
             index.append(rest["index"][real])
+            done += int(real.sum())
+            if time.monotonic() > told + SILENT:
+                told = time.monotonic()
+                self.say(f"evaluation: {done} of {records} {split} records")
             for name, value in rest["labels"].items():
                 labels.setdefault(name, []).append(value[real])
             for view, by_output in made.items():

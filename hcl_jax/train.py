@@ -128,7 +128,8 @@ def train_and_evaluate(
         taken = start > 0
         stack.enter_context(peers_needed(lambda: taken))  # ends the process before the stack waits for a peer
         if start < run.steps:
-            compiled = prepared.lowered.compile()
+            with session.log.while_silent("compiling the step ..."):
+                compiled = prepared.lowered.compile()
             batches = global_batches(run, prepared.source, start, run.steps, prepared.bad)
             state = loop(session, compiled, batches, state)
             taken = True

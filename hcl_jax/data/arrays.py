@@ -236,7 +236,7 @@ def text_table(data: Any, split: str) -> Arrays:
 
     Columns are names of the first line, or numbers from 0 for a file without one; several are separated by commas.
     A label column of whole numbers is classes, one of other numbers is values, one of words is classes in sorted order
-    of both splits.
+    of both splits; words that only a third split has come behind them.
     """
     folder = folder_of(data, "<split>.csv")
     texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
@@ -244,14 +244,16 @@ def text_table(data: Any, split: str) -> Arrays:
     table = _table(path_of, (*texts, *labels), data.max_array_bytes)
     kept = {}
     for label in labels:
-        words = set(table[label])
-        for other in (data.train_split, data.test_split):
+        here, both = set(table[label]), set()
+        for other in dict.fromkeys((data.train_split, data.test_split)):
             path = next(
                 (p for p in (os.path.join(folder, other + e) for e in (".csv", ".tsv")) if os.path.isfile(p)), None
             )
-            if path and other != split:
-                words |= set(_table(path, (label,), data.max_array_bytes, say=False)[label])
-        kept[label] = _text_labels(f"{path_of}: {label}", table[label], words)
+            if other == split:
+                both |= here
+            elif path:
+                both |= set(_table(path, (label,), data.max_array_bytes, say=False)[label])
+        kept[label] = _text_labels(f"{path_of}: {label}", table[label], both, here - both)
     return Arrays(
         fields={k: np.array(table[k], object) for k in texts},
         labels={k: v[0] for k, v in kept.items()},
@@ -331,11 +333,15 @@ def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
     return whole_numbers(where, values), int(values.max(initial=0)) + 1
 
 
-def _text_labels(where: str, values: list[str], words: set[str]) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """(values, number of classes, their names) of a column, given the words that occur in any split.
+def _text_labels(
+    where: str, values: list[str], both: set[str], more: set[str]
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """(values, number of classes, their names) of a column, given the words of the two splits of a run and more, those
+    that occur in this split alone.
 
     A blank cell, or one of the words that programs write for a missing value, is -1, unknown, and no class.
     """
+    words = both | more
     known = {w: w.strip() for w in words if w.strip() not in MISSING}
     gaps = len(known) < len(words)
     numbers = _numbers(known.values())
@@ -353,7 +359,8 @@ def _text_labels(where: str, values: list[str], words: set[str]) -> tuple[np.nda
         number = {w: int(float(k)) if gaps else int(k) for w, k in known.items()}
         count = max(number.values(), default=-1) + 1
     else:
-        names = tuple(sorted(set(known.values())))
+        first = {known[w] for w in both if w in known}
+        names = (*sorted(first), *sorted(set(known.values()) - first))
         number, count = {w: names.index(k) for w, k in known.items()}, len(names)
     count = max(count, 1)  # of a column of gaps alone too: 0 would say that it holds values
     return whole_numbers(where, np.array([number.get(v, -1) for v in values], object)), count, names

@@ -104,7 +104,8 @@ def check(where: str, chosen: np.ndarray, rejected: np.ndarray) -> None:
 
     Raises:
       InputError: arrays of different size, an id below 0, a record without a separator or with an empty response,
-        with two prompts, or with equal responses. It names the first such record, counted from 0.
+        with padding before its end, with two prompts, or with equal responses. It names the first such record, counted
+        from 0.
     """
     if len(chosen) != len(rejected):
         record = min(len(chosen), len(rejected))
@@ -120,6 +121,12 @@ def check(where: str, chosen: np.ndarray, rejected: np.ndarray) -> None:
             ((x < 0).any(1), f"an id below 0 in {key}", "ids of at least 0"),
             (~(x == SEPARATOR).any(1), f"no separator in {key}", f"prompt, {SEPARATOR}, response, padding"),
             (~(behind[key] & (x != PADDING)).any(1), f"no response in {key}", f"a token behind the first {SEPARATOR}"),
+            # A 0 inside a response counts in no sum over its tokens.
+            (
+                ((x[:, :-1] == PADDING) & (x[:, 1:] != PADDING)).any(1),
+                f"{PADDING} before a token in {key}",
+                f"{PADDING}, padding, at the end alone",
+            ),
         ]
     faults += [
         ((np.where(behind["chosen"], 0, chosen) != np.where(behind["rejected"], 0, rejected)).any(1),

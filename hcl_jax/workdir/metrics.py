@@ -77,6 +77,10 @@ class Log:
                 with self._noted():
                     writer.write(step, metrics)
 
+    def while_silent(self, text: str) -> contextlib.AbstractContextManager[None]:
+        """Terminal.while_silent."""
+        return self._terminal.while_silent(text)
+
     def progress(self, step: int, loss: float, rate: float) -> None:
         """Moves the bar, or prints a plain line."""
         self._terminal.progress(step, loss, rate)

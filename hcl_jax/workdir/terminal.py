@@ -1,8 +1,11 @@
 """What a run says on the terminal: lines of text, and its progress as a bar or as lines."""
 
+import contextlib
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -52,6 +55,17 @@ class Terminal:
             except BrokenPipeError:  # the reader has gone: the run matters more
                 self._quiet = True
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    @contextlib.contextmanager
+    def while_silent(self, text: str, seconds: float = 5.0) -> Iterator[None]:
+        """Says `text` once what is done inside has taken `seconds`: silence looks like a hang."""
+        timer = threading.Timer(seconds, self.say, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Ends the bar."""

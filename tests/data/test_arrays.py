@@ -205,6 +205,15 @@ def test_csv_with_a_header(config, tmp_path):
     assert list(everything(test)["label"]) == [2]
 
 
+def test_a_third_split_moves_no_class(config, tmp_path):
+    for split, word in (("train", "dog"), ("test", "emu"), ("validation", "cat")):
+        (tmp_path / f"{split}.csv").write_text(f"text,label\na,{word}\nb,dog\n", encoding="utf-8")
+    read = {s: data.open_source(config(name="csv", dir=str(tmp_path)), s) for s in ("train", "validation")}
+    assert read["train"].class_names == {"label": ("dog", "emu")}
+    assert read["validation"].class_names == {"label": ("dog", "emu", "cat")}
+    assert read["validation"].fetch(np.arange(2))["label"].numpy().tolist() == [2, 0]
+
+
 def test_csv_without_a_header(config, tmp_path):
     (tmp_path / "train.tsv").write_text("one\tuno\t4\ntwo\tdos\t0\n", encoding="utf-8")
     read = data.open_source(config(name="csv", dir=str(tmp_path), text="0, 1", labels=("2",)), "train")

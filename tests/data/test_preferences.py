@@ -89,6 +89,7 @@ def test_files(config, tmp_path):
         (CHOSEN, put(REJECTED, 0, 5, 5, 1, 4, 4, 0), "record 0: found two prompts"),
         (CHOSEN, put(REJECTED, 0, 5, 5, 5, 4, 4, 0), "record 0: found no separator in rejected"),
         (CHOSEN, put(REJECTED, 1, 5, 4, 1, -4, 4, 0), "record 1: found an id below 0 in rejected"),
+        (put(CHOSEN, 1, *PROMPT, 4, 0, 6), REJECTED, "record 1: found 0 before a token in chosen; allowed: 0, padding"),
         (CHOSEN, REJECTED[:1], "record 1: found 2 chosen and 1 rejected; allowed: two responses"),
         (CHOSEN, REJECTED[:, :5], "record 0: found 6 places in chosen and 5 in rejected; allowed: one length"),
         (CHOSEN.astype(float), REJECTED, r"chosen: found float64 of shape \(2, 6\); allowed: ids"),

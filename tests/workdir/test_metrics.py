@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
@@ -92,3 +93,14 @@ def test_the_time_left_does_not_count_the_compiler(capsys, monkeypatch):
         "step 1/60  loss 1.0000  0.39 examples/s",
         "step 11/60  loss 1.0000  100 examples/s  0:09 left",
     ]
+
+
+def test_what_takes_long_is_said_and_nothing_else(capsys):
+    terminal = Terminal(bar=False)
+    with terminal.while_silent("quick", seconds=60.0):
+        pass
+    said = threading.Event()
+    terminal.say = lambda text: said.set()
+    with terminal.while_silent("compiling ...", seconds=0.01):
+        assert said.wait(60)
+    assert capsys.readouterr().out == ""
