@@ -16,17 +16,18 @@ from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORM
 
 
 def method(c, encoder, hidden, features, momentum):
-    """One tower with projector z, predictor p and a target of the projector; each view predicts the other."""
+    """One tower with projector z, predictor p and a target of the projector; each view predicts the other. BatchNorm
+    has statistics of each view, and no last layer has a bias, as in the authors' code."""
     c.towers = {
         "image": {
             "views": ("a", "b"),
             "encoder": encoder,
             "heads": {
-                "z": {"name": "projector", "hidden": hidden, "features": features, "last_batch_norm": False}
-                | {"last_bias": True},
-                "p": {"name": "predictor", "reads": "z", "hidden": hidden},
+                "z": {"name": "projector", "hidden": hidden, "features": features, "last_batch_norm": False},
+                "p": {"name": "predictor", "reads": "z", "hidden": hidden, "last_bias": False},
             },
             "target": {"momentum": momentum, "schedule": "cosine", "heads": ("z",)},
+            "batching": "per_view",
         }
     }
     c.objectives = {"match": {"loss": "byol", "inputs": ("a.p", "b.target.z", "b.p", "a.target.z")}}

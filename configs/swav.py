@@ -16,7 +16,8 @@ from ._image import DIGITS, DIGITS_ENCODER, FASHION_ENCODER, FLIP, NORMALISE, cr
 
 
 def method(c, encoder, hidden, features, prototypes, large, small=(), count=0):
-    """Two large and `count` small crops in one tower; those of one size go through it together."""
+    """Two large and `count` small crops in one tower: those of one size go through the encoder together, and all of
+    them through the heads, as in the authors' code."""
     names = ("a", "b", *(f"small{i}" for i in range(1, count + 1)))
     views(c, **{name: large if name in ("a", "b") else small for name in names})
     projector = {"name": "projector", "hidden": hidden, "features": features, "last_batch_norm": False}
@@ -28,6 +29,7 @@ def method(c, encoder, hidden, features, prototypes, large, small=(), count=0):
                 "z": {**projector, "last_bias": True},
                 "prototypes": {"name": "prototypes", "reads": "z", "features": prototypes},
             },
+            "heads_batching": "together",
         }
     }
     inputs = tuple(f"{name}.prototypes" for name in names)

@@ -95,6 +95,13 @@ class Target:
         "which running statistics it keeps: its `own`, an `ema` of the online ones, or the `online` ones",
         choices=("own", "ema", "online"),
     )
+    drop: bool = setting(True, "dropout and stochastic depth in the target too; False: none (DINO's teacher)")
+    moves: str = setting(
+        "after",
+        "after: the step's own momentum moves it at its end; before: that of the next step does, as in codes that move "
+        "it ahead of the forward pass (MoCo v3)",
+        choices=("after", "before"),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +154,12 @@ class Tower:
         "joint",
         "joint: views of one shape go through the encoder together (one BatchNorm batch); per_view: one by one",
         choices=("joint", "per_view"),
+    )
+    heads_batching: str = setting(
+        "encoder",
+        "encoder: heads run with each pass of the encoder; together: once over all views, of whatever size (SwAV), one "
+        "BatchNorm batch",
+        choices=("encoder", "together"),
     )
     bn_groups: int = setting(
         1,

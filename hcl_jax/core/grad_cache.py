@@ -69,7 +69,8 @@ def gradient(
       keys: {view: keys [B]}, one a row, so both passes drop the same numbers.
 
     Raises:
-      InputError: a tower with batch statistics whose bn_groups are not a multiple of cache; rows that do not split.
+      InputError: a tower with batch statistics whose bn_groups are not a multiple of cache; rows that do not split;
+        heads over all views together where a view may be absent.
 
     Reference: Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup",
       arXiv:2101.06983, section 3.
@@ -112,6 +113,10 @@ def _passes(
 ) -> list[Pass]:
     """The passes of a tower: views of another shape go alone, for their groups weigh otherwise in the statistics."""
     chunks = Chunks(model.cache, _groups(model, tower, stats, batch["index"].shape[0]))
+    if tower.heads_together and any(v in batch["present"] for v in tower.views):
+        # The passes of encoder and heads would weigh their chunks differently.
+        allowed = "encoder, where train.cache is above 1 and rows may lack a view"
+        raise InputError(f"config.towers.{tower.name}.heads_batching", "together", allowed)
     read = {"views": batch["views"], "present": batch["present"], "keys": keys}
     return [
         Pass(

@@ -135,7 +135,8 @@ def run_target(
     # Dropout masks of its own.
     keys = None if keys is None else {v: _target_key(k) for v, k in keys.items()}
     heads = towers.target_heads(tower)
-    return towers.apply(tower, copy["params"], copy["batch_stats"], views, heads=heads, keys=keys, **common)
+    drop = tower.target is not None and tower.target["drop"]
+    return towers.apply(tower, copy["params"], copy["batch_stats"], views, heads=heads, keys=keys, drop=drop, **common)
 
 
 @jax.named_scope("objective")

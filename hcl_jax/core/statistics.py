@@ -20,14 +20,14 @@ def moving(tower: towers.Tower, stats: Any) -> bool:
     return bool(jax.tree.leaves((stats["heads"], () if tower.frozen else stats["encoder"])))
 
 
-def init(model: Model) -> dict[str, jax.Array]:
-    """How many passes the statistics of each tower are a mean of: none yet, so the first replaces what is there."""
-    return {name: jnp.zeros((), jnp.result_type(float)) for name in model.towers}
+def init(model: Model) -> dict[str, dict[str, jax.Array]]:
+    """How many passes the statistics of each tower are a mean of, those of its heads apart: none yet, so the first
+    replaces what is there."""
+    none = jnp.zeros((), jnp.result_type(float))
+    return {name: {"encoder": none, "heads": none} for name in model.towers}
 
 
-def add(
-    model: Model, params: Any, made: tuple[Any, dict[str, jax.Array]], batch: Mapping[str, Any], key: jax.Array
-) -> tuple[Any, dict[str, jax.Array]]:
+def add(model: Model, params: Any, made: tuple[Any, Any], batch: Mapping[str, Any], key: jax.Array) -> tuple[Any, Any]:
     """Takes one more training batch into the statistics.
 
         s <- (c s + s_batch) / (c + 1),  c <- c + 1
@@ -39,7 +39,7 @@ def add(
     Args:
       model: the static parts.
       params: the weights.
-      made: (running statistics as in TrainState.model_state, passes they are a mean of by tower).
+      made: (running statistics as in TrainState.model_state, passes they are a mean of as `init` has them).
       batch: as of a step.
       key: of dropout.
 
@@ -62,19 +62,25 @@ def add(
 
 def _of_tower(model: Model, tower: towers.Tower, params: Any, made: Any, batch: Any, keys: Any) -> Any:
     chunks = Chunks(model.cache, tower.bn_groups)
-    for group in towers.groups(tower, batch["views"]):
+    groups = towers.groups(tower, batch["views"])
+    passes = [(group, ("encoder",) if tower.heads_together else ("encoder", "heads")) for group in groups]
+    if tower.heads_together:
+        passes.append(([v for group in groups for v in group], ("heads",)))
+    for group, parts in passes:
         part = tower._replace(views=tuple(group), bn_groups=tower.bn_groups // model.cache)
         rows = {"views": batch["views"], "present": batch["present"], "keys": keys}
         rows = {kind: {v: x[v] for v in group if v in x} for kind, x in rows.items()}
 
-        def one(made: Any, j: jax.Array, part: Any = part, rows: Any = rows) -> tuple[Any, None]:
-            stats, count = made
-            rows = chunks.gather(rows, j) if model.cache > 1 else rows
-            _, stats = towers.apply(part, params, stats, **rows, train=True, momentum=count / (count + 1))
+        def one(
+            made: Any, j: jax.Array, part: Any = part, rows: Any = rows, parts: tuple[str, ...] = parts
+        ) -> tuple[Any, None]:
+            stats, counts = made
+            rows, count = chunks.gather(rows, j) if model.cache > 1 else rows, counts[parts[-1]]
+            _, new = towers.apply(part, params, stats, **rows, train=True, momentum=count / (count + 1))
             # Without a present row a pass leaves the statistics as they are.
             masks = [rows["present"][v].any() for v in part.views if v in rows["present"]]
             counted = jnp.asarray(len(masks) < len(part.views)) | jnp.any(jnp.array(masks, bool))
-            return (stats, count + counted), None
+            return ({**stats, **{p: new[p] for p in parts}}, {**counts, **{p: count + counted for p in parts}}), None
 
         made = jax.lax.scan(one, made, jnp.arange(model.cache))[0]
     return made

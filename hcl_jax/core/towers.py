@@ -28,6 +28,7 @@ class Tower(NamedTuple):
     joint: bool
     bn_groups: int
     frozen: bool
+    heads_together: bool = False  # the heads run once over all views, whatever passes the encoder takes
 
 
 def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Callable]) -> dict[str, Tower]:
@@ -46,6 +47,7 @@ def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Cal
             joint=spec.batching == "joint",
             bn_groups=spec.bn_groups,
             frozen=spec.frozen,
+            heads_together=spec.heads_batching == "together",
         )
     return towers
 
@@ -117,7 +119,8 @@ def groups(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
 
 
 def batch_views(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
-    """`groups`, of a tower whose rows can go in parts.
+    """The views of a tower whose rows can go in parts, by what has to be at hand at once: `groups`, or all of them
+    where the heads run over all.
 
     Raises:
       InputError: rows of a view refer to each other (the nodes of one graph), so that no part of them can go alone.
@@ -127,7 +130,7 @@ def batch_views(tower: Tower, views: Mapping[str, Any]) -> list[list[str]]:
     for name, view in inputs.items():
         if apart(view):
             raise InputError("config.train.cache", "more than 1", f"1: rows of view {name} refer to each other")
-    return _groups(tower, inputs)
+    return [list(inputs)] if tower.heads_together else _groups(tower, inputs)
 
 
 def _stack(trees: list[Any]) -> Any:
@@ -155,6 +158,7 @@ def apply(
     train: bool,
     heads: tuple[str, ...] | None = None,
     momentum: jax.Array | None = None,
+    drop: bool = True,
 ) -> tuple[Outputs, Any]:
     """Runs a tower over its views.
 
@@ -167,26 +171,46 @@ def apply(
       train: batch statistics and dropout, or running statistics; the encoder of a frozen tower has the latter always.
       heads: which heads to run; None runs all.
       momentum: share of the running statistics that the pass keeps; None: as each module says.
+      drop: dropout and stochastic depth in a training pass.
 
     Returns:
       ({view: {output: [B, ...]}}, running statistics after the pass).
+
+    Raises:
+      InputError: heads together over outputs of different shapes.
     """
     outputs: Outputs = {}
     stats = {"encoder": stats["encoder"], "heads": dict(stats["heads"])}
     inputs = _inputs(tower, views)
-    for group in _groups(tower, inputs):
-        x = _stack([inputs[v] for v in group])
+
+    def rows_of(group: list[str]) -> Rows:
         count = len(jax.tree.leaves(inputs[group[0]])[0])
         masks = None
         if any(v in present for v in group):
             masks = _stack([present.get(v, jnp.ones(count, bool)) for v in group])
-        rows = Rows(
+        return Rows(
             present=masks,
             keys=None if keys is None else _stack([keys[v] for v in group]),
             train=train,
             bn_groups=tower.bn_groups,
             momentum=momentum,
+            drop=drop,
         )
+
+    def run_heads(of_group: dict[str, jax.Array], rows: Rows) -> None:
+        for head, module in tower.heads.items():
+            if heads is None or head in heads:
+                of_group[head], stats["heads"][head] = _apply(
+                    module, params["heads"][head], stats["heads"][head], of_group[tower.reads[head]], rows
+                )
+
+    def keep(of_group: Mapping[str, jax.Array], group: list[str]) -> None:
+        for name, y in of_group.items():
+            for view, part in zip(group, _unstack(y, len(group)), strict=True):
+                outputs.setdefault(view, {})[name] = part
+
+    for group in _groups(tower, inputs):
+        x, rows = _stack([inputs[v] for v in group]), rows_of(group)
         if tower.frozen:
             y, _ = _apply(
                 tower.encoder,
@@ -198,15 +222,30 @@ def apply(
         else:
             y, stats["encoder"] = _apply(tower.encoder, params["encoder"], stats["encoder"], x, rows)
         of_group = dict(y) if isinstance(y, Mapping) else {"h": y}
-        for head, module in tower.heads.items():
-            if heads is None or head in heads:
-                of_group[head], stats["heads"][head] = _apply(
-                    module, params["heads"][head], stats["heads"][head], of_group[tower.reads[head]], rows
-                )
-        for name, y in of_group.items():
-            for view, part in zip(group, _unstack(y, len(group)), strict=True):
-                outputs.setdefault(view, {})[name] = part
+        if not tower.heads_together:
+            run_heads(of_group, rows)
+        keep(of_group, group)
+    if tower.heads_together and inputs:
+        group = list(inputs)
+        of_all = {r: _stack_equal(tower, r, {v: outputs[v][r] for v in group}) for r in _read_of_encoder(tower, heads)}
+        run_heads(of_all, rows_of(group))
+        keep({head: y for head, y in of_all.items() if head in tower.heads}, group)
     return outputs, stats
+
+
+def _read_of_encoder(tower: Tower, heads: tuple[str, ...] | None) -> list[str]:
+    """The encoder's outputs that the heads to run read."""
+    reads = [r for h, r in tower.reads.items() if (heads is None or h in heads) and r not in tower.heads]
+    return list(dict.fromkeys(reads))
+
+
+def _stack_equal(tower: Tower, name: str, by_view: Mapping[str, jax.Array]) -> jax.Array:
+    """An output of all views, those of a row side by side: the views may be of several sizes, this output may not."""
+    shapes = {view: x.shape for view, x in by_view.items()}
+    if len(set(shapes.values())) > 1:
+        found = f"together, with {name} of {', '.join(f'{s} for {v}' for v, s in shapes.items())}"
+        raise InputError(f"config.towers.{tower.name}.heads_batching", found, "heads that read outputs of one shape")
+    return _stack(list(by_view.values()))
 
 
 def _apply(module: Any, params: Any, stats: Any, x: Any, rows: Rows) -> tuple[Any, Any]:
@@ -243,13 +282,16 @@ def copy_for_target(tower: Tower, tree: Any) -> Any:
 
 
 def target_momentum(spec: Mapping[str, Any], step: jax.Array, steps: int) -> jax.Array:
-    """The target's momentum at `step`: constant, or m = 1 - (1 - m0) (cos(pi k / K) + 1) / 2.
+    """The target's momentum at the end of step k: constant, or m = 1 - (1 - m0) (cos(pi k / K) + 1) / 2.
+
+    Where it "moves" before a step, that of step k + 1: the same weights meet at the same place, one momentum later.
 
     Reference: Grill et al. 2020, "Bootstrap your own latent", section 3.3.
     """
     base = jnp.asarray(spec["momentum"], jnp.result_type(float))
     if spec["schedule"] == "constant":
         return base
+    step = step + 1 if spec.get("moves") == "before" else step
     return 1 - (1 - base) * (jnp.cos(jnp.pi * jnp.minimum(step / max(steps, 1), 1.0)) + 1) / 2
 
 

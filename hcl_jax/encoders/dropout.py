@@ -41,7 +41,7 @@ def keep_mask(
 
 
 class Dropout(nn.Module):
-    """y = x m / (1 - rate), m = keep_mask; y = x when rate is 0 or rows.train is False.
+    """y = x m / (1 - rate), m = keep_mask; y = x when rate is 0, or rows.train or rows.drop is False.
 
     Args:
       rate: probability that a number is dropped, in [0, 1).
@@ -62,7 +62,7 @@ class Dropout(nn.Module):
         """
         if not 0 <= self.rate < 1:
             raise InputError(f"{'/'.join(self.path)}.rate", self.rate, "a dropout rate in [0, 1)")
-        if not rows.train or self.rate == 0:
+        if not (rows.train and rows.drop) or self.rate == 0:
             return x
         shape = (1,) * (x.ndim - 1) if self.whole_row else x.shape[1:]
         keep = keep_mask(row_keys(rows, self.path), self.path, shape, self.rate)

@@ -12,7 +12,9 @@ from hcl_jax.errors import InputError, nearest
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["present", "keys", "momentum"], meta_fields=["train", "bn_groups"]
+    jax.tree_util.register_dataclass,
+    data_fields=["present", "keys", "momentum"],
+    meta_fields=["train", "bn_groups", "drop"],
 )
 @dataclasses.dataclass(frozen=True)
 class Rows:
@@ -24,6 +26,7 @@ class Rows:
       train: batch statistics and dropout (True) or running statistics and none (False). Static.
       bn_groups: number of contiguous groups of rows with batch statistics of their own. Static.
       momentum: [], share of the running statistics that this pass keeps. None: as each module says.
+      drop: whether a training pass has dropout and stochastic depth. Static.
     """
 
     present: Bool[Array, " n"] | None = None
@@ -31,6 +34,7 @@ class Rows:
     train: bool = False
     bn_groups: int = 1
     momentum: Float[Array, ""] | None = None
+    drop: bool = True
 
 
 def read_field(view: Mapping[str, Any], field: str, ranks: tuple[int, ...], where: str) -> jax.Array:

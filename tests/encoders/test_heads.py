@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.encoders import HEADS, Rows
-from hcl_jax.encoders.initial import normal, scaled_normal
+from hcl_jax.encoders.initial import INITIALISERS, normal, scaled_normal, uniform_bias
 from hcl_jax.errors import InputError
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 10)), "float32")
@@ -122,6 +122,26 @@ def test_prototypes_start_at_unit_length():
         assert np.abs(kernel.mean(1)).max() < 0.2  # to all sides
 
 
+def test_weight_normed_prototypes():
+    """s_k = g_k c_k . x / (|c_k| |x|): value, and the gradient of g and of c (at right angles to c)."""
+    rng = np.random.default_rng(2)
+    kernel, length, x = rng.normal(size=(10, 7)), rng.normal(size=7), np.asarray(X, "float64")
+    module = HEADS["prototypes"](features=7, normalise=True, lengths=True)
+    assert shapes("prototypes", features=7, normalise=True, lengths=True) == {"kernel": (10, 7), "length": (7,)}
+    params = {"kernel": jnp.asarray(kernel, "float32"), "length": jnp.asarray(length, "float32")}
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    norms = np.linalg.norm(kernel, axis=0)
+    scores = module.apply({"params": params}, X, TRAIN)
+    np.testing.assert_allclose(scores, unit @ (kernel / norms) * length, rtol=1e-4, atol=1e-5)
+    slope = jax.jit(jax.grad(lambda p: (module.apply({"params": p}, X, TRAIN) ** 2).sum() / 2))(params)
+    of_w = unit.T @ np.asarray(scores, "float64")  # dL/dw, w = g c / |c|
+    np.testing.assert_allclose(slope["length"], (of_w * kernel / norms).sum(0), rtol=1e-3, atol=1e-4)
+    along = kernel * (of_w * kernel).sum(0) / norms**2
+    np.testing.assert_allclose(slope["kernel"], length / norms * (of_w - along), rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="head.lengths: found true without normalise"):
+        shapes("prototypes", lengths=True)
+
+
 def test_prototypes_of_a_zero_row_have_a_finite_gradient(weights):
     module = HEADS["prototypes"](features=3)
     params = weights(module, X)
@@ -132,6 +152,41 @@ def test_prototypes_of_a_zero_row_have_a_finite_gradient(weights):
 def test_unknown_affine():
     with pytest.raises(InputError, match="head.last_affine: found 'bias'; allowed: .*scale"):
         shapes("projector", last_affine="bias")
+
+
+def test_initialisers_by_name():
+    """The deviation of each, and where it is cut; one name is flax's own, number by number."""
+    key, shape = jax.random.key(0), (3, 3, 20, 50)  # fan in 180, out 450
+    made = {name: np.asarray(init(key, shape), "float64") for name, init in INITIALISERS.items()}
+    deviations = {
+        "lecun_normal": 180**-0.5,
+        "cut_normal": 0.8796 * 180**-0.5,
+        "he_fan_out": (2 / 450) ** 0.5,
+        "normal_0.01": 0.01,
+        "normal_0.02": 0.02,
+        "uniform": (180 * 3) ** -0.5,
+        "xavier_uniform": (2 / 630) ** 0.5,
+    }
+    assert deviations.keys() == made.keys()
+    for name, deviation in deviations.items():
+        assert abs(made[name].std() / deviation - 1) < 0.03, name
+    largest = {name: np.abs(x).max() * 180**0.5 for name, x in made.items()}
+    assert 1.99 < largest["cut_normal"] < 2 and 1.99 < largest["lecun_normal"] * 0.8796 < 2.001
+    assert 0.999 < largest["uniform"] <= 1
+    plain = jax.nn.initializers.lecun_normal()(key, (30, 40))
+    np.testing.assert_array_equal(INITIALISERS["lecun_normal"](key, (30, 40)), plain)
+    bias = np.asarray(uniform_bias(180)(key, (2000,)))
+    assert 0.99 < np.abs(bias).max() * 180**0.5 <= 1
+
+
+def test_a_head_starts_as_it_says():
+    module = HEADS["projector"](hidden=400, features=300, batch_norm=False, last_batch_norm=False, last_bias=True)
+    for name, kernel, bias in (("normal_0.01", 0.01, 0), ("uniform", 1200**-0.5, 1200**-0.5)):
+        made = module.clone(kernel_init=name).init(jax.random.key(0), X, TRAIN)["params"]["dense2"]
+        assert abs(np.std(made["kernel"]) / kernel - 1) < 0.02
+        assert abs(np.std(made["bias"]) - bias) < 0.1 * bias + 1e-9
+    with pytest.raises(InputError, match="head.kernel_init: found 'normal'"):
+        shapes("projector", kernel_init="normal")
 
 
 def test_initialisers_have_the_stated_deviation_and_the_numbers_of_the_plain_draw():
