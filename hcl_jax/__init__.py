@@ -1,6 +1,7 @@
 """Heterogeneous contrastive learning: views x towers x objectives on a mesh. Names below are imported at first use."""
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 from hcl_jax.compat import modules
@@ -24,6 +25,12 @@ __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("hcl_jax")
     if name not in _WHERE:
         raise AttributeError(f"module 'hcl_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -2,7 +2,9 @@
 
 python -m hcl_jax.main --config=simclr:digits --workdir=runs/digits
 python -m hcl_jax.main --config=configs/simclr.py:cifar10 --config.optimizer.learning_rate=0.3 --workdir=DIR
-python -m hcl_jax.main --workdir=DIR             goes on with the run that DIR holds
+python -m hcl_jax.main --workdir=DIR             resumes the run that DIR holds
+python -m hcl_jax.main --workdir=DIR --config.train.steps=2000
+                                                 makes it longer
 python -m hcl_jax.main --config=simclr:imagenet --steps=2
                                                  tries a recipe on random input of the right shape, without its data
 """

@@ -192,10 +192,11 @@ def restore(
         state = init_from(config.init_from, run.init(), config.train.seeds)
 
     folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
+    names = {name: config.log[f"wandb_{name}"] for name in ("project", "name", "group")}
     log = Log(
         folder if first else None, start=start, steps=run.steps, config=config.to_dict(), terminal=terminal,
-        tensorboard=config.log.tensorboard, wandb=config.log.wandb, saves=spec.every, every=config.log.every,
-        on_error=spec.on_error,
+        tensorboard=config.log.tensorboard, wandb=names if config.log.wandb else None, saves=spec.every,
+        every=config.log.every, on_error=spec.on_error,
     )  # fmt: skip
     stack.callback(log.close)
     told = processes.broadcast_from_first(

@@ -310,6 +310,9 @@ class Log:
     every: int = setting(20, "steps between lines", least=1)
     tensorboard: bool = setting(True, "write TensorBoard events")
     wandb: bool = setting(False, "write to Weights & Biases")
+    wandb_project: str = setting("", "of Weights & Biases; where it is empty, as WANDB_PROJECT or its own default says")
+    wandb_name: str = setting("", "shown there; where it is empty, the folder's name")
+    wandb_group: str = setting("", "of runs that are shown together there")
     spike: float = setting(
         10.0,
         "warn of a loss this many robust deviations (1.4826 x the median absolute one, at least 1 % of the median) "

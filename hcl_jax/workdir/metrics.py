@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hcl_jax.disk.reading import readable
@@ -26,7 +26,8 @@ class Log:
       start: the step that the run resumes from; lines past it are dropped.
       steps: the run's last step, for the bar.
       config: the frozen config, for W&B.
-      tensorboard, wandb: which writers.
+      tensorboard: whether TensorBoard's events are written.
+      wandb: `project`, `name` and `group` of a run of Weights & Biases; None writes none.
       terminal: where lines and progress go.
       saves: steps between two checkpoints. A run that begins anew where as many have lines keeps these aside.
       every: steps between two lines; says so when lines up to `start` are missing.
@@ -38,7 +39,7 @@ class Log:
 
     def __init__(
         self, workdir: files.Path | None, *, start: int, steps: int, config: dict[str, Any],
-        terminal: Terminal, tensorboard: bool = True, wandb: bool = False, saves: int = 0,
+        terminal: Terminal, tensorboard: bool = True, wandb: Mapping[str, str] | None = None, saves: int = 0,
         every: int = 0, on_error: str = "stop",
     ):  # fmt: skip
         self._on_error, self._full = on_error, False
@@ -50,11 +51,11 @@ class Log:
         if workdir is not None:
             here = self._here(workdir)
             self.history = _resume(here / "metrics.jsonl", start, saves, every)
-            name = workdir.absolute().name if files.is_disk(workdir) else workdir.name
+            whole = str(workdir.absolute()) if files.is_disk(workdir) else str(workdir)
             self._writers = (
                 JsonLines(here / "metrics.jsonl"),
                 *([TensorBoard(here / "tensorboard", start + 1)] if tensorboard else []),
-                *([WandB(here, name, config)] if wandb else []),
+                *([] if wandb is None else [WandB(here, whole, config, wandb)]),
             )
         terminal.begin(start, steps)
         for line in self.history.notes:

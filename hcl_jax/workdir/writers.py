@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
 import pathlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from hcl_jax.errors import InputError
@@ -181,18 +183,21 @@ class WandB:
 
     Args:
       folder: for its local files.
-      name: id of the run.
+      workdir: the run's folder as a whole path: runs in folders of one name are two runs.
       config: shown beside it.
+      names: `project`, `name` and `group` there, "" for its own choice.
     """
 
-    def __init__(self, folder: pathlib.Path, name: str, config: dict[str, Any]):
+    def __init__(self, folder: pathlib.Path, workdir: str, config: dict[str, Any], names: Mapping[str, str]):
         try:
             import wandb
         except ImportError:
             raise InputError(
                 "config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]"
             ) from None
-        self._run = wandb.init(dir=str(folder), config=config, resume="allow", id=name)
+        last = workdir.rstrip("/").rpartition("/")[2]
+        given = {"name": last, **{k: v for k, v in names.items() if v}}
+        self._run = wandb.init(dir=str(folder), config=config, resume="allow", id=_wandb_id(folder, workdir), **given)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Sends numbers."""
@@ -204,6 +209,14 @@ class WandB:
     def close(self) -> None:
         """Ends the run there."""
         self._run.finish()
+
+
+def _wandb_id(folder: pathlib.Path, workdir: str) -> str:
+    """The id that a run has, wherever its folder lies by now; of a new run, one that no other folder has."""
+    begun = [re.fullmatch(r"(?:offline-)?run-\d{8}_\d{6}-(.+)", f.name) for f in sorted(folder.glob("wandb/*run-*"))]
+    ids = [found[1] for found in begun if found]
+    last = workdir.rstrip("/").rpartition("/")[2]
+    return ids[-1] if ids else f"{last}-{hashlib.sha256(workdir.encode()).hexdigest()[:8]}"
 
 
 def _last_line(path: pathlib.Path) -> tuple[int, dict[str, Any]]:

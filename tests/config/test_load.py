@@ -1,5 +1,6 @@
 """Recipes, overrides, freezing, and the golden copy of every recipe."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import pytest
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
+from hcl_jax.cli import read_config
 from hcl_jax.config import validate
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
@@ -134,6 +136,32 @@ def test_override_inside_a_list_of_operations():
 def test_bad_override_is_refused(field, text, said):
     with pytest.raises(InputError, match=said):
         configs.override(configs.load("simclr:digits"), field, text)
+
+
+def flags(**given):
+    return argparse.Namespace(**{"config": None, "workdir": None, **given})
+
+
+def test_another_encoder_by_name_drops_what_it_has_not(caplog):
+    """`--config.towers.image.encoder.name=resnet18` alone; what was asked for by a flag is never dropped."""
+    asked = [("towers.image.encoder.name", "vit"), ("towers.image.encoder.variant", "ti/4")]
+    config = read_config(flags(config="simclr:digits"), asked)
+    assert config.towers.image.encoder.to_dict() == {"name": "vit", "variant": "ti/4"}
+    assert "config.towers.image.encoder.widths: of convnet, left out" in caplog.text
+    asked = [("towers.image.encoder.widths", "(8,)"), ("towers.image.encoder.name", "resnet18")]
+    config = read_config(flags(config="simclr:digits"), asked)
+    assert config.towers.image.encoder.widths == (8,)
+    with pytest.raises(InputError, match="an argument|unknown argument"):
+        validate.check(configs.complete(config), encoders=ENCODERS, heads=HEADS, losses=LOSSES, views=VIEWS)
+
+
+def test_a_run_is_made_longer_by_its_folder_alone(tmp_path):
+    workdir.freeze(tmp_path, configs.complete(configs.load("simclr:digits")))
+    config = configs.complete(read_config(flags(workdir=str(tmp_path)), [("train.epochs", "61")]))
+    assert config.train.epochs == 61.0 and list(workdir.check(tmp_path, config)) == ["train.epochs"]
+    config = configs.complete(read_config(flags(workdir=str(tmp_path)), [("optimizer.learning_rate", "1")]))
+    with pytest.raises(InputError, match="config.optimizer.learning_rate: found 1.0; allowed: 0.002, as .*config.json"):
+        workdir.check(tmp_path, config)
 
 
 def changed(**fields):

@@ -2,11 +2,14 @@
 
 import json
 import math
+import sys
 import threading
+from types import SimpleNamespace
 
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
 from hcl_jax.workdir.terminal import Terminal
+from hcl_jax.workdir.writers import WandB
 
 
 def lines(path):
@@ -104,3 +107,19 @@ def test_what_takes_long_is_said_and_nothing_else(capsys):
     with terminal.while_silent("compiling ...", seconds=0.01):
         assert said.wait(60)
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_of_wandb_is_its_folder_and_stays_it(tmp_path, monkeypatch):
+    """Two folders of one name are two runs; one that is moved, or that an earlier release began, goes on as it was."""
+    asked = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **given: asked.append(given)))
+    for folder in (tmp_path / "a" / "demo", tmp_path / "b" / "demo"):
+        folder.mkdir(parents=True)
+        WandB(folder, str(folder), {}, {"project": "digits", "name": "", "group": "g"})
+    first, second = asked
+    assert first["id"] != second["id"] and first["name"] == second["name"] == "demo"
+    assert first["project"] == "digits" and first["group"] == "g"
+    (tmp_path / "a" / "demo" / "wandb" / f"offline-run-20260101_120000-{first['id']}").mkdir(parents=True)
+    moved = (tmp_path / "a" / "demo").rename(tmp_path / "moved")
+    WandB(moved, str(moved), {}, {"project": "", "name": "mine", "group": ""})
+    assert asked[-1]["id"] == first["id"] and asked[-1]["name"] == "mine" and "project" not in asked[-1]
