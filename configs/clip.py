@@ -35,7 +35,7 @@ def emoji():
     """1,911 emoji and their English names; data.dir is the folder (or zip) that holds emoji.json and the drawings."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.labels = "emoji", 256, ("category", "subcategory")
-    words = {"op": "tokens", "tokenizer": "bytes", "length": 48}
+    words = {"op": "tokens", "length": 48}
     crop = {"op": "random_resized_crop", "size": 32, "scale": (0.6, 1.0)}
     white = {"op": "flatten_alpha"}
     pair(c, (white, crop), (words,))
@@ -71,7 +71,7 @@ def vit_b():
     c = defaults()
     c.data.name, c.data.batch_size, c.data.in_memory, c.data.labels = "laion400m", 32768, False, ()
     c.data.shape, c.data.upright = (224, 224, 3), False
-    words = {"op": "tokens", "tokenizer": "bytes", "length": 77}
+    words = {"op": "tokens", "length": 77}
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     crop = {"op": "random_resized_crop", "size": 224, "scale": (0.9, 1.0)}
     pair(c, (crop, {"op": "normalise", "mean": mean, "std": std}), (words,))

@@ -14,7 +14,7 @@ def emoji():
     """Google's and Twitter's drawings share a tower; a quarter of the examples lack Twitter's, a quarter the name."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.labels = "emoji", 256, ("category", "subcategory")
-    words = {"op": "tokens", "tokenizer": "bytes", "length": 48}
+    words = {"op": "tokens", "length": 48}
     drawing = ({"op": "flatten_alpha"}, {"op": "random_resized_crop", "size": 32, "scale": (0.6, 1.0)})
     c.views = {
         "google": {"kind": "image", "field": "google", "ops": drawing},

@@ -347,7 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("--view", repr(known.view), f"a view of the recipe: {nearest(known.view, config.views)}")
         view = config.views[known.view].to_dict()
         # The plain examples: what else a run lays over them is not what the views are made from.
-        plain = configs.ConfigDict(config.data.to_dict() | {"generated": "", "labelled": 1.0})
+        plain = configs.ConfigDict(config.data.to_dict() | {"generated": "", "labelled": 1.0, "tokenizer": "bytes"})
         source = data.open_source(plain, plain[f"{known.split}_split"])
         more = {"seed": known.seed, "count": known.count, "where": f"config.views.{known.view}"}
         done = generate(source, view, known.output, **more)

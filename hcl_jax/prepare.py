@@ -11,6 +11,7 @@ from hcl_jax.check import look_before_run
 from hcl_jax.check.content import content_of
 from hcl_jax.check.evaluation import check_evaluation, is_evaluated
 from hcl_jax.check.memory import check_memory, share_of
+from hcl_jax.check.tokenizers import check_tokenizers, without_bytes
 from hcl_jax.config import validate
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
@@ -124,6 +125,7 @@ def bound(
         changed = workdir.check(workdir_path, config, functools.partial(plain_inputs, parts.losses))
     source, test = opened() if opened else open_splits(config, parts)
     run = build(config, parts, source, meshes.make_mesh(config.mesh))
+    check_tokenizers(run, source)
     check_memory("config.data.batch_size", config.data.batch_size, run.abstract_batch, share_of(run))
     check_length(run, source, changed)
     return Bound(run, source, test, changed, {} if test is None else check_evaluation(run, source, test))
@@ -137,9 +139,12 @@ def open_splits(config: Any, parts: Parts) -> tuple[data.Source, data.Source | N
 
 
 def plain_inputs(losses: Mapping, config: Any) -> Any:
-    """A config whose objectives have lists as inputs, for comparison with another: names say the same."""
+    """A config for comparison with another, whatever its spelling: objectives have lists as inputs, and no op names the
+    tokenizer that it would take anyway."""
     plain = config.to_dict()
     plain["objectives"] = objectives.with_bound_inputs(plain["objectives"], losses)
+    if plain["data"]["tokenizer"] == "bytes":
+        plain["views"] = without_bytes(plain["views"])
     return configs.ConfigDict(plain)
 
 

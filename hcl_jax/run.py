@@ -22,7 +22,7 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.parallel.vmapped_seeds import over_seeds, seeds_sharding
 from hcl_jax.similarity import ENGINES, Engine
-from hcl_jax.views import VIEWS
+from hcl_jax.views import VIEWS, tokenizers
 
 
 class Parts(NamedTuple):
@@ -88,11 +88,13 @@ class Run(NamedTuple):
 
     def meta(self, source: data.Source) -> dict[str, Any]:
         """What a checkpoint of this run says of its data; a resume must agree with it."""
+        named = tokenizers.digests(self.config.views.to_dict())  # that of the data is in the fingerprint
         return {
             "seed": self.config.seed,
             "batch_size": self.config.data.batch_size,
             "examples": int(source.num_examples),
             "fingerprint": source.fingerprint,
+            **({"tokenizers": named} if named else {}),
         }
 
     def step(self) -> Any:

@@ -73,6 +73,12 @@ class Data:
         (), "of one example where no data can say it (random input, folders)", least=1, cap=2**20
     )
     text: str = setting("text", "column or columns of a CSV, or the key of an npz, that hold the text")
+    tokenizer: str = setting(
+        "bytes",
+        "of the ops `tokens` that name none: `bytes`, or a file ([which](data.md#captions-and-tokenizers)), which is "
+        "known by its digest",
+        open=True,
+    )
     standardise: bool = setting(False, "series: by the training split's mean and deviation of each channel")
     in_memory: bool = setting(True, "decode once and keep; False reads each record when it is needed", open=True)
     upright: bool = setting(

@@ -11,7 +11,7 @@ from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
-from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled
+from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled, with_tokenizer
 from hcl_jax.data.synthetic import random_like
 from hcl_jax.errors import InputError
 
@@ -112,10 +112,10 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
         raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
     check_read(data, sources)
     source = _read(data, split, sources)._replace(upright=data.upright, max_pixels=data.max_pixels)
-    if split != data.train_split:
-        return source
-    source = with_generated(source, data.generated) if data.generated else source
-    return with_labelled(source, data.labelled)
+    if split == data.train_split:
+        source = with_generated(source, data.generated) if data.generated else source
+        source = with_labelled(source, data.labelled)
+    return with_tokenizer(source, data.tokenizer)
 
 
 __all__ = [

@@ -287,8 +287,10 @@ def _stream(
                 key = (word, view["swapped"])
                 shown = others[key] if key in others else fetch(replace(tf.gather(borrowed[name], index))[0])
                 others[key] = shown
-            at, upright = f"{where}.{name}", source.upright
-            made = make_view(view, shown[view["field"]], draws, views=views, where=at, upright=upright)
+            made = make_view(
+                view, shown[view["field"]], draws, views=views, where=f"{where}.{name}",
+                upright=source.upright, tokenizer=source.tokenizer,
+            )  # fmt: skip
             there = _presence(source, shown, name, view, index, real, seed)
             if there is not None:
                 made = {

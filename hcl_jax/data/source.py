@@ -12,6 +12,7 @@ from hcl_jax.data import order
 from hcl_jax.data.content import of_columns
 from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
+from hcl_jax.views import tokenizers
 from hcl_jax.views.lazy import tf
 
 # Arrays up to this size enter the fingerprint whole, larger ones by a sample of rows: enough to tell two data sets
@@ -50,6 +51,7 @@ class Source(NamedTuple):
         reads a sample of the records.
       upright: whether encoded pictures are turned as EXIF says.
       max_pixels: of an encoded picture; a larger one is a bad record.
+      tokenizer: of text: "bytes", or the path of a file (views/tokenizers.py).
       sides: field -> (height, width) of encoded pictures that are all of one size, as they are turned, and not
         transparent: a view has them as pixels, uint8 [n, height, width, 3], as if they had been decoded into memory.
     """
@@ -72,6 +74,7 @@ class Source(NamedTuple):
     content: Callable[[int], dict[str, str]] | None = None
     upright: bool = True
     max_pixels: int = MAX_PIXELS
+    tokenizer: str = "bytes"
     sides: Mapping[str, tuple[int, int]] = {}
 
 
@@ -311,6 +314,14 @@ def with_labelled(source: Source, share: float) -> Source:
         return record | kept
 
     return source._replace(fetch=fetch, fingerprint=f"{source.fingerprint}, {share} labelled", known_labels={})
+
+
+def with_tokenizer(source: Source, tokenizer: str) -> Source:
+    """The same source, whose texts a tokenizer reads; another file makes other records, wherever it lies."""
+    if tokenizer == "bytes":
+        return source
+    digest = tokenizers.load(tokenizer, "config.data.tokenizer").digest
+    return source._replace(tokenizer=tokenizer, fingerprint=f"{source.fingerprint}, tokenizer {digest}")
 
 
 def taken(data: Any, split: str, available: int) -> int:

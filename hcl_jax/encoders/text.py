@@ -1,4 +1,4 @@
-"""Transformer over token ids; 0 is padding.
+"""Transformer over token ids; 0 is padding, which is hidden, or a token like the others (`hide_padding`).
 
 Names: `token/embedding` [V, D], `position` [1, L, D], `transformer/...` (see transformer.py).
 """
@@ -17,8 +17,8 @@ from hcl_jax.encoders.transformer import Transformer
 from hcl_jax.errors import InputError
 
 
-def _mean(x: jax.Array, tokens: jax.Array) -> jax.Array:
-    mask = (tokens != 0)[..., None].astype(jnp.promote_types(x.dtype, jnp.float32))
+def _mean(x: jax.Array, tokens: jax.Array, there: jax.Array) -> jax.Array:
+    mask = there[..., None].astype(jnp.promote_types(x.dtype, jnp.float32))
     return ((x * mask).sum(1) / jnp.maximum(mask.sum(1), 1)).astype(x.dtype)
 
 
@@ -26,16 +26,17 @@ def _at(x: jax.Array, place: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, place[:, None, None], axis=1)[:, 0]
 
 
-def _last(x: jax.Array, tokens: jax.Array) -> jax.Array:
-    return _at(x, jnp.max((tokens != 0) * jnp.arange(tokens.shape[1])[None], axis=1))
+def _last(x: jax.Array, tokens: jax.Array, there: jax.Array) -> jax.Array:
+    return _at(x, jnp.max(there * jnp.arange(tokens.shape[1])[None], axis=1))
 
 
-def _max_id(x: jax.Array, tokens: jax.Array) -> jax.Array:
+def _max_id(x: jax.Array, tokens: jax.Array, there: jax.Array) -> jax.Array:
+    del there
     return _at(x, jnp.argmax(tokens, axis=1))
 
 
-def _first(x: jax.Array, tokens: jax.Array) -> jax.Array:
-    del tokens
+def _first(x: jax.Array, tokens: jax.Array, there: jax.Array) -> jax.Array:
+    del tokens, there
     return x[:, 0]
 
 
@@ -43,7 +44,7 @@ POOLS = {"mean": _mean, "last": _last, "max_id": _max_id, "first": _first}
 
 
 class TextTransformer(nn.Module):
-    """Token ids -> transformer -> h. Padding is hidden from attention and enters no mean, so it does not change h.
+    """Token ids -> transformer -> h. Hidden padding is not attended to and enters no mean: it does not change h.
 
     Args:
       vocab_size: V; an id that is not below it gives nan, not a wrong row.
@@ -53,6 +54,8 @@ class TextTransformer(nn.Module):
       causal: a token sees itself and those before (CLIP).
       pool: h is the mean over the tokens ("mean"), or the output at the last token ("last"), at the largest id
         ("max_id": CLIP, whose end token has the largest id), or at the first token ("first").
+      hide_padding: False: 0 is a token like the others, seen by all and pooled (SigLIP, whose "last" is then the last
+        place), or hidden by `causal` alone (CLIP, whose 0 is also "!").
       dropout: on the embedding and on the branches of the blocks.
       remat: recompute a block's activations in the backward pass.
 
@@ -67,6 +70,7 @@ class TextTransformer(nn.Module):
     length: int = 0
     causal: bool = False
     pool: str = "mean"
+    hide_padding: bool = True
     dropout: float = 0.0
     remat: bool = False
     dtype: Any = "float32"
@@ -76,7 +80,7 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, view: dict[str, Any], rows: Rows) -> dict[str, jax.Array]:
-        """view["tokens"] int [n, L] -> {"h": [n, D], "tokens": [n, L, D]}; outputs at padding mean nothing.
+        """view["tokens"] int [n, L] -> {"h": [n, D], "tokens": [n, L, D]}; outputs at hidden padding mean nothing.
 
         Raises:
           InputError: unknown pool; more tokens than positions.
@@ -96,12 +100,14 @@ class TextTransformer(nn.Module):
         x = jnp.where((tokens < 0)[:, :, None], jnp.nan, x)  # as for ids beyond the table: a negative one would wrap
         x = x + table[:, :count].astype(self.dtype)
         x = Dropout(self.dropout, name="dropout")(x, rows)
-        valid = tokens != 0
-        # A row without a token sees its first place, so that its output depends on no padding either.
-        valid = valid.at[:, 0].max(~valid.any(axis=1))
-        mask = valid[:, None, None, :]
+        there = tokens != 0 if self.hide_padding else jnp.ones(tokens.shape, bool)
+        mask = None
+        if self.hide_padding:
+            # A row without a token sees its first place, so that its output depends on no padding either.
+            mask = there.at[:, 0].max(~there.any(axis=1))[:, None, None, :]
         if self.causal:
-            mask = mask & jnp.asarray(np.tril(np.ones((1, 1, count, count), bool)))
+            earlier = jnp.asarray(np.tril(np.ones((1, 1, count, count), bool)))
+            mask = earlier if mask is None else mask & earlier
         x = Transformer(
             depth=self.depth,
             heads=self.heads,
@@ -111,4 +117,4 @@ class TextTransformer(nn.Module):
             name="transformer",
             **types,
         )(x, mask, rows)
-        return {"h": pool(x, tokens), "tokens": x}
+        return {"h": pool(x, tokens, there), "tokens": x}

@@ -151,6 +151,7 @@ def make_view(
     views: Mapping[str, Callable[..., Any]] = VIEWS,
     where: str = "view",
     upright: bool = True,
+    tokenizer: str = "bytes",
 ) -> dict[str, Any]:
     """Runs a view's ops over the local rows of one field.
 
@@ -164,6 +165,7 @@ def make_view(
       views: op name -> function.
       where: the config field, for error texts.
       upright: of ops that decode pictures and whose `upright` the spec does not give.
+      tokenizer: of ops that make ids of text and whose `tokenizer` the spec does not give.
 
     Returns:
       {"image": float32 [n, H, W, C]} | {"series": float32 [n, T, C]} | {"tokens": int32 [n, L]}
@@ -179,11 +181,11 @@ def make_view(
     ops = tuple(spec.get("ops", ()))
     check_ops(ops, views, where)
     # Plain graph building: AutoGraph would rewrite every op, seconds for nothing.
-    view = tf.autograph.experimental.do_not_convert(_run)(kind, ops, record_field, draws, views, where, upright)
-    return view
+    of_data = {"upright": upright, "tokenizer": tokenizer}
+    return tf.autograph.experimental.do_not_convert(_run)(kind, ops, record_field, draws, views, where, of_data)
 
 
-def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str, upright: bool) -> dict[str, Any]:
+def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str, of_data: Any) -> dict[str, Any]:
     key, start, finish = KINDS[kind]
     seen: dict[str, int] = {}
     at = where
@@ -194,8 +196,7 @@ def _run(kind: str, ops: Any, field: Any, draws: Any, views: Any, where: str, up
             name = params.pop("op")
             seen[name] = seen.get(name, 0) + 1
             at = f"{where}.ops[{k}]"
-            if "upright" in inspect.signature(views[name]).parameters:
-                params.setdefault("upright", upright)
+            params = {k: v for k, v in of_data.items() if k in inspect.signature(views[name]).parameters} | params
             x = views[name](x, draws.scope(name if seen[name] == 1 else f"{name}#{seen[name]}"), **params)
         at = where
         view = {key: finish(x)} if key else finish(x)

@@ -1,39 +1,31 @@
-"""Text: raw strings [n] -> token ids int32 [n, L], and changes of both. 0 is padding everywhere.
+"""Text: raw strings [n] -> token ids int32 [n, L], and changes of both. 0 is padding, but where `keep_ids` says so.
 
 Ids of "bytes": 0 padding, 1 start, 2 end, byte + 3, 259 mask: 260 in all. A tokenizer.json that `train_bpe` wrote has
-0 padding, 1 start, 2 end, 3 mask. In a foreign one whose id 0 is no padding token, every id is moved up by one.
+0 padding, 1 start, 2 end, 3 mask. Files: tokenizers.py.
 """
 
-import functools
-import os
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from hcl_jax.disk.whole import write as write_whole
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import number, span, whole
-
-PADDING, START, END = 0, 1, 2
-FIRST_BYTE = 3
-BYTES_MASK, BYTES_VOCABULARY = 259, 260
-BPE_MASK = 3
-SPECIALS = ("[PAD]", "[START]", "[END]", "[MASK]")
-# Names that padding has in published tokenizers; id 0 under another name is an ordinary token.
-PADDING_NAMES = ("[PAD]", "<pad>", "<PAD>", "[pad]", "<|pad|>", "<|padding|>")
+from hcl_jax.views.tokenizers import BYTES_MASK, BYTES_VOCABULARY, END, FIRST_BYTE, PADDING, START, encode_batch, load
 
 
-def tokens(x: Any, draws: Any, *, tokenizer: str = "bytes", length: int = 64) -> Any:
+def tokens(x: Any, draws: Any, *, tokenizer: str = "bytes", length: int = 64, keep_ids: bool = False) -> Any:
     """Token ids of one length, cut or padded at the end.
 
     Args:
       x: strings [n] in UTF-8, or ids made before, int [n, L0].
       draws: not used.
-      tokenizer: "bytes" (start, the bytes, end), or the path of a Hugging Face tokenizer.json, whose own template
-        says which special tokens there are.
-      length: L. Where bytes are cut, the end token stays, but a letter of several bytes may be cut in two.
+      tokenizer: "bytes" (start, the bytes, end); the path of a Hugging Face tokenizer.json, whose own template
+        says which special tokens there are; or that of CLIP's merges (bpe_simple_vocab_16e6.txt.gz: lower case, start,
+        end). `data.tokenizer` where the spec does not give it.
+      length: L. Cut texts keep the end token, but a letter of several bytes may be cut in two.
+      keep_ids: of a file whose id 0 is a token: the published ids, for published weights (CLIP's "!" is 0, and so is
+        what fills a row: for encoders with `hide_padding` False). Else they move up by one, and 0 is padding alone.
 
     Returns:
       int32 [n, length].
@@ -51,10 +43,10 @@ def tokens(x: Any, draws: Any, *, tokenizer: str = "bytes", length: int = 64) ->
     if tokenizer == "bytes":
         return _bytes(x, length)
     # The first use fails at graph build, with the path, not in the middle of a run.
-    load_tokenizer(tokenizer)
+    load(tokenizer)
 
     def encode(strings: np.ndarray) -> np.ndarray:
-        return encode_batch([s.decode("utf-8", "replace") for s in strings], tokenizer, length)
+        return encode_batch([s.decode("utf-8", "replace") for s in strings], tokenizer, length, keep_ids)
 
     return tf.ensure_shape(tf.numpy_function(encode, [x], tf.int32, stateful=False), [x.shape[0], length])
 
@@ -66,96 +58,6 @@ def _bytes(x: Any, length: int) -> Any:
     padded = tf.pad(tf.cast(raw, tf.int32) + FIRST_BYTE, [[0, 0], [1, 0]])
     ids = tf.where(at <= count, padded, tf.where(at == count + 1, END, PADDING))
     return tf.ensure_shape(tf.where(at == 0, START, ids), [x.shape[0], length])
-
-
-@functools.lru_cache(maxsize=8)
-def _load(path: str, changed: float) -> tuple[Any, int]:
-    """The tokenizer and by how much its ids move up so that 0 is padding."""
-    del changed
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(path)
-    except Exception as error:  # the library raises a bare Exception
-        raise InputError(path, str(error), "a tokenizer.json of the tokenizers library") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer, 0 if tokenizer.id_to_token(0) in PADDING_NAMES else 1
-
-
-def load_tokenizer(path: str) -> tuple[Any, int]:
-    """The tokenizer of a file and the number added to its ids; raises InputError without such a file."""
-    if not isinstance(path, str) or not os.path.isfile(path):
-        raise InputError("tokens.tokenizer", repr(path), '"bytes", or the path of a tokenizer.json')
-    return _load(path, os.stat(path).st_mtime)
-
-
-def encode_batch(texts: list[str], path: str, length: int) -> np.ndarray:
-    """Ids of texts by the tokenizer of a file: int32 [n, length].
-
-    Cut texts keep the special tokens that the tokenizer's template puts at the end.
-    """
-    tokenizer, up = load_tokenizer(path)
-    ids = np.zeros((len(texts), length), np.int32)
-    # add_special_tokens after the cut: truncation of a shared tokenizer would be state.
-    special = tokenizer.num_special_tokens_to_add(False)
-    for row, encoding in enumerate(tokenizer.encode_batch(texts, add_special_tokens=False)):
-        encoding.truncate(max(length - special, 0))
-        found = tokenizer.post_process(encoding).ids[:length]
-        ids[row, : len(found)] = np.asarray(found, np.int32) + up
-    return ids
-
-
-def decode_batch(ids: np.ndarray, tokenizer: str = "bytes") -> list[str]:
-    """Texts of token ids [n, L], without special tokens: the way back, for people."""
-    if tokenizer == "bytes":
-        rows = [bytes(int(i) - FIRST_BYTE for i in row if FIRST_BYTE <= i < BYTES_MASK) for row in np.asarray(ids)]
-        return [row.decode("utf-8", "replace") for row in rows]
-    library, up = load_tokenizer(tokenizer)
-    return library.decode_batch([[int(i) - up for i in row if i > 0] for row in np.asarray(ids)])
-
-
-def vocabulary_size(tokenizer: str = "bytes") -> int:
-    """One more than the largest id, for an embedding table: 260 for "bytes". Ids of a tokenizer.json may have gaps."""
-    if tokenizer == "bytes":
-        return BYTES_VOCABULARY
-    library, up = load_tokenizer(tokenizer)
-    return max(library.get_vocab(with_added_tokens=True).values()) + 1 + up
-
-
-def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:
-    """Learns byte pair encoding from texts and writes a tokenizer.json; needs no network.
-
-    Args:
-      texts: strings.
-      vocab_size: upper limit on tokens, at least 260 (256 bytes and 4 special tokens).
-      path: the file to write.
-
-    Returns:
-      The number of tokens learned.
-
-    Reference: Sennrich et al. 2016, algorithm 1, on bytes.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    vocab_size = whole("vocab_size", vocab_size, 256 + len(SPECIALS))
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[START] $A [END]", special_tokens=[("[START]", START), ("[END]", END)]
-    )
-    # A reader never sees half a file. (workdir/files.py stands on a floor above the views.)
-    write_whole(path, tokenizer.to_str(pretty=True))
-    return tokenizer.get_vocab_size()
 
 
 def drop_words(x: Any, draws: Any, *, p: float = 0.1, most: int = 64) -> Any:

@@ -27,6 +27,8 @@ from hcl_jax.workdir import files, layouts, manifest
 from hcl_jax.workdir.checkpoint_commit import TEMPORARY, with_manifest
 from hcl_jax.workdir.checkpoint_steps import Steps
 
+YOUNGER = ("tokenizers",)  # of the meta, which earlier checkpoints lack
+
 
 class Checkpoints:
     """The `checkpoints/` folder of a workdir; a host object that never enters jitted code.
@@ -215,6 +217,8 @@ class Checkpoints:
         if not layouts.known(layout):
             raise InputError(where, f"a state of layout {layout!r}", f"at most {LAYOUT}, that of this release")
         for name, value in self.meta.items():
+            if name in YOUNGER and name not in saved:
+                continue
             if name != "layout" and saved.get(name) != value:
                 raise InputError(where, f"{name} {saved.get(name)!r}", f"{value!r}, as this run has it")
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)

@@ -69,6 +69,23 @@ def test_pools_take_the_right_tokens(weights):
         np.testing.assert_allclose(out[pool]["h"], x[np.arange(3), places], rtol=1e-6)
 
 
+@pytest.mark.slow(one=True)
+def test_padding_that_is_not_hidden_is_a_token(weights):
+    """CLIP's 0 is "!" too: what stands before the end is seen, what fills the row behind it is not, being later."""
+    tokens = np.array([[3, 0, 9, 39, 0, 0], [3, 9, 0, 0, 39, 0], [3, 9, 39, 0, 0, 0]], np.int32)
+    variables = weights(text(), {"tokens": jnp.asarray(tokens)})
+    clip = every_pool(variables, tokens, hide_padding=False, causal=True)
+    cut = every_pool(variables, tokens[:, :5], hide_padding=False, causal=True)
+    shown = every_pool(variables, np.where(tokens == 0, 7, tokens), hide_padding=False, causal=True)
+    np.testing.assert_allclose(clip["max_id"]["h"], cut["max_id"]["h"], rtol=1e-5, atol=1e-6)
+    changed = np.abs(clip["max_id"]["h"] - shown["max_id"]["h"]).max(axis=1)
+    assert (changed[:2] > 1e-3).all() and changed[2] < 1e-6
+    whole = every_pool(variables, tokens, hide_padding=False)  # SigLIP: all see all, and the last place is pooled
+    np.testing.assert_allclose(whole["last"]["h"], whole["mean"]["tokens"][:, 5], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole["mean"]["h"], whole["mean"]["tokens"].mean(1), rtol=1e-5, atol=1e-6)
+    assert np.abs(whole["last"]["h"] - every_pool(variables, tokens)["last"]["h"]).max() > 1e-3
+
+
 def test_causal_tokens_do_not_see_later_ones(weights):
     tokens, other = TOKENS[1:2], TOKENS[1:2].copy()
     other[0, 3] = 11

@@ -348,6 +348,14 @@ def test_another_run_is_refused(saved, field):
     assert f"{field} {META[field]!r}" in text and f"{other[field]!r}, as this run has it" in text
 
 
+def test_another_tokenizer_is_refused(saved):
+    """Checkpoints of before tokenizers had a digest do not say which they were made with."""
+    asked = {**META, "tokenizers": {"text.ops[0]": "abc"}}
+    assert opened(saved, meta=asked, read_only=True).restore(*like()) is not None
+    with pytest.raises(InputError, match="fingerprint 'abc'; allowed: 'abc, tokenizer"):
+        opened(saved, meta={**META, "fingerprint": "abc, tokenizer 1"}, read_only=True).restore(*like())
+
+
 def test_no_cast(saved):
     """R29: Orbax would give float32 as bfloat16 without a word."""
     abstract, shardings = like()
