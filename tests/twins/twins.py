@@ -1,0 +1,111 @@
+"""The twins by name: the function that says each run in a recipe's words, and what its line in docs/twins.md says."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.twins import alone, encoders, pairs, siamese, two_towers
+from tests.twins.harness import Alone, Run, Twin
+
+DATA = pathlib.Path(os.environ.get("TWINS", pathlib.Path(__file__).parent / "data"))
+
+
+class Entry(NamedTuple):
+    """How a twin is said.
+
+    Attributes:
+      say: Twin -> Run, or Alone where only the loss is ours.
+      words: the recipe that it starts from, and what is said otherwise.
+      slip: what in the authors' code is not as they write, or differs from what a reader expects.
+      within: the largest difference that is allowed.
+    """
+
+    say: Callable[[Twin], Run | Alone]
+    words: str
+    slip: str = ""
+    within: float = 1e-9
+
+
+TWINS = {
+    "big_vision_siglip": Entry(
+        two_towers.big_vision_siglip,
+        "`clip` with `siglip`, a learned bias, `optimizer.clip`",
+        "the decay is not multiplied by the rate: `weight_decay` is wd / lr here; its schedule is in float32",
+        1e-7,
+    ),
+    "cmc_memory_moco": Entry(
+        two_towers.cmc_memory_moco, "two towers, one frozen by `optimizer.rules`; `info_nce` with its queue"
+    ),
+    "decoupled": Entry(
+        pairs.decoupled, "`decoupled`, weight 2", "adds both directions, each a mean: twice the mean over all rows"
+    ),
+    "dino_vit": Entry(
+        encoders.dino_vit,
+        "`vit` with `mean_squared_error`; large pictures",
+        "the class token has a row of the position table, one more parameter with the same gradient: a multiplier of 2",
+    ),
+    "dinov2_centering": Entry(
+        alone.dinov2_centering, "`dino` and `mean_ema` alone: the class token's loss and centre, not iBOT's"
+    ),
+    "dpo": Entry(alone.preferences, "`dpo` alone, on the official logits: RMSprop is not here"),
+    "genview_simsiam": Entry(
+        siamese.genview_simsiam,
+        "`simsiam`, rows weighted by a label made with `quality_weights`",
+        "its loss takes the weight under the name of a mask",
+    ),
+    "graphcl": Entry(
+        encoders.graphcl,
+        "`graphcl` with `info_nce(decoupled=True)`",
+        "one direction, and the positive not in the denominator; the paper has NT-Xent",
+    ),
+    "ipo": Entry(
+        alone.preferences, "`ipo` alone, on the official logits", "log-probabilities are summed, TRL averages them"
+    ),
+    "nmtune": Entry(
+        encoders.nmtune,
+        "`nmtune:code` on the 2 B rows of both views, no `exclude`",
+        "AdamW decays biases, norms and the residual's scale too",
+    ),
+    "simclr": Entry(
+        siamese.simclr_google,
+        '`simclr` with three layers, LARS, `convention="sum_of_halves"`',
+        "twice the loss of the paper; masks of -1e9; float32, of which 20 steps at this rate make 1e-4",
+        1e-4,
+    ),
+    "simcse": Entry(encoders.simcse, "`info_nce` on a user's own encoder"),
+    "spectral": Entry(pairs.spectral, "`spectral`, SGD"),
+    "stablerep": Entry(
+        pairs.stablerep,
+        "`sup_con`, AdamW without `exclude`",
+        "the label mask is kept from the first batch while the batch size stays; 1/3 is rounded to float32",
+        1e-6,
+    ),
+    "trl_dpo": Entry(alone.trl_dpo, "`dpo` alone, value and gradient of the kind sigmoid; 13 other kinds are not here"),
+    "ts2vec": Entry(
+        encoders.ts2vec,
+        "`ts2vec` without dropout",
+        "a step where one channel is missing is dropped as a whole; float32",
+        1e-5,
+    ),
+}
+
+# Files of the same collection that no recipe can say yet.
+ABSENT = {
+    "cmc_softmax": "a memory of every example, and negatives drawn from it",
+    "i_jepa": "I-JEPA: a predictor of hidden patches, its masks",
+    "joao_distribution": "JOAO's projected step of the distribution; `joao` ascends a softmax in each step",
+    "lejepa_sigreg": "LeJEPA's statistic of slices",
+    "mae": "a masked autoencoder: its decoder and masks",
+    "mmcr": "MMCR: nuclear norms",
+    "msn": "MSN",
+    "open_clip_coca": "CoCa's two towers with a captioner; its loss is `clip` + 2 `cross_entropy`",
+    "tf_c_poly": "TF-C's poly-1 term",
+    "trl_kto": "KTO",
+    "ts_tcc": "TS-TCC's temporal contrast; its contextual part is NT-Xent",
+}
+
+
+def opened(name: str, folder: pathlib.Path = DATA) -> Twin:
+    """The file of a twin."""
+    return Twin(folder / f"{name}.npz")
