@@ -16,7 +16,7 @@ import pathlib
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
+from hcl_jax.config.check_towers import rows_of
 from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, Features, restored
@@ -76,7 +77,7 @@ def embed(
         raise InputError("--step", step, "the step of a checkpoint")
     check_empty(output)
     frozen = workdir.resume_config(folder)
-    name, config = _only(frozen, view, output_name)
+    name, config = _only(frozen, view, output_name, (parts or Parts()).encoders)
     seeds = tuple(frozen.seed + i for i in range(frozen.train.seeds))
     seed = seeds[0] if seed is None and len(seeds) == 1 else seed
     if seed not in seeds:
@@ -92,7 +93,7 @@ def embed(
     made = {}
     for split in splits:
         say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
-        features = evaluation.features(split, state.params, state.model_state, seed=seed)
+        features = evaluation.features(split, *evaluation.weights(state), seed=seed)
         made[split] = _columns(features, name, output_name, f"{folder} {split}")
         lost = sources[split].num_examples - len(made[split]["index"])
         if lost:
@@ -121,7 +122,7 @@ def embed(
     return {s: c["features"].shape for s, c in made.items()}
 
 
-def _only(frozen: Any, view: str | None, output_name: str) -> tuple[str, Any]:
+def _only(frozen: Any, view: str | None, output_name: str, encoders: Mapping) -> tuple[str, Any]:
     """The view's name, and the config with this view and output as its only evaluation."""
     known = frozen.evaluate.views
     if view is None and len(known) == 1:
@@ -130,7 +131,7 @@ def _only(frozen: Any, view: str | None, output_name: str) -> tuple[str, Any]:
         allowed = f"an evaluation view of the run: {nearest(view or '', known)}"
         raise InputError("--view", "nothing" if view is None else repr(view), allowed)
     tower = known[view]["tower"]
-    outputs = ("h", *frozen.towers[tower]["heads"])
+    outputs = (*rows_of(frozen.towers[tower], encoders), *frozen.towers[tower]["heads"])
     if output_name not in outputs:
         raise InputError(
             "--output-name", repr(output_name), f"outputs of tower {tower}: {nearest(output_name, outputs)}"

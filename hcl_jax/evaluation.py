@@ -169,6 +169,12 @@ class Evaluation:
             items={v: numbered(np.concatenate(x)) for v, x in items.items()},
         )
 
+    def weights(self, state: TrainState) -> tuple[Any, Any]:
+        """(params, running statistics) that features are made with: those trained, or of the targets."""
+        if self.spec.weights == "target":
+            return model.read_of_targets(self.run.model, state)
+        return state.params, state.model_state
+
     def is_due(self, step: int, steps: int) -> bool:
         """Whether an evaluator is called after `step` of a run of `steps`, before its end."""
         return 0 < step < steps and any(e.every and step % e.every == 0 for e in self.entries)
@@ -224,9 +230,10 @@ class Evaluation:
             results |= self._of_batches(name, state, seed, listed)
             if reads:
                 self.say(f"evaluation: features of the {name or 'trained'} encoder")
+            weights = self.weights(state)
             made[name] = {
                 (source, split): self.features(
-                    split, state.params, state.model_state, raw=raw and not name, seed=seed, views=views, source=source
+                    split, *weights, raw=raw and not name, seed=seed, views=views, source=source
                 )
                 for (source, split), views in reads.items()
             }

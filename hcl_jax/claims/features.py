@@ -115,7 +115,7 @@ def _arrays(groups: list[tuple[Evaluation, tuple[str, ...]]], state: TrainState,
     for evaluation, splits in groups:
         label = evaluation.spec.labels
         for split in splits:
-            found = evaluation.features(split, state.params, state.model_state, seed=seed)
+            found = evaluation.features(split, *evaluation.weights(state), seed=seed)
             for view, outputs in found.outputs.items():
                 features = outputs[evaluation.spec.views[view]["output"]]
                 if not np.isfinite(features[found.present[view]]).all():

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hcl_jax.config.check_calls import call, one_of
+from hcl_jax.config.check_towers import rows_of
 from hcl_jax.config.check_views import check_ops
 from hcl_jax.config.fields import Rule, check_value, fields
 from hcl_jax.config.schema import PART_FIELDS, Part
+from hcl_jax.core.towers import with_read
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluators.entries import FIELDS, GIVEN, arrays, inputs
 
@@ -29,14 +31,17 @@ def reads_batches(c: Mapping[str, Any], evaluators: Mapping[str, Callable]) -> b
     return any(inputs(function).batches for function in named if function)
 
 
-def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any], evaluators: Mapping[str, Callable]) -> None:
+def check_evaluation(
+    c: Mapping[str, Any], views: Mapping[str, Any], encoders: Mapping, evaluators: Mapping[str, Callable]
+) -> None:
     """Raises InputError for what an evaluation cannot read."""
     spec = c["evaluate"]
+    outputs = {name: _outputs(c, tower, encoders) for name, tower in c["towers"].items()}
     for name, view in spec["views"].items():
         where = f"config.evaluate.views.{name}"
         check_ops(f"{where}.ops", view["ops"], views)
         one_of(f"{where}.tower", view["tower"], c["towers"])
-        one_of(f"{where}.output", view["output"], ("h", *c["towers"][view["tower"]]["heads"]))
+        one_of(f"{where}.output", view["output"], outputs[view["tower"]])
     if spec["views"] and spec["labels"]:
         one_of("config.evaluate.labels", spec["labels"], ("", *c["data"]["labels"]))
     for name, entry in spec["evaluators"].items():
@@ -52,10 +57,28 @@ def check_evaluation(c: Mapping[str, Any], views: Mapping[str, Any], evaluators:
                 raise InputError(f"{where}.{argument}", "none", "at least one whole number")
         if len(set(entry["features"])) < len(entry["features"]):
             raise InputError(f"{where}.features", repr(tuple(entry["features"])), "each once")
-        _reads(where, entry, c, function)
+        _reads(where, entry, c, function, outputs)
+    read = {view["tower"] for view in spec["views"].values()}
+    if spec["weights"] == "target" and not any(c["towers"][name]["target"] for name in read):
+        raise InputError("config.evaluate.weights", "'target'", "tower: no tower that is evaluated has a target")
 
 
-def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], function: Callable) -> None:
+def _outputs(c: Mapping[str, Any], tower: Mapping[str, Any], encoders: Mapping) -> tuple[str, ...]:
+    """The outputs of a tower that an evaluation may read; of a target the heads that it copies."""
+    heads = tuple(tower["heads"])
+    if c["evaluate"]["weights"] == "target" and tower["target"]:
+        known = tuple(h for h in tower["target"]["heads"] if h in heads)
+        heads = with_read(known, tower["heads"])
+    return (*rows_of(tower, encoders), *heads)
+
+
+def _reads(
+    where: str,
+    entry: Mapping[str, Any],
+    c: Mapping[str, Any],
+    function: Callable,
+    outputs: Mapping[str, tuple[str, ...]],
+) -> None:
     """What an entry is evaluated on: its label, its data, and as many views a call as its function has features."""
     spec, count = c["evaluate"], inputs(function).views
     if entry["labels"]:
@@ -81,7 +104,7 @@ def _reads(where: str, entry: Mapping[str, Any], c: Mapping[str, Any], function:
             view, _, output = name.partition(".")
             one_of(f"{where}.views[{i}]", view, spec["views"])
             if "." in name:
-                one_of(f"{where}.views[{i}]", output, ("h", *c["towers"][spec["views"][view]["tower"]]["heads"]))
+                one_of(f"{where}.views[{i}]", output, outputs[spec["views"][view]["tower"]])
         # Numbers are named after their views: those of other outputs of the same would replace those of the first.
         views, shown = tuple(name.partition(".")[0] for name in names), repr(names[0] if count == 1 else names)
         if views in seen:

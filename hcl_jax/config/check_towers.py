@@ -12,15 +12,22 @@ from hcl_jax.core.towers import head_order, with_read
 from hcl_jax.errors import InputError, nearest
 
 
-def outputs_of(c: Mapping[str, Any]) -> set[str]:
+def rows_of(spec: Mapping[str, Any], encoders: Mapping) -> tuple[str, ...]:
+    """The outputs of a tower's encoder that are rows of features: `h`, and what the encoder names besides."""
+    make = encoders.get(spec["encoder"]["name"])
+    return ("h", *getattr(getattr(make, "func", make), "more", ()))
+
+
+def outputs_of(c: Mapping[str, Any], encoders: Mapping) -> set[str]:
     """Every name that an objective may read: `a.h`, `a.z`, `a.target.z`, `image.memory.queue`."""
     names = set()
     for tower, spec in c["towers"].items():
+        made = (*rows_of(spec, encoders), "tokens")
         for view in spec["views"]:
-            names |= {f"{view}.h", f"{view}.tokens"} | {f"{view}.{h}" for h in spec["heads"]}
+            names |= {f"{view}.{output}" for output in (*made, *spec["heads"])}
             if spec["target"]:
                 copied = with_read(spec["target"]["heads"], spec["heads"])
-                names |= {f"{view}.target.h", f"{view}.target.tokens"} | {f"{view}.target.{h}" for h in copied}
+                names |= {f"{view}.target.{output}" for output in (*made, *copied)}
         names |= {f"{tower}.memory.{slot}" for slot in spec["memory"]}
     return names
 

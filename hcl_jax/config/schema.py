@@ -279,6 +279,12 @@ class Evaluate:
         cap=1000,
         also=(0,),
     )
+    weights: str = setting(
+        "tower",
+        "whose weights give the features: the tower's as trained, or those of its target where it has one (DINO's "
+        "published numbers are the teacher's)",
+        choices=("tower", "target"),
+    )
     baselines: bool = setting(True, "the untrained encoder and the raw input beside the trained one")
 
 

@@ -44,10 +44,10 @@ def check(
     _rest(c)
     check_views(c, views)
     check_towers(c, encoders, heads)
-    outputs = outputs_of(c)
+    outputs = outputs_of(c, encoders)
     check_objectives(c, outputs, losses, evaluated=reads_batches(c, evaluators))
     check_memory(c, outputs)
-    check_evaluation(c, views, evaluators)
+    check_evaluation(c, views, encoders, evaluators)
 
 
 def _refuse(where: str, found: Any, allowed: str, when: Any) -> None:

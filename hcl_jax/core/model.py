@@ -14,7 +14,7 @@ import optax
 from hcl_jax.core import memory_bank, objectives, towers
 from hcl_jax.core.optim import Optimizer
 from hcl_jax.core.state import REMEMBERED, TrainState, named_key
-from hcl_jax.errors import InputError
+from hcl_jax.errors import InputError, nearest
 
 
 class Model(NamedTuple):
@@ -241,11 +241,28 @@ def evaluate(
     return values, {name: rows.get(name.rpartition("/")[2], total) for name in values}
 
 
+def read_of_targets(model: Model, state: TrainState) -> tuple[Any, Any]:
+    """(params, running statistics) with those of its target in the place of a tower's, where it has one; heads that the
+    target has not stay the tower's."""
+    params, stats = dict(state.params), dict(state.model_state)
+    for name, copy in state.target.items():
+        for into, part in ((params, copy["params"]), (stats, copy["batch_stats"])):
+            into[name] = {"encoder": part["encoder"], "heads": {**into[name]["heads"], **part["heads"]}}
+    return params, stats
+
+
 def encode(
     model: Model, tower: str, outputs: tuple[str, ...], params: Any, model_state: Any, view: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
-    """Outputs of one view in evaluation mode (running statistics, no dropout): {output: [B, ...]}."""
+    """Outputs of one view in evaluation mode (running statistics, no dropout): {output: [B, ...]}.
+
+    Raises:
+      InputError: an output that the encoder does not make as it is configured.
+    """
     part = model.towers[tower]._replace(views=("view",))
     views = {"view": view}
     found, _ = towers.apply(part, params[tower], model_state[tower], views, present={}, keys=None, train=False)
+    for name in outputs:
+        if name not in found["view"]:
+            raise InputError(f"config.towers.{tower}: an output to evaluate", repr(name), nearest(name, found["view"]))
     return {name: found["view"][name] for name in outputs}

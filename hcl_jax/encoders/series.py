@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hcl_jax.encoders.dropout import Dropout, keep_mask, row_keys
-from hcl_jax.encoders.initial import Initializer, normal, scaled_normal
+from hcl_jax.encoders.initial import INITIALISERS, Initializer, normal, scaled_normal
 from hcl_jax.encoders.inputs import Rows, choose, read_field
-from hcl_jax.encoders.transformer import Transformer, xavier
+from hcl_jax.encoders.transformer import Transformer
 from hcl_jax.errors import InputError
 
 
@@ -233,9 +233,10 @@ class SeriesTransformer(nn.Module):
         if count > length:
             raise InputError("series_transformer.length", f"{count} patches a row", f"at most {length}, as learned")
         table = self.param("position", normal(0.02), (1, length, self.width), self.param_dtype)
-        x = nn.Dense(self.width, kernel_init=xavier, name="patch", **types)(x) + table[:, :count].astype(self.dtype)
+        x = nn.Dense(self.width, kernel_init=INITIALISERS["xavier_uniform"], name="patch", **types)(x)
+        x = x + table[:, :count].astype(self.dtype)
         x = Dropout(self.dropout, name="dropout")(x, rows)
-        x = Transformer(
+        (x,) = Transformer(
             depth=self.depth,
             heads=self.heads,
             mlp=self.mlp or 4 * self.width,

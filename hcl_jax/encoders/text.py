@@ -57,6 +57,8 @@ class TextTransformer(nn.Module):
       hide_padding: False: 0 is a token like the others, seen by all and pooled (SigLIP, whose "last" is then the last
         place), or hidden by `causal` alone (CLIP, whose 0 is also "!").
       dropout: on the embedding and on the branches of the blocks.
+      activation: of the blocks' MLPs, "gelu", "gelu_tanh", "quick_gelu" (CLIP) or "relu".
+      epsilon: added to the variance in every norm (CLIP 1e-5).
       remat: recompute a block's activations in the backward pass.
 
     Reference: Radford et al. 2021, "Learning transferable visual models" (CLIP), section 2.4.
@@ -72,6 +74,8 @@ class TextTransformer(nn.Module):
     pool: str = "mean"
     hide_padding: bool = True
     dropout: float = 0.0
+    activation: str = "gelu"
+    epsilon: float = 1e-6
     remat: bool = False
     dtype: Any = "float32"
     param_dtype: Any = "float32"
@@ -108,11 +112,13 @@ class TextTransformer(nn.Module):
         if self.causal:
             earlier = jnp.asarray(np.tril(np.ones((1, 1, count, count), bool)))
             mask = earlier if mask is None else mask & earlier
-        x = Transformer(
+        (x,) = Transformer(
             depth=self.depth,
             heads=self.heads,
             mlp=self.mlp or 4 * self.width,
             dropout=self.dropout,
+            activation=self.activation,
+            epsilon=self.epsilon,
             remat=self.remat,
             name="transformer",
             **types,

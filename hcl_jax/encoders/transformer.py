@@ -2,9 +2,11 @@
 
 Names: `block{0..}/attention/query|key|value|out/kernel|bias` (kernels [D, D], heads side by side in the last axis of
 query, key, value and in the first of out), `block{0..}/mlp/up|down/kernel|bias`, `block{0..}/norm1|norm2/scale|bias`,
-`norm/scale|bias`. To split over a tensor axis: the last axis of query, key, value and up; the first of out and down.
+`pre_norm|norm/scale|bias`. To split over a tensor axis: the last axis of query, key, value and up; the first of out and
+down.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +15,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hcl_jax.encoders.dropout import Dropout
-from hcl_jax.encoders.inputs import Rows
+from hcl_jax.encoders.initial import INITIALISERS
+from hcl_jax.encoders.inputs import Rows, choose
 from hcl_jax.errors import InputError
 
-xavier = nn.initializers.xavier_uniform()
+# "quick_gelu" is CLIP's x / (1 + exp(-1.702 x)); "gelu_tanh" the approximation of GPT-2, BERT's code and big_vision.
+ACTIVATIONS = {
+    "gelu": partial(nn.gelu, approximate=False),
+    "gelu_tanh": partial(nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "relu": nn.relu,
+}
 
 
 class Attention(nn.Module):
@@ -30,6 +39,7 @@ class Attention(nn.Module):
     heads: int
     dtype: Any
     param_dtype: Any
+    kernel_init: str = "xavier_uniform"
 
     @nn.compact
     def __call__(
@@ -56,11 +66,12 @@ class Attention(nn.Module):
         return self._dense(width, "out")(jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(x.shape))
 
     def _dense(self, width: int, name: str) -> nn.Dense:
-        return nn.Dense(width, True, self.dtype, self.param_dtype, kernel_init=xavier, name=name)
+        start = choose(INITIALISERS, self.kernel_init, "kernel_init")
+        return nn.Dense(width, True, self.dtype, self.param_dtype, kernel_init=start, name=name)
 
 
 class Mlp(nn.Module):
-    """down(gelu(up(x))), gelu with the error function.
+    """down(f(up(x))), f = gelu with the error function unless `activation` says otherwise.
 
     Reference: Vaswani et al. 2017, "Attention is all you need", equation 2, with gelu for relu.
     """
@@ -68,13 +79,20 @@ class Mlp(nn.Module):
     hidden: int
     dtype: Any
     param_dtype: Any
+    activation: str = "gelu"
+    kernel_init: str = "xavier_uniform"
 
     @nn.compact
     def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
-        """x [n, T, D] -> [n, T, D]."""
-        y = nn.Dense(self.hidden, True, self.dtype, self.param_dtype, kernel_init=xavier, name="up")(x)
-        y = nn.gelu(y, approximate=False)
-        return nn.Dense(x.shape[-1], True, self.dtype, self.param_dtype, kernel_init=xavier, name="down")(y)
+        """x [n, T, D] -> [n, T, D].
+
+        Raises:
+          InputError: unknown activation or kernel_init.
+        """
+        start = choose(INITIALISERS, self.kernel_init, "kernel_init")
+        y = nn.Dense(self.hidden, True, self.dtype, self.param_dtype, kernel_init=start, name="up")(x)
+        y = choose(ACTIVATIONS, self.activation, "activation")(y)
+        return nn.Dense(x.shape[-1], True, self.dtype, self.param_dtype, kernel_init=start, name="down")(y)
 
 
 class Block(nn.Module):
@@ -86,6 +104,9 @@ class Block(nn.Module):
     drop_path: float
     dtype: Any
     param_dtype: Any
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    kernel_init: str = "xavier_uniform"
 
     @nn.compact
     def __call__(
@@ -93,10 +114,11 @@ class Block(nn.Module):
     ) -> Float[Array, "n t d"]:
         """x [n, T, D] -> [n, T, D]."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        y = layer_norm("norm1", **types)(x)
-        y = Attention(self.heads, name="attention", **types)(y, y, mask)
+        y = layer_norm("norm1", epsilon=self.epsilon, **types)(x)
+        y = Attention(self.heads, kernel_init=self.kernel_init, name="attention", **types)(y, y, mask)
         x = x + self._drop(y, rows, 1)
-        y = Mlp(self.mlp, name="mlp", **types)(layer_norm("norm2", **types)(x))
+        mlp = Mlp(self.mlp, activation=self.activation, kernel_init=self.kernel_init, name="mlp", **types)
+        y = mlp(layer_norm("norm2", epsilon=self.epsilon, **types)(x))
         return x + self._drop(y, rows, 2)
 
     def _drop(self, y: jax.Array, rows: Rows, branch: int) -> jax.Array:
@@ -104,9 +126,9 @@ class Block(nn.Module):
         return Dropout(self.drop_path, whole_row=True, name=f"drop_path{branch}")(y, rows)
 
 
-def layer_norm(name: str, dtype: Any, param_dtype: Any) -> nn.LayerNorm:
+def layer_norm(name: str, dtype: Any, param_dtype: Any, epsilon: float = 1e-6) -> nn.LayerNorm:
     """Layer norm with the variance in two passes, float32 at least."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, param_dtype=param_dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, param_dtype=param_dtype, use_fast_variance=False, name=name)
 
 
 class Transformer(nn.Module):
@@ -118,6 +140,10 @@ class Transformer(nn.Module):
       mlp: hidden width of the blocks' MLP.
       dropout: on the output of both branches of a block.
       drop_path: stochastic depth of the last block.
+      pre_norm: a norm before the first block (CLIP's ln_pre).
+      activation: of the MLPs, "gelu" (error function), "gelu_tanh", "quick_gelu" (CLIP) or "relu".
+      epsilon: added to the variance in every norm.
+      kernel_init: of the blocks' layers, "xavier_uniform", "normal_0.02" (DINO) or another of `initial.INITIALISERS`.
       remat: recompute a block's activations in the backward pass.
     """
 
@@ -126,18 +152,29 @@ class Transformer(nn.Module):
     mlp: int
     dropout: float = 0.0
     drop_path: float = 0.0
+    pre_norm: bool = False
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    kernel_init: str = "xavier_uniform"
     remat: bool = False
     dtype: Any = "float32"
     param_dtype: Any = "float32"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n t d"], mask: Bool[Array, "#n #heads #t t"] | None, rows: Rows
-    ) -> Float[Array, "n t d"]:
-        """x [n, T, D], mask bool broadcast to [n, heads, T, T] or None -> [n, T, D]."""
+        self, x: Float[Array, "n t d"], mask: Bool[Array, "#n #heads #t t"] | None, rows: Rows, last: int = 1
+    ) -> list[Float[Array, "n t d"]]:
+        """x [n, T, D], mask bool broadcast to [n, heads, T, T] or None -> [n, T, D] of each of the `last` blocks (of
+        all, where there are fewer), in their order, each through the last norm."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        kind = {"activation": self.activation, "epsilon": self.epsilon, "kernel_init": self.kernel_init, **types}
         block = nn.remat(Block) if self.remat else Block
+        if self.pre_norm:
+            x = layer_norm("pre_norm", epsilon=self.epsilon, **types)(x)
+        outputs = []
         for i in range(self.depth):
             drop_path = self.drop_path * i / max(self.depth - 1, 1)
-            x = block(self.heads, self.mlp, self.dropout, drop_path, name=f"block{i}", **types)(x, mask, rows)
-        return layer_norm("norm", **types)(x)
+            x = block(self.heads, self.mlp, self.dropout, drop_path, name=f"block{i}", **kind)(x, mask, rows)
+            outputs.append(x)
+        norm = layer_norm("norm", epsilon=self.epsilon, **types)
+        return [norm(y) for y in outputs[-last:]]

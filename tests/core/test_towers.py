@@ -3,14 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from worlds import batch_of, bind, two_views
 
 from hcl_jax import config as configs
 from hcl_jax import data
-from hcl_jax.core import towers
+from hcl_jax.core import model, towers
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.encoders import Rows
+from hcl_jax.errors import InputError
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build, global_batches
 
@@ -162,3 +164,38 @@ def test_a_frozen_tower_whose_encoder_has_no_parameters_trains_its_heads():
     assert np.isfinite(metrics["loss"])
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(state.params["head"]["heads"]), strict=True):
         assert np.any(a != b)
+
+
+def teacher(**evaluate):
+    """A target of the encoder and of z, not of p; what an evaluation reads of it."""
+    c = two_views(4)
+    c.towers.image.encoder = {"name": "mlp", "widths": (6,)}
+    c.towers.image.heads.p = {"name": "predictor", "reads": "z", "hidden": 4}
+    c.towers.image.target = {"momentum": 0.5, "heads": ("z",)}
+    view = {"kind": "image", "field": "image", "ops": (), "tower": "image"}
+    c.evaluate.views = {"image": {**view, "output": evaluate.pop("output", "h")}}
+    c.evaluate.weights = "target"
+    return c
+
+
+def test_evaluation_may_read_the_target_in_the_place_of_its_tower():
+    batch, (_, bound) = batch_of(teacher()), bind(teacher())
+    state = model.init(bound, optax.identity(), batch, 0)
+    moved = jax.tree.map(lambda x: x + 1, state.target)
+    params, stats = model.read_of_targets(bound, state._replace(target=moved))
+    for read, of_tower, part in ((params, state.params, "params"), (stats, state.model_state, "batch_stats")):
+        copy = moved["image"][part]
+        same(read["image"]["encoder"], copy["encoder"])
+        same(read["image"]["heads"]["z"], copy["heads"]["z"])
+        same(read["image"]["heads"]["p"], of_tower["image"]["heads"]["p"])
+    assert state.params["image"]["heads"].keys() == params["image"]["heads"].keys()
+    assert differ(params["image"]["encoder"], state.params["image"]["encoder"])
+
+
+def test_what_a_target_has_not_is_not_evaluated():
+    with pytest.raises(InputError, match=r"config.evaluate.views.image.output: found 'p'; allowed: .*h, z"):
+        bind(teacher(output="p"))
+    c = teacher()
+    c.towers.image.target = None
+    with pytest.raises(InputError, match="config.evaluate.weights: found 'target'; allowed: tower: no tower"):
+        bind(c)

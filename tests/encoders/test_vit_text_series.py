@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hcl_jax.encoders import ENCODERS, Rows
+from hcl_jax.encoders.positions import sincos2d
 from hcl_jax.encoders.text import POOLS
 from hcl_jax.encoders.transformer import Attention
-from hcl_jax.encoders.vit import patches, sincos2d
+from hcl_jax.encoders.vit import patches
 from hcl_jax.errors import InputError
 
 EVAL = Rows()
@@ -112,12 +113,14 @@ def test_patches_are_row_by_row():
 
 
 def test_sincos2d_equals_loops():
-    table = sincos2d((2, 3), 8)
-    for row in range(2):
-        for column in range(3):
-            wave = [1.0, 10000 ** (-1 / 2)]
-            wanted = [f(p * w) for p in (column, row) for f in (np.sin, np.cos) for w in wave]
-            np.testing.assert_allclose(table[0, row * 3 + column], wanted)
+    for rows_first in (False, True):
+        table = sincos2d((2, 3), 8, rows_first=rows_first)
+        for row in range(2):
+            for column in range(3):
+                wave = [1.0, 10000 ** (-1 / 2)]
+                places = (row, column) if rows_first else (column, row)
+                wanted = [f(p * w) for p in places for f in (np.sin, np.cos) for w in wave]
+                np.testing.assert_allclose(table[0, row * 3 + column], wanted)
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_default_rules_split_a_transformer():
         assert block["attention"][name] == {"kernel": P("fsdp", "tensor"), "bias": P("tensor")}
     assert block["attention"]["out"] == {"kernel": P("tensor", "fsdp"), "bias": P("fsdp")}
     assert block["mlp"]["up"]["kernel"] == P("fsdp", "tensor") and block["mlp"]["down"]["kernel"] == P("tensor", "fsdp")
-    call = jax.jit(lambda params, x: module.apply(params, x, None, rows))
+    call = jax.jit(lambda params, x: module.apply(params, x, None, rows)[0])
     placed = call(jax.device_put(params, shardings), jax.device_put(x, batch_sharding(mesh)))
     np.testing.assert_allclose(placed, call(params, x), rtol=1e-5, atol=1e-5)
 
