@@ -10,10 +10,11 @@ import numpy as np
 import optax
 
 from hcl_jax import data
-from hcl_jax.core import model, statistics
-from hcl_jax.core.optim import Optimizer, average_of, make_optimizer
+from hcl_jax.core import model, objectives, statistics
+from hcl_jax.core.optim import Optimizer, make_optimizer
 from hcl_jax.core.state import TrainState
 from hcl_jax.core.step import train_step
+from hcl_jax.core.weight_average import average_of
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators import EVALUATORS
@@ -171,6 +172,7 @@ def _one(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh
         steps=steps,
         batch_size=batch_size,
         steps_per_epoch=epoch_examples(config, source) / batch_size,
+        limits=objectives.limits(bound.objectives),
     )
     abstract = towers._replace(opt_state=jax.eval_shape(optimizer.init, towers.params))
     shardings = sharding.state_shardings(abstract, mesh, config.mesh.rules or sharding.DEFAULT_RULES)

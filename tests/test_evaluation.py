@@ -10,7 +10,7 @@ from worlds import two_views
 from hcl_jax import config as configs
 from hcl_jax import embed, workdir
 from hcl_jax.check.evaluation import _check_shapes, check_evaluation
-from hcl_jax.core.optim import average_of
+from hcl_jax.core.weight_average import average_of
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation

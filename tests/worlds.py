@@ -9,7 +9,7 @@ import optax
 
 from hcl_jax import config as configs
 from hcl_jax.config import validate
-from hcl_jax.core import model
+from hcl_jax.core import model, objectives
 from hcl_jax.core.optim import make_optimizer
 from hcl_jax.core.step import train_step
 from hcl_jax.encoders import ENCODERS, HEADS
@@ -93,7 +93,12 @@ def _start(config, batch, mesh_config, losses):
     mesh = meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1} if mesh_config is None else mesh_config)
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)
     tx = make_optimizer(
-        config.optimizer, shapes.params, steps=config.train.steps, batch_size=config.data.batch_size, steps_per_epoch=10
+        config.optimizer,
+        shapes.params,
+        steps=config.train.steps,
+        batch_size=config.data.batch_size,
+        steps_per_epoch=10,
+        limits=objectives.limits(bound.objectives),
     )
     make = functools.partial(model.init, bound, tx, batch)
     shardings = sharding.state_shardings(jax.eval_shape(make, 0), mesh, sharding.DEFAULT_RULES)

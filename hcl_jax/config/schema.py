@@ -144,20 +144,56 @@ Part = dataclasses.make_dataclass("Part", [*_OWN, _WEIGHT], frozen=True, kw_only
 class Optimizer:
     """What a gradient does to the parameters."""
 
-    name: str = setting("adamw", "which optimizer", choices=("sgd", "adamw", "lars", "lamb"))
+    name: str = setting("adamw", "which optimizer", choices=("sgd", "adamw", "lars", "larc", "lamb"))
     learning_rate: float = setting(1e-3, "before scaling", above=0, cap=1e4)
     scaling: str = setting("none", "linear: rate x B / 256; sqrt: rate x sqrt(B)", choices=("none", "linear", "sqrt"))
-    weight_decay: float = setting(1e-4, "beside the gradient (adamw, lamb) or in it (sgd, lars)", least=0, cap=1e4)
-    momentum: float = setting(0.9, "of sgd and lars", least=0, below=1)
+    weight_decay: float = setting(1e-4, "beside the gradient or in it, as `optimizer.decay` says", least=0, cap=1e4)
+    weight_decay_end: float | None = setting(
+        None, "where a cosine over the run takes the weight decay; None: it stays", least=0, cap=1e4
+    )
+    decay: str = setting(
+        "own",
+        "in the `gradient` (L2) or `decoupled` from it; `own` is decoupled for adamw and lamb, in the gradient for the "
+        "others. Adam with L2 is adamw with `gradient`",
+        choices=("own", "gradient", "decoupled"),
+    )
+    momentum: float = setting(0.9, "of sgd, lars and larc", least=0, below=1)
+    momentum_form: str = setting(
+        "own",
+        "`rate_inside` is v = m v + lr g, w -= v; `rate_outside` is v = m v + g, w -= lr v; `own` is inside for lars, "
+        "outside for sgd and larc",
+        choices=("own", "rate_inside", "rate_outside"),
+    )
     b1: float = setting(0.9, "of adamw and lamb", least=0, below=1)
     b2: float = setting(0.999, "of adamw and lamb", least=0, below=1)
-    eps: float = setting(0.0, "of adamw and lamb", least=0, cap=1.0, zero="takes 1e-8 and 1e-6")
-    nesterov: bool = setting(False, "of sgd and lars")
-    trust_coefficient: float = setting(1e-3, "of lars", least=0, cap=1e4)
+    eps: float = setting(
+        0.0, "of adamw, lamb and larc", least=0, cap=1.0, zero="takes 1e-8 (adamw, larc) and 1e-6 (lamb)"
+    )
+    nesterov: bool = setting(False, "of sgd, lars and larc")
+    trust_coefficient: float = setting(1e-3, "of lars and larc", least=0, cap=1e4)
     schedule: str = setting("cosine", "after the warm-up", choices=("cosine", "constant"))
+    schedule_by: str = setting(
+        "step", "`epoch`: after the warm-up the rate stays as it is within an epoch", choices=("step", "epoch")
+    )
+    schedule_stretch: float = setting(
+        1.0, "the schedules of the rate and of the decay are cut for a run that many times as long", least=1, cap=1e6
+    )
+    schedule_ahead: int = setting(0, "they are read that many updates ahead", least=0, cap=1e6)
+    end_rate: float = setting(0.0, "where the cosine ends, after scaling", least=0, cap=1e4)
+    end_share: float = setting(0.0, "the same as a share of the peak", least=0, most=1)
     warmup_steps: int = setting(0, "steps win when both are set", least=0)
     warmup_epochs: float = setting(0.0, "the same in epochs", least=0, cap=1e6)
-    clip: float = setting(0.0, "largest global norm of the gradient", least=0, cap=1e9, zero="is off")
+    warmup_start: float = setting(0.0, "where the warm-up begins, after scaling", least=0, cap=1e4)
+    warmup_form: str = setting(
+        "open",
+        "its share in update t = 0, 1, ... of W: `open` t / W; `closed` t / (W - 1), as numpy.linspace; `ahead` "
+        "(t + 1) / W",
+        choices=("open", "closed", "ahead"),
+    )
+    clip: float = setting(0.0, "largest norm of the gradient", least=0, cap=1e9, zero="is off")
+    clip_by: str = setting(
+        "global", "the norm of all together, or of each `parameter` by itself", choices=("global", "parameter")
+    )
     average: float = setting(
         0.0,
         "decay of a weight average that evaluation reads, with BatchNorm statistics of its own; 1 is the plain mean",
@@ -165,6 +201,7 @@ class Optimizer:
         most=1,
         zero="is off",
     )
+    average_first: bool = setting(False, "the plain mean counts the weights before the first update too")
     unit_norm: tuple[Regex, ...] = setting(
         (), "regular expressions: kernels whose columns have unit length after each update (prototypes)"
     )
@@ -176,6 +213,13 @@ class Optimizer:
         "(regular expression, multiplier of the learning rate): 0 freezes, negative ascends",
         least=-math.inf,
         cap=1e6,
+    )
+    freeze_steps: tuple[tuple[Regex, int], ...] = setting(
+        (), "(regular expression, n): no update before update n, and no moments from before it", least=1
+    )
+    freeze_epochs: tuple[tuple[Regex, float], ...] = setting((), "the same in epochs", above=0, cap=1e6)
+    fixed_rate: tuple[tuple[Regex, float], ...] = setting(
+        (), "(regular expression, share of the peak): that rate from the first update to the last", above=0, cap=1e6
     )
 
 

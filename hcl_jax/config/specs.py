@@ -214,7 +214,8 @@ class Learned:
         ..., "exp of a parameter, the parameter, or probabilities", choices=("exp", "linear", "simplex")
     )
     init: float = setting(..., "where it starts; of a simplex how many probabilities", least=-math.inf, cap=1e9)
-    max: float | None = setting(None, "where it is clipped", least=-math.inf, cap=1e9)
+    min: float | None = setting(None, "it is put back to this after an update past it", least=-math.inf, cap=1e9)
+    max: float | None = setting(None, "it is put back to this after an update past it", least=-math.inf, cap=1e9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,3 +226,4 @@ class Scheduled:
     start: float = setting(..., "its value at step 0", least=-math.inf, cap=1e9)
     end: float = setting(..., "its value from step `steps` on", least=-math.inf, cap=1e9)
     steps: int = setting(..., "how long it takes", least=1)
+    hold: int = setting(1, "for how many steps at a time it stays as it is: those of an epoch, for one", least=1)

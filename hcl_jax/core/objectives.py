@@ -1,6 +1,7 @@
 """Objectives: outputs -> weighted loss. An objective is a loss bound to the names that it reads."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def read(text: str, *, batch: Mapping, outputs: Mapping, target: Mapping, memory
 
 
 def is_learned(value: Any) -> bool:
-    """A hyper-parameter given as {"learn": "exp" | "linear" | "simplex", "init": x, "max": y} is trained."""
+    """A hyper-parameter given as {"learn": "exp" | "linear" | "simplex", "init": x, "min": y, "max": z} is trained."""
     return isinstance(value, Mapping) and "learn" in value
 
 
@@ -93,20 +94,42 @@ def init(spec: Mapping[str, Any], dtype: Any) -> dict[str, jax.Array]:
 def value_of(value: Any, name: str, learned: Mapping[str, jax.Array], step: jax.Array) -> Any:
     """What a hyper-parameter is at a step.
 
-    Learned: exp(p), clipped at "max" (CLIP's temperature is clipped at 100); p; or softmax(p). Scheduled, with
-    s = min(step / n, 1): a + (b - a) s, or a + (b - a) (1 - cos(pi s)) / 2. Else the value itself.
+    Learned: exp(p), p, or softmax(p); the optimizer holds the first two between "min" and "max" (`limits`). Scheduled,
+    with s = min(h floor(step / h) / n, 1), h = 1 where none is said: a + (b - a) s, or a + (b - a) (1 - cos(pi s)) / 2.
+    Else the value itself.
     """
     if is_learned(value):
         param = learned[name]
         if value["learn"] == "simplex":
             return jax.nn.softmax(param)
         made = jnp.exp(param) if value["learn"] == "exp" else param
-        return jnp.minimum(made, value["max"]) if "max" in value else made
+        if value.get("min") is None and value.get("max") is None:
+            return made
+        # Weights from elsewhere may be past a limit. The gradient passes, or they would stay there.
+        return made + jax.lax.stop_gradient(jnp.clip(made, value.get("min"), value.get("max")) - made)
     if is_scheduled(value):
-        share = jnp.minimum(step / value["steps"], 1.0)
+        hold = value.get("hold", 1)
+        share = jnp.minimum((step if hold == 1 else step // hold * hold) / value["steps"], 1.0)
         share = share if value["schedule"] == "linear" else (1 - jnp.cos(jnp.pi * share)) / 2
         return value["start"] + (value["end"] - value["start"]) * share
     return value
+
+
+def limits(specs: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """{path of a trained hyper-parameter: (least, most) that it may be after an update}, of those that have a limit.
+
+    Of "exp" the limits of p are the logarithms of "min" and "max", so that exp(p) is within them.
+    """
+    found = {}
+    for objective, spec in specs.items():
+        for name, value in spec.items():
+            if is_learned(value) and not (value.get("min") is None and value.get("max") is None):
+                low, high = value.get("min"), value.get("max")
+                if value["learn"] == "exp":
+                    low, high = (None if x is None else math.log(x) for x in (low, high))
+                ends = (-math.inf if low is None else low, math.inf if high is None else high)
+                found[f"objectives/{objective}/{name}"] = ends
+    return found
 
 
 def arguments(loss: Callable) -> set[str]:

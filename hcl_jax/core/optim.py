@@ -1,14 +1,16 @@
-"""Learning-rate schedules and optimizers: optax chains with masks by parameter path.
+"""Optimizers: optax chains with masks by parameter path.
 
 The chain of one update, in order (each part only where the config asks for it):
 
-    clip by global norm -> optimizer with weight decay -> multiplier of `rules` -> unit columns -> weight average
+    clip -> optimizer with weight decay, of each group of parameters -> multiplier of `rules` -> unit columns
+         -> limits of learned numbers -> weight average
 
-Frozen parameters (multiplier 0) are outside of all but the last: no weight decay, no share in the clipped norm, and no
-optimizer state, so that freezing a trunk also frees the memory of its moments.
+A group are the parameters that begin at the same update (`freeze_steps`, `freeze_epochs`) and follow the same rate
+(`fixed_rate`); most runs have one. Parameters that `rules` freeze (multiplier 0) are outside of all but the last: no
+weight decay, no share in the clipped norm, and no optimizer state, so that freezing a trunk also frees the memory of
+its moments.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,19 +18,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hcl_jax.core.patterns import (
+    Mask,
+    check_pattern,
+    checked_rules,
+    factor,
+    first,
+    mask_of,
+    matched_kernels,
+    path_mask,
+)
+from hcl_jax.core.schedules import check_number, decay_schedule, in_steps, make_schedule, peak_rate
+from hcl_jax.core.transforms import Limits, clip_each, held, larc_ratio, later, limited, multiply, unit_columns
+from hcl_jax.core.weight_average import weight_average
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.parallel.sharding import flat_paths, path_text
+from hcl_jax.parallel.sharding import flat_paths
 
 DEFAULT_EXCLUDE = ("bias$", "scale$", "(^|/)objectives/", "position", "(cls|register)$")
 
-SCALINGS: dict[str, Callable[[float, int], float]] = {
-    "none": lambda rate, batch_size: rate,
-    "linear": lambda rate, batch_size: rate * batch_size / 256,
-    "sqrt": lambda rate, batch_size: rate * batch_size**0.5,
-}
-SCHEDULES = ("cosine", "constant")
-
-Mask = Callable[[Any], Any]
+Decay = float | Callable[[Any], jax.Array]
 
 
 class Optimizer(NamedTuple):
@@ -46,345 +54,217 @@ class Optimizer(NamedTuple):
     learning_rate: Callable[[Any], jax.Array]
 
 
-def warmup_length(optimizer_config: Mapping[str, Any], steps_per_epoch: float) -> int:
-    """`warmup_steps`, or where that is 0, floor(`warmup_epochs` * steps_per_epoch) as in SimCLR."""
-    given = int(optimizer_config.get("warmup_steps", 0))
-    # N / B is a fraction: 10 epochs of 0.1 more steps must not lose one to rounding.
-    return given or int(float(optimizer_config.get("warmup_epochs", 0.0)) * steps_per_epoch + 1e-6)
+def _sgd(c: Mapping[str, Any], rate: optax.Schedule, decay: Decay, mask: Mask) -> optax.GradientTransformation:
+    """v = m v + (g + wd w); w -= lr v, or with Nesterov w -= lr (g + wd w + m v). Decay decoupled: w -= lr (v + wd w).
 
-
-def make_schedule(
-    optimizer_config: Mapping[str, Any], *, steps: int, batch_size: int, steps_per_epoch: float
-) -> optax.Schedule:
-    """The learning rate of update t = 0, 1, ..., steps - 1: linear warm-up from 0, then a half cosine to 0 or constant.
-
-        peak = learning_rate * {none: 1, linear: B / 256, sqrt: sqrt(B)}
-        lr(t) = peak * t / W                                              for t < W
-        lr(t) = peak * (1 + cos(pi * min(t - W, T - W) / (T - W))) / 2    from W on (cosine)
-        lr(t) = peak                                                      from W on (constant)
-
-    The conventions are those of SimCLR's code and of big_vision: t counts updates done, so with a warm-up the first
-    update has rate 0, update W has the peak, and rate 0 would be reached at t = T, one after the last update. SimCLR's
-    two settings are learning_rate 0.3 with "linear" and 0.075 with "sqrt".
-
-    Args:
-      optimizer_config: `learning_rate`, `scaling`, `schedule`, `warmup_steps`, `warmup_epochs`.
-      steps: T, updates of the whole run.
-      batch_size: B, global, in examples.
-      steps_per_epoch: N / B, a fraction where it is one; turns `warmup_epochs` into W.
-
-    Returns:
-      A function of the update number (int or int array []) to the rate (float []).
-
-    Raises:
-      InputError: naming the field of `optimizer`.
-
-    Reference: Chen et al. 2020 (SimCLR, arXiv:2002.05709), section 2.2 and appendix B.1; `learning_rate_schedule` in
-      its model_util.py.
+    momentum_form "rate_inside": v = m v + lr (g + wd w); w -= v.
     """
-    c = optimizer_config
-    scaling, schedule = c.get("scaling", "none"), c.get("schedule", "cosine")
-    if scaling not in SCALINGS:
-        raise InputError("config.optimizer.scaling", repr(scaling), ", ".join(SCALINGS))
-    if schedule not in SCHEDULES:
-        raise InputError("config.optimizer.schedule", repr(schedule), ", ".join(SCHEDULES))
-    for field in ("learning_rate", "warmup_steps", "warmup_epochs"):
-        _number(c, field, least=0.0)
-    peak = SCALINGS[scaling](float(c["learning_rate"]), batch_size)
-    warmup = warmup_length(c, steps_per_epoch)
-    decay = max(1, steps - warmup)  # a run shorter than its warm-up (--steps=2) is all warm-up
-
-    def rate(count: Any) -> jax.Array:
-        t = jnp.asarray(count, jnp.result_type(float))
-        after = jnp.full_like(t, peak)
-        if schedule == "cosine":
-            after = peak * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(t - warmup, 0, decay) / decay))
-        return jnp.where(t < warmup, peak * t / max(1, warmup), after)
-
-    return rate
+    momentum = _momentum(c) if c.get("momentum", 0.0) else optax.identity()
+    by_rate = optax.scale_by_learning_rate(rate)
+    if _form(c, "decay") == "decoupled":
+        return optax.chain(momentum, _decay(decay, mask), by_rate)
+    return optax.chain(_decay(decay, mask), *_in_order(c, by_rate, momentum))
 
 
-def _number(
-    c: Mapping[str, Any], field: str, least: float, below: float | None = None, most: float | None = None
-) -> None:
-    value = c.get(field, least)
-    allowed = f"a number from {least:g}" + ("" if below is None else f", less than {below:g}")
-    allowed += "" if most is None else f" to {most:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-        raise InputError(f"config.optimizer.{field}", repr(value), allowed)
-    if (below is not None and not value < below) or (most is not None and not value <= most):
-        raise InputError(f"config.optimizer.{field}", repr(value), allowed)
+def _adamw(c: Mapping[str, Any], rate: optax.Schedule, decay: Decay, mask: Mask) -> optax.GradientTransformation:
+    """w -= lr (adam(g) + wd w): decay beside the gradient, times the rate (Loshchilov and Hutter, arXiv:1711.05101).
+
+    decay "gradient": w -= lr adam(g + wd w), Adam with an L2 penalty, as torch.optim.Adam(weight_decay=wd).
+    """
+    by_rate = optax.scale_by_learning_rate(rate)
+    if _form(c, "decay") == "gradient":
+        return optax.chain(_decay(decay, mask), _adam(c, eps=1e-8), by_rate)
+    return optax.chain(_adam(c, eps=1e-8), _decay(decay, mask), by_rate)
 
 
-def path_mask(patterns: tuple[str, ...]) -> Mask:
-    """A function of a parameter tree: True where no pattern is found in the "/"-joined path."""
-
-    def mask(params: Any) -> Any:
-        def keep(path: Any, leaf: Any) -> bool:
-            return not any(re.search(pattern, path_text(path)) for pattern in patterns)
-
-        return jax.tree_util.tree_map_with_path(keep, params)
-
-    return mask
-
-
-def _sgd(c: Mapping[str, Any], rate: optax.Schedule, mask: Mask) -> optax.GradientTransformation:
-    """v = m v + (g + wd w); w -= lr v, or with Nesterov w -= lr (g + wd w + m v). Weight decay is in the gradient."""
-    momentum = c.get("momentum", 0.0)
-    trace = optax.trace(momentum, nesterov=bool(c.get("nesterov", False))) if momentum else optax.identity()
-    return optax.chain(_decay(c, mask), trace, optax.scale_by_learning_rate(rate))
-
-
-def _adamw(c: Mapping[str, Any], rate: optax.Schedule, mask: Mask) -> optax.GradientTransformation:
-    """w -= lr (adam(g) + wd w): decay beside the gradient, times the rate (Loshchilov and Hutter, arXiv:1711.05101)."""
-    return optax.chain(_adam(c, eps=1e-8), _decay(c, mask), optax.scale_by_learning_rate(rate))
-
-
-def _lars(c: Mapping[str, Any], rate: optax.Schedule, mask: Mask) -> optax.GradientTransformation:
+def _lars(c: Mapping[str, Any], rate: optax.Schedule, decay: Decay, mask: Mask) -> optax.GradientTransformation:
     """SimCLR's LARS: v = m v + lr r (g + wd w); w -= v, where r = eta |w| / |g + wd w| (1 where a norm is 0).
 
     Masked parameters have wd = 0 and r = 1. The rate is inside the momentum ("classic momentum"), so a lower rate acts
     on new gradients only. You et al., arXiv:1708.03888, with the order of SimCLR's lars_optimizer.py.
+
+    momentum_form "rate_outside": v = m v + r (g + wd w); w -= lr v, as in the codes of BYOL, MoCo v3, Barlow Twins and
+    VICReg ("popular momentum").
     """
-    return optax.chain(
-        _decay(c, mask),
-        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=c.get("trust_coefficient", 1e-3)), mask),
-        optax.scale_by_learning_rate(rate),
-        optax.trace(c.get("momentum", 0.9), nesterov=bool(c.get("nesterov", False))),
-    )
+    ratio = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=c.get("trust_coefficient", 1e-3)), mask)
+    return optax.chain(_decay(decay, mask), ratio, *_in_order(c, optax.scale_by_learning_rate(rate), _momentum(c)))
 
 
-def _lamb(c: Mapping[str, Any], rate: optax.Schedule, mask: Mask) -> optax.GradientTransformation:
+def _larc(c: Mapping[str, Any], rate: optax.Schedule, decay: Decay, mask: Mask) -> optax.GradientTransformation:
+    """SwAV's LARC: v = m v + r (g + wd w); w -= lr v, r = eta |w| / (|g| + wd |w| + eps) (`larc_ratio`).
+
+    Masked parameters have wd = 0 and r = 1; SwAV masks none. momentum_form "rate_inside": as of lars.
+    """
+    trust, eps = c.get("trust_coefficient", 1e-3), c.get("eps", 0.0) or 1e-8
+    ratio = optax.masked(larc_ratio(decay, trust, eps), mask)
+    return optax.chain(ratio, *_in_order(c, optax.scale_by_learning_rate(rate), _momentum(c)))
+
+
+def _lamb(c: Mapping[str, Any], rate: optax.Schedule, decay: Decay, mask: Mask) -> optax.GradientTransformation:
     """w -= lr r u, u = adam(g) + wd w, r = |w| / |u| (1 where a norm is 0); masked: wd 0, r 1 (arXiv:1904.00962)."""
     ratio = optax.masked(optax.scale_by_trust_ratio(), mask)
-    return optax.chain(_adam(c, eps=1e-6), _decay(c, mask), ratio, optax.scale_by_learning_rate(rate))
+    return optax.chain(_adam(c, eps=1e-6), _decay(decay, mask), ratio, optax.scale_by_learning_rate(rate))
 
 
 def _adam(c: Mapping[str, Any], eps: float) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=c.get("b1", 0.9), b2=c.get("b2", 0.999), eps=c.get("eps", 0.0) or eps)
 
 
-def _decay(c: Mapping[str, Any], mask: Mask) -> optax.GradientTransformation:
-    weight_decay = c.get("weight_decay", 0.0)
-    return optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
+def _momentum(c: Mapping[str, Any]) -> optax.GradientTransformation:
+    return optax.trace(c.get("momentum", 0.9), nesterov=bool(c.get("nesterov", False)))
 
 
-OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw, "lars": _lars, "lamb": _lamb}
+def _in_order(c: Mapping[str, Any], rate: Any, momentum: Any) -> tuple[Any, Any]:
+    """The rate before the momentum ("inside" its buffer) or after it."""
+    return (rate, momentum) if _form(c, "momentum_form") == "rate_inside" else (momentum, rate)
+
+
+def _form(c: Mapping[str, Any], field: str) -> str:
+    value = str(c.get(field, "own"))
+    return FORMS[field].get(str(c.get("name", "adamw")), value) if value == "own" else value
+
+
+def _decay(decay: Decay, mask: Mask) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(decay, mask) if callable(decay) or decay else optax.identity()
+
+
+OPTIMIZERS = {"sgd": _sgd, "adamw": _adamw, "lars": _lars, "larc": _larc, "lamb": _lamb}
+# What each optimizer's own form is, of those that know another one.
+FORMS = {
+    "momentum_form": {"sgd": "rate_outside", "lars": "rate_inside", "larc": "rate_outside"},
+    "decay": {"sgd": "gradient", "adamw": "decoupled"},
+}
+FORM_NAMES = {"momentum_form": ("own", "rate_inside", "rate_outside"), "decay": ("own", "gradient", "decoupled")}
+CLIPS: dict[str, Callable[[float], optax.GradientTransformation]] = {
+    "global": optax.clip_by_global_norm,
+    "parameter": clip_each,
+}
 
 
 def make_optimizer(
-    optimizer_config: Mapping[str, Any], params_like: Any, *, steps: int, batch_size: int, steps_per_epoch: float
+    optimizer_config: Mapping[str, Any],
+    params_like: Any,
+    *,
+    steps: int,
+    batch_size: int,
+    steps_per_epoch: float,
+    limits: Limits | None = None,
 ) -> Optimizer:
     """The optimizer of a run. Its state follows the parameters' dtype and sharding.
 
     Patterns are Python regular expressions, searched in the "/"-joined path of a parameter.
 
     Args:
-      optimizer_config: `name` (sgd, adamw, lars, lamb), `weight_decay`, `momentum`, `b1`, `b2`, what `make_schedule`
-        reads, and
-        `exclude`: patterns without weight decay and, in LARS and LAMB, without trust ratio;
-        `clip`: largest global norm of the gradient, 0 = off;
+      optimizer_config: `name` (sgd, adamw, lars, larc, lamb), `weight_decay`, `momentum`, `b1`, `b2`, what
+        `make_schedule` and `decay_schedule` read, and
+        `decay`: gradient or decoupled, own = as the optimizer has it (sgd in the gradient, adamw beside it);
+        `momentum_form`: rate_inside or rate_outside, own = as the optimizer has it (lars inside, sgd and larc outside);
+        `exclude`: patterns without weight decay and, in LARS, LARC and LAMB, without trust ratio;
+        `clip`: largest norm of the gradient, 0 = off; `clip_by`: of all together (global) or of each parameter;
+        `freeze_steps`, `freeze_epochs`: ((pattern, n), ...), the first match has no update before update n;
+        `fixed_rate`: ((pattern, multiplier), ...), the first match has that part of the peak, without a schedule;
         `rules`: ((pattern, multiplier), ...), the first match scales the final update: 0 freezes, negative ascends;
         `unit_norm`: patterns of kernels whose columns have unit length after each update (see `unit_columns`);
-        `average`: decay of the weight average, 0 = off (see `weight_average`);
-        optional `nesterov` (False), `eps` (1e-8, LAMB 1e-6), `trust_coefficient` (LARS, 1e-3).
+        `average`: decay of the weight average, 0 = off; `average_first` (see `weight_average`);
+        optional `nesterov` (False), `eps` (1e-8, LAMB 1e-6), `trust_coefficient` (LARS and LARC, 1e-3).
       params_like: pytree of arrays or ShapeDtypeStructs; only its paths are read.
       steps: updates of the whole run.
       batch_size: global, in examples.
       steps_per_epoch: N / B.
+      limits: {path: (low, high)} of learned numbers (`objectives.limits`), held after each update.
 
     Returns:
       An optimizer whose `update` needs `params`.
 
     Raises:
-      InputError: naming the field of `optimizer`; a pattern of `rules` that no parameter matches is one.
+      InputError: naming the field of `optimizer`; a pattern of `rules`, `freeze_steps`, `freeze_epochs` or `fixed_rate`
+        that no parameter matches is one.
     """
     c = optimizer_config
-    name = c.get("name", "adamw")
-    if name not in OPTIMIZERS:
-        raise InputError("config.optimizer.name", repr(name), nearest(str(name), OPTIMIZERS))
-    for field in ("weight_decay", "clip"):
-        _number(c, field, least=0.0)
-    for field in ("momentum", "b1", "b2"):
-        _number(c, field, least=0.0, below=1.0)
-    _number(c, "average", least=0.0, most=1.0)
+    paths = list(flat_paths(params_like))
+    _check(c)
     exclude = tuple(c.get("exclude", DEFAULT_EXCLUDE))
     for i, pattern in enumerate(exclude):
-        _check_pattern(pattern, f"config.optimizer.exclude[{i}]")
-    rules = _checked_rules(c.get("rules", ()), list(flat_paths(params_like)))
+        check_pattern(pattern, f"config.optimizer.exclude[{i}]")
+    rules = checked_rules(c.get("rules", ()), paths)
 
     rate = make_schedule(c, steps=steps, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
-    chain = OPTIMIZERS[name](c, rate, path_mask(exclude))
+    group_of = _groups(c, paths, steps_per_epoch)
+
+    def of_group(group: "_Group") -> optax.GradientTransformation:
+        own = rate if group.fixed is None else _constant(group.fixed * peak_rate(c, batch_size))
+        decay = later(decay_schedule(c, steps=steps), group.begins)
+        chain = OPTIMIZERS[c.get("name", "adamw")](c, later(own, group.begins), decay, path_mask(exclude))
+        return held(chain, group.begins) if group.begins else chain
+
+    def alone(group: "_Group") -> optax.GradientTransformation:
+        return optax.masked(of_group(group), mask_of(lambda name: group_of(name) == group))
+
+    others = sorted(set(map(group_of, paths)) - {_Group()}, key=lambda g: (g.begins, g.fixed is not None, g.fixed or 0))
+    chain = optax.chain(*map(alone, (_Group(), *others))) if others else of_group(_Group())
     if c.get("clip", 0.0):
-        chain = optax.chain(optax.clip_by_global_norm(c["clip"]), chain)
+        chain = optax.chain(CLIPS[c.get("clip_by", "global")](c["clip"]), chain)
     if rules:
-        chain = optax.chain(optax.masked(chain, _trained(rules)), _multiply(rules))
+        chain = optax.chain(optax.masked(chain, mask_of(lambda name: factor(rules, name) != 0)), multiply(rules))
     if c.get("unit_norm", ()):
-        chain = optax.chain(chain, unit_columns(_matched(c["unit_norm"], params_like), rules))
+        chain = optax.chain(chain, unit_columns(matched_kernels(c["unit_norm"], params_like, "unit_norm"), rules))
+    if limits:
+        chain = limited(chain, limits, rules)
     if c.get("average", 0.0):
-        chain = optax.chain(chain, weight_average(c["average"]))
+        chain = optax.chain(chain, weight_average(c["average"], first=bool(c.get("average_first", False))))
     return Optimizer(chain.init, chain.update, lambda state: rate(_updates_done(state)))
 
 
+class _Group(NamedTuple):
+    """Parameters that begin at one update and follow one rate: `fixed` parts of the peak, or None: the schedule."""
+
+    begins: int = 0
+    fixed: float | None = None
+
+
+def _groups(c: Mapping[str, Any], paths: list[str], steps_per_epoch: float) -> Callable[[str], _Group]:
+    """path -> its group. Raises InputError for a pattern that no parameter matches."""
+    by_steps = checked_rules(c.get("freeze_steps", ()), paths, "freeze_steps", "updates")
+    by_epochs = checked_rules(c.get("freeze_epochs", ()), paths, "freeze_epochs", "epochs")
+    fixed = checked_rules(c.get("fixed_rate", ()), paths, "fixed_rate", "share of the peak")
+    freeze = (*by_steps, *((pattern, in_steps(epochs, steps_per_epoch)) for pattern, epochs in by_epochs))
+    return lambda name: _Group(int(first(freeze, name, 0)), first(fixed, name, None))
+
+
+def _constant(rate: float) -> optax.Schedule:
+    return lambda count: jnp.full(jnp.shape(count), rate, jnp.result_type(float))
+
+
 def _updates_done(opt_state: Any) -> jax.Array:
-    """The count that the schedule of a chain reads at its next update."""
+    """The count that the schedule of a chain reads at its next update: that of the first group, which begins at 0."""
     parts = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, optax.ScaleByScheduleState))
     return next(s.count for s in parts if isinstance(s, optax.ScaleByScheduleState))
 
 
-def _check_pattern(pattern: Any, where: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise InputError(where, f"{pattern!r} ({error})", "a Python regular expression") from None
-
-
-def _checked_rules(rules: Any, paths: list[str]) -> tuple[tuple[str, float], ...]:
-    for i, rule in enumerate(rules):
-        where = f"config.optimizer.rules[{i}]"
-        if not isinstance(rule, list | tuple) or len(rule) != 2:
-            raise InputError(where, repr(rule), "a pair (regex, multiplier)")
-        pattern, factor = rule
-        _check_pattern(pattern, where)
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
-            raise InputError(where, repr(factor), "a number: 0 freezes, negative ascends")
-        # Silence here would train what was meant to be frozen.
-        if not any(re.search(pattern, path) for path in paths):
-            raise InputError(where, f"{pattern!r}, which no parameter matches", f"nearest {nearest(pattern, paths)}")
-    return tuple((pattern, float(factor)) for pattern, factor in rules)
-
-
-def _factor(rules: tuple[tuple[str, float], ...], path: str) -> float:
-    return next((factor for pattern, factor in rules if re.search(pattern, path)), 1.0)
-
-
-def _trained(rules: tuple[tuple[str, float], ...]) -> Mask:
-    def mask(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: _factor(rules, path_text(path)) != 0, params)
-
-    return mask
-
-
-def _multiply(rules: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
-    """Scales each update by its rule's multiplier. Frozen ones are zeros, also where the gradient is not finite."""
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        del params
-
-        def one(path: Any, update: jax.Array) -> jax.Array:
-            factor = _factor(rules, path_text(path))
-            return jnp.zeros_like(update) if factor == 0 else update if factor == 1 else update * factor
-
-        return jax.tree_util.tree_map_with_path(one, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _matched(patterns: Any, params_like: Any) -> tuple[str, ...]:
-    leaves = flat_paths(params_like)
-    for i, pattern in enumerate(patterns):
-        where = f"config.optimizer.unit_norm[{i}]"
-        _check_pattern(pattern, where)
-        found = [path for path in leaves if re.search(pattern, path)]
-        if not found:
-            raise InputError(where, f"{pattern!r}, which no parameter matches", f"nearest {nearest(pattern, leaves)}")
-        for path in found:
-            if len(leaves[path].shape) != 2:
-                raise InputError(where, f"{pattern!r}: {path} {leaves[path].shape}", "kernels [D, K] only")
-    return tuple(patterns)
-
-
-def unit_columns(patterns: tuple[str, ...], rules: tuple[tuple[str, float], ...] = ()) -> optax.GradientTransformation:
-    """Changes the update so that the new columns of the matching kernels [D, K] have length 1; not of frozen ones.
-
-    u' = (w + u) / |w + u| - w, column by column. It must come after all that changes an update.
-
-    Reference: Caron et al. 2020 (SwAV, arXiv:2006.09882): its code normalises the prototypes in each iteration.
-    """
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        if params is None:
-            raise ValueError("unit_columns needs params in update(updates, state, params)")
-
-        def one(path: Any, u: jax.Array, p: jax.Array) -> jax.Array:
-            name = path_text(path)
-            if not any(re.search(pattern, name) for pattern in patterns) or _factor(rules, name) == 0:
-                return u
-            new = (p + u).astype(jnp.promote_types(p.dtype, jnp.float32))
-            square = jnp.sum(new * new, axis=0, keepdims=True)
-            return (new * jax.lax.rsqrt(jnp.maximum(square, 1e-12)) - p).astype(u.dtype)
-
-        return jax.tree_util.tree_map_with_path(one, updates, params), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-class WeightAverageState(NamedTuple):
-    """The state of `weight_average`.
-
-    Attributes:
-      step: int32 [], updates done.
-      average: like the parameters, float32 at least.
-    """
-
-    step: jax.Array
-    average: Any
-
-
-def weight_average(decay: float) -> optax.GradientTransformation:
-    """An exponential moving average of the parameters, kept in the optimizer's state; the updates pass unchanged.
-
-        d(t) = min(decay, (1 + t) / (10 + t)) for decay < 1;   d(t) = 1 - 1 / t for decay = 1: the plain mean
-        average = d(t) average + (1 - d(t)) (params + update),   t = 1, 2, ...
-
-    The smaller decay of early updates keeps the random start out of the average of a short run. It must be the last of
-    a chain, where the update is what will be added.
-
-    Args:
-      decay: in [0, 1], such as 0.999.
-
-    Reference: Polyak and Juditsky 1992; d(t) as `num_updates` in tf.train.ExponentialMovingAverage; the plain mean as
-      AveragedModel in torch.optim.swa_utils (Izmailov et al. 2018, arXiv:1803.05407).
-    """
-
-    def at_least_float32(p: jax.Array) -> Any:
-        # In bfloat16 a step of (1 - 0.999) is lost in rounding.
-        return jnp.promote_types(p.dtype, jnp.float32)
-
-    def init(params: Any) -> WeightAverageState:
-        # Copies: an average that shares the parameters' buffers could not be donated beside them.
-        copies = jax.tree.map(lambda p: jnp.array(p, dtype=at_least_float32(p), copy=True), params)
-        return WeightAverageState(jnp.zeros((), jnp.int32), copies)
-
-    def update(updates: Any, state: WeightAverageState, params: Any = None) -> tuple[Any, WeightAverageState]:
-        if params is None:
-            raise ValueError("weight_average needs params in update(updates, state, params)")
-        step = optax.safe_increment(state.step)
-        t = step.astype(jnp.result_type(float))
-        d = 1 - 1 / t if decay == 1 else jnp.minimum(decay, (1 + t) / (10 + t))
-
-        def one(average: jax.Array, p: jax.Array, u: jax.Array) -> jax.Array:
-            new = (p + u).astype(p.dtype).astype(average.dtype)  # as optax.apply_updates rounds it
-            return average + (1 - d).astype(average.dtype) * (new - average)
-
-        return updates, WeightAverageState(step, jax.tree.map(one, state.average, params, updates))
-
-    return optax.GradientTransformation(init, update)
-
-
-def restart_average(opt_state: Any, params: Any) -> Any:
-    """The optimizer's state with the weight average, where there is one, at these parameters."""
-
-    def one(s: Any) -> Any:
-        if not isinstance(s, WeightAverageState):
-            return s
-        copies = jax.tree.map(lambda a, p: jax.device_put(p.astype(a.dtype).copy(), a.sharding), s.average, params)
-        return s._replace(average=copies)
-
-    return jax.tree.map(one, opt_state, is_leaf=lambda s: isinstance(s, WeightAverageState))
-
-
-def average_of(opt_state: Any) -> Any:
-    """The averaged parameters inside an optimizer's state, or None when the run keeps no average."""
-    found = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, WeightAverageState))
-    return next((s.average for s in found if isinstance(s, WeightAverageState)), None)
+def _check(c: Mapping[str, Any]) -> None:
+    """Raises InputError for a field that is out of its bounds, or says what another one denies."""
+    name = c.get("name", "adamw")
+    if name not in OPTIMIZERS:
+        raise InputError("config.optimizer.name", repr(name), nearest(str(name), OPTIMIZERS))
+    for field in ("weight_decay", "clip"):
+        check_number(c, field, least=0.0)
+    if c.get("weight_decay_end") is not None:
+        check_number(c, "weight_decay_end", least=0.0)
+    for field in ("momentum", "b1", "b2"):
+        check_number(c, field, least=0.0, below=1.0)
+    check_number(c, "average", least=0.0, most=1.0)
+    for field, known in FORMS.items():
+        value = c.get(field, "own")
+        if value not in FORM_NAMES[field]:
+            raise InputError(f"config.optimizer.{field}", repr(value), ", ".join(FORM_NAMES[field]))
+        if value != "own" and name not in known:
+            raise InputError(f"config.optimizer.{field}", repr(value), f"'own' where name is {name!r}")
+    if name == "sgd" and _form(c, "decay") == "decoupled" and _form(c, "momentum_form") == "rate_inside":
+        raise InputError("config.optimizer.momentum_form", "'rate_inside'", "'rate_outside' where decay is 'decoupled'")
+    clip_by = c.get("clip_by", "global")
+    if clip_by not in CLIPS:
+        raise InputError("config.optimizer.clip_by", repr(clip_by), ", ".join(CLIPS))
+    if clip_by != "global" and not c.get("clip", 0.0):
+        raise InputError("config.optimizer.clip_by", repr(clip_by), "'global' where clip is 0")
+    if c.get("average_first", False) and c.get("average", 0.0) != 1:
+        raise InputError("config.optimizer.average_first", True, "false where average is not 1, the plain mean")

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from hcl_jax import workdir
-from hcl_jax.core.optim import restart_average
 from hcl_jax.core.state import TrainState
+from hcl_jax.core.weight_average import restart_average
 from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.parallel.sharding import flat_paths, path_text

@@ -16,7 +16,7 @@ from hcl_jax import config as configs
 from hcl_jax.config import schema, specs, validate
 from hcl_jax.config.check_evaluation import BOUNDS
 from hcl_jax.config.fields import Field, Rule, check, fields, filled, members, setting
-from hcl_jax.core import optim
+from hcl_jax.core import optim, schedules
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators import EVALUATORS
@@ -112,8 +112,8 @@ def test_no_odd_number_passes_unless_its_bound_says_so():
 @pytest.mark.parametrize(
     ("section", "value"),
     [
-        (specs.Learned, {"learn": "linear", "init": 1.0, "max": 2.0}),
-        (specs.Scheduled, {"schedule": "linear", "start": 1.0, "end": 2.0, "steps": 3}),
+        (specs.Learned, {"learn": "linear", "init": 1.0, "min": 0.5, "max": 2.0}),
+        (specs.Scheduled, {"schedule": "linear", "start": 1.0, "end": 2.0, "steps": 3, "hold": 1}),
         (schema.Part, {f: d.default for f, d in fields(schema.Part).items()}),
     ],
 )
@@ -195,8 +195,9 @@ def test_choices_are_those_of_the_tables():
     assert set(specs.KINDS) == set(KINDS)
     optimizer = fields(schema.Optimizer)
     assert set(optimizer["name"].rule.choices) == set(optim.OPTIMIZERS)
-    assert set(optimizer["scaling"].rule.choices) == set(optim.SCALINGS)
-    assert set(optimizer["schedule"].rule.choices) == set(optim.SCHEDULES)
+    tables = {"scaling": schedules.SCALINGS, "schedule": schedules.SCHEDULES, "warmup_form": schedules.WARMUPS}
+    tables |= {"schedule_by": schedules.UNITS, "clip_by": optim.CLIPS, **optim.FORM_NAMES}
+    assert {name: set(optimizer[name].rule.choices) for name in tables} == {k: set(v) for k, v in tables.items()}
 
 
 def test_every_field_has_words():

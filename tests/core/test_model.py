@@ -178,7 +178,7 @@ def test_a_learned_scale_moves_and_stays_below_its_maximum():
     assert before == pytest.approx(np.log(9.99))
     for i in range(3):
         state, metrics = step(state, put(batch_of(c, i)))
-        assert float(metrics["scale/contrast"]) <= 10.0
+        assert float(metrics["scale/contrast"]) <= 10.0 * (1 + 1e-6)
     assert float(state.params["objectives"]["contrast"]["scale"]) != before
 
 

@@ -30,6 +30,14 @@ def test_a_schedule_goes_from_start_to_end_and_stays_there(kind, a, b):
     assert float(at(jnp.int32(0))) == pytest.approx(a) and float(at(jnp.int32(8))) == pytest.approx(b, abs=1e-7)
 
 
+def test_a_schedule_that_holds_is_dinos_table_by_epoch():
+    """numpy.linspace over 5 epochs of 3 steps, its end included, then the end: read once an epoch."""
+    table = np.concatenate([np.linspace(0.04, 0.07, 5), np.full(4, 0.07)])
+    spec = {"schedule": "linear", "start": 0.04, "end": 0.07, "steps": (5 - 1) * 3, "hold": 3}
+    found = jax.jit(jax.vmap(lambda step: objectives.value_of(spec, "temperature", {}, step)))(jnp.arange(27))
+    np.testing.assert_allclose(found, np.repeat(table, 3), rtol=1e-6)
+
+
 def test_what_does_not_move_is_left_as_it_is():
     for value in (0.5, "all", None, (1, 2), True):
         assert objectives.value_of(value, "x", {}, jnp.int32(3)) is value
