@@ -6,6 +6,7 @@ import re
 from hcl_jax.config import schema, specs
 from hcl_jax.config.fields import Field, allowed, fields
 from hcl_jax.parts.catalogue import KINDS, catalogue
+from hcl_jax.views.frameworks import DEFAULTS, FRAMEWORKS
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # A section of the config -> what its fields are called on the command line; of those by name, the field alone.
@@ -44,12 +45,27 @@ def parts_table(kind):
     return "\n".join([f"| {kind} | arguments | what |", "|---|---|---|", *rows])
 
 
+def frameworks_table():
+    """| argument | operations | of none, and of each framework |; operations with the same row share it."""
+    ops: dict[tuple, list[str]] = {}
+    for op, arguments in DEFAULTS.items():
+        for argument, by in arguments.items():
+            ops.setdefault((argument, *by.values()), []).append(f"`{op}`")
+    rows = [
+        "| " + " | ".join([f"`{argument}`", ", ".join(ops[key]), *(f"`{value!r}`" for value in values)]) + " |"
+        for key in ops
+        for argument, *values in [key]
+    ]
+    return "\n".join(["| argument | op | `like=None` | " + " | ".join(FRAMEWORKS) + " |", "|" + "---|" * 6, *rows])
+
+
 def renewed(page):
     """A page of the docs with its tables as the code has them now."""
 
     def table(match):
         name = match.group(1)
-        return f"<!-- table: {name} -->\n{parts_table(name) if name in KINDS else section_table(name)}\n<!-- end -->"
+        made = parts_table(name) if name in KINDS else frameworks_table() if name == "like" else section_table(name)
+        return f"<!-- table: {name} -->\n{made}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, page, flags=re.S)
 

@@ -51,7 +51,12 @@ def text(kind: str | None, name: str | None) -> str:
     if name not in parts:
         raise InputError(f"{kind} NAME", repr(name), nearest(name, parts))
     part = parts[name]
-    return f"{part.call}\n\n{textwrap.indent(part.doc, '    ')}\n\n    {part.home}"
+    likes = ""
+    if kind == "views":
+        from hcl_jax.views import frameworks
+
+        likes = textwrap.indent(frameworks.text(name), "    ") + "\n\n" if name in frameworks.DEFAULTS else ""
+    return f"{part.call}\n\n{textwrap.indent(part.doc, '    ')}\n\n{likes}    {part.home}"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hcl_jax import config as configs
 from hcl_jax.evaluators.entries import GIVEN
+from hcl_jax.views import frameworks
 
 # kind -> (module, its table, parameters that a recipe does not give: their names, how many of the first, or all).
 TABLES: dict[str, tuple[str, str, Any]] = {
@@ -57,10 +58,11 @@ def catalogue(kind: str) -> dict[str, Part]:
         return {name: _recipe(name) for name in configs.recipe_names()}
     module, table, hidden = TABLES[kind]
     entries = getattr(importlib.import_module(module), table)
-    return {name: _part(name, function, hidden) for name, function in entries.items()}
+    likes = frameworks.DEFAULTS if kind == "views" else {}
+    return {name: _part(name, function, hidden, likes.get(name, {})) for name, function in entries.items()}
 
 
-def _part(name: str, function: Callable, hidden: Any) -> Part:
+def _part(name: str, function: Callable, hidden: Any, likes: Mapping[str, Any]) -> Part:
     parameters = inspect.signature(function).parameters
     left_out = hidden if isinstance(hidden, tuple) else tuple(parameters)[:hidden]
     shown = {n: p for n, p in parameters.items() if n not in left_out}
@@ -69,7 +71,9 @@ def _part(name: str, function: Callable, hidden: Any) -> Part:
     for n, p in shown.items():
         if p.kind is p.KEYWORD_ONLY and inputs and "*" not in arguments:
             arguments["*"] = ""
-        arguments[f"*{n}" if p.kind is p.VAR_POSITIONAL else n] = _default(p)
+        # What `like` sets has None in the signature; its default is that of no framework.
+        shown_default = repr(likes[n][None]) if n in likes else _default(p)
+        arguments[f"*{n}" if p.kind is p.VAR_POSITIONAL else n] = shown_default
     inner = _written(function)
     return Part(name, arguments, inspect.getdoc(inner) or "", inspect.unwrap(inner).__module__)
 

@@ -33,6 +33,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "solarise": colours.solarise,
     "invert": colours.invert,
     "gamma": colours.gamma,
+    "clip": colours.clip,
     "normalise": colours.normalise,
     "flatten_alpha": colours.flatten_alpha,
     "to_rgb": colours.to_rgb,

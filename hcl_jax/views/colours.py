@@ -1,10 +1,11 @@
 """Colours of pictures [n, H, W, C]: jitter, grey, solarise, transparency, normalisation. One channel is grey."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from hcl_jax.errors import InputError
-from hcl_jax.views.crops import LUMINANCE
+from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, numbers_of, span
 from hcl_jax.views.resample import from_planes, pixels, to_planes, unit
@@ -23,13 +24,18 @@ def color_jitter(
     hue: float = 0.2,
     p: float = 0.8,
     strength: float = 1.0,
-    convention: str = "multiply",
     order: str = "random",
+    like: str | None = None,
+    convention: str | None = None,
+    contrast_about: str | None = None,
+    saturate: str | None = None,
+    luminance: Sequence[float] | None = None,
 ) -> Any:
     """Brightness, contrast, saturation and hue, each clipped to 0..1, in an order drawn for each row.
 
     brightness: f x, f ~ U(max(0, 1 - s b), 1 + s b)  ("add": x + f, f ~ U(-s b, s b)); contrast: f x + (1 - f) m, m the
-    mean grey; saturation: f x + (1 - f) grey; hue: turned by f ~ U(-s h, s h) circles; else f as for brightness.
+    mean grey; saturation: f x + (1 - f) grey ("hsv": v - (v - x) min(f, v / c), v the largest channel, c that less the
+    smallest: HSV's saturation times f); hue: turned by f ~ U(-s h, s h) circles; else f as for brightness.
 
     Args:
       x: [n, H, W, 3], or [n, H, W, 1] (brightness and contrast only).
@@ -38,13 +44,20 @@ def color_jitter(
       hue: half width in turns, at most 0.5 after strength.
       p: probability for each row.
       strength: multiplies the four; SimCLR has 1 for ImageNet, 0.5 for CIFAR-10.
-      convention: of brightness, "multiply" (torchvision, SimCLR v2) or "add" (SimCLR v1).
       order: "random" or "fixed" (as listed).
+      like: "tensorflow", "torchvision" or "pillow": the framework whose defaults the arguments below have where nothing
+        else is given (docs/parts.md has the table); None is our own: "multiply", "grey", "grey", (0.299, 0.587, 0.114).
+      convention: of brightness, "multiply" (torchvision, SimCLR v2) or "add" (tf.image, SimCLR v1).
+      contrast_about: "grey" (the mean grey: torchvision), "rounded_grey" (that on 8 bits: Pillow), or "channels" (each
+        channel's mean: tf.image).
+      saturate: "grey" (torchvision, Pillow) or "hsv" (tf.image).
+      luminance: weights of red, green and blue in grey.
 
     Returns:
       float32 [n, H, W, C] in 0..1.
 
-    Reference: Chen et al. 2020 (SimCLR), appendix A; contrast is about the mean grey, as in torchvision.
+    Reference: Chen et al. 2020 (SimCLR), appendix A; torchvision, transforms.ColorJitter; tf.image.adjust_contrast and
+      adjust_saturation; Pillow, ImageEnhance, whose rounding to 8 bits after each change is left out.
     """
     op = "color_jitter"
     x = unit(x, op)
@@ -58,7 +71,11 @@ def color_jitter(
     }
     if widths["hue"] > 0.5:
         raise InputError(f"{op}.hue", f"{widths['hue']:g} after strength", "a number from 0 to 0.5")
-    convention = choice(f"{op}.convention", convention, ("multiply", "add"))
+    chosen = settled(op, like, locals())
+    convention = choice(f"{op}.convention", chosen["convention"], ("multiply", "add"))
+    about = choice(f"{op}.contrast_about", chosen["contrast_about"], tuple(CONTRASTS))
+    saturate = choice(f"{op}.saturate", chosen["saturate"], ("grey", "hsv"))
+    weights = _weights(f"{op}.luminance", chosen["luminance"])
     order = choice(f"{op}.order", order, ("random", "fixed"))
 
     factors = {}
@@ -72,8 +89,8 @@ def color_jitter(
     place = tf.argsort(tf.gather(place, used, axis=1), axis=1)
     changes = {
         "brightness": tf.multiply if convention == "multiply" else tf.add,
-        "contrast": _contrast,
-        "saturation": lambda planes, f: f * planes + (1.0 - f) * _grey_plane(planes),
+        "contrast": lambda planes, f: f * planes + (1.0 - f) * CONTRASTS[about](planes, weights),
+        "saturation": functools.partial(_blend, weights=weights) if saturate == "grey" else scale_saturation,
         "hue": turn_hue,
     }
 
@@ -100,15 +117,54 @@ def _step(change: Callable[[Any, Any], Any], planes: Any, factor: Any) -> Any:
     return tf.clip_by_value(change(planes, factor[:, None, None]), 0.0, 1.0)
 
 
-def _grey_plane(planes: Any) -> Any:
+def _weights(where: str, value: Any) -> list[float]:
+    weights = numbers_of(where, value)
+    if len(weights) != 3:
+        raise InputError(where, repr(value), "three numbers, of red, green and blue")
+    return weights
+
+
+def _grey_plane(planes: Any, weights: Sequence[float]) -> Any:
     """[n, C, P] -> luminance [n, 1, P]."""
     if planes.shape[1] == 1:
         return planes
-    return sum(weight * planes[:, k : k + 1] for k, weight in enumerate(LUMINANCE))
+    return sum(weight * planes[:, k : k + 1] for k, weight in enumerate(weights))
 
 
-def _contrast(planes: Any, factor: Any) -> Any:
-    return factor * planes + (1.0 - factor) * _grey_plane(tf.reduce_mean(planes, axis=2, keepdims=True))
+def _blend(planes: Any, factor: Any, weights: Sequence[float]) -> Any:
+    return factor * planes + (1.0 - factor) * _grey_plane(planes, weights)
+
+
+def _mean_grey(planes: Any, weights: Sequence[float]) -> Any:
+    return _grey_plane(tf.reduce_mean(planes, axis=2, keepdims=True), weights)
+
+
+# What contrast is about: planes [n, C, P], weights -> [n, 1 or C, 1].
+CONTRASTS: dict[str, Callable[[Any, Sequence[float]], Any]] = {
+    "grey": _mean_grey,
+    "rounded_grey": lambda planes, weights: tf.floor(255.0 * _mean_grey(planes, weights) + 0.5) * (1.0 / 255.0),
+    "channels": lambda planes, weights: tf.reduce_mean(planes, axis=2, keepdims=True),
+}
+
+
+def scale_saturation(planes: Any, factor: Any) -> Any:
+    """HSV's saturation times a factor, at most 1, at equal hue and value.
+
+    x' = v - (v - x) min(f, v / c),  v = max, c = max - min over the channels
+
+    Args:
+      planes: float32 [n, 3, P].
+      factor: float32 [n, 1, 1], at least 0.
+
+    Returns:
+      float32 [n, 3, P].
+
+    Reference: tf.image.adjust_saturation.
+    """
+    value = tf.reduce_max(planes, axis=1, keepdims=True)
+    chroma = value - tf.reduce_min(planes, axis=1, keepdims=True)
+    most = tf.maximum(value, 0.0) / tf.maximum(chroma, 1e-12)  # no chroma: nothing below changes
+    return value - (value - planes) * tf.minimum(factor, most)
 
 
 def turn_hue(planes: Any, turns: Any) -> Any:
@@ -142,7 +198,9 @@ def turn_hue(planes: Any, turns: Any) -> Any:
     return tf.stack([channel(5.0), channel(3.0), channel(1.0)], axis=1)
 
 
-def grey(x: Any, draws: Any, *, p: float = 0.2) -> Any:
+def grey(
+    x: Any, draws: Any, *, p: float = 0.2, like: str | None = None, luminance: Sequence[float] | None = None
+) -> Any:
     """Replaces all three channels by their luminance; one channel stays as it is.
 
     y = 0.299 R + 0.587 G + 0.114 B
@@ -151,6 +209,8 @@ def grey(x: Any, draws: Any, *, p: float = 0.2) -> Any:
       x: [n, H, W, 3] or [n, H, W, 1].
       draws: "coin" [n].
       p: probability for each row.
+      like: "tensorflow" or "torchvision": 0.2989 R + 0.587 G + 0.114 B, so that white is 0.9999; "pillow" as above.
+      luminance: the weights of red, green and blue themselves.
 
     Returns:
       float32 [n, H, W, C].
@@ -159,32 +219,33 @@ def grey(x: Any, draws: Any, *, p: float = 0.2) -> Any:
     if x.shape[-1] not in (1, 3):
         raise InputError("grey", f"{x.shape[-1]} channels", "1 or 3; flatten_alpha removes transparency")
 
+    weights = _weights("grey.luminance", settled("grey", like, locals())["luminance"])
+
     def change(x: Any, numbers: Any) -> Any:
         del numbers
-        return tf.repeat(_mix(x), 3, axis=-1) if x.shape[-1] == 3 else x
+        if x.shape[-1] == 1:
+            return x
+        return tf.repeat(sum(weight * x[..., k : k + 1] for k, weight in enumerate(weights)), 3, axis=-1)
 
     return sometimes(x, draws, "grey", p, change)
 
 
-def _mix(x: Any) -> Any:
-    return sum(weight * x[..., k : k + 1] for k, weight in enumerate(LUMINANCE))
-
-
-def solarise(x: Any, draws: Any, *, p: float = 0.2, threshold: float = 0.5) -> Any:
+def solarise(x: Any, draws: Any, *, p: float = 0.2, like: str | None = None, threshold: float | None = None) -> Any:
     """Inverts the bright pixels: y = 1 - x where x >= threshold.
 
     Args:
       x: [n, H, W, C], 0..1.
       draws: "coin" [n].
       p: probability for each row.
+      like: "pillow" has the threshold 128/255, all others 0.5.
       threshold: from which brightness on.
 
     Returns:
       float32 [n, H, W, C].
 
-    Reference: Grill et al. 2020 (BYOL), appendix B.
+    Reference: Grill et al. 2020 (BYOL), appendix B; Pillow, ImageOps.solarize.
     """
-    threshold = number("solarise.threshold", threshold)
+    threshold = number("solarise.threshold", settled("solarise", like, locals())["threshold"])
 
     def change(x: Any, numbers: Any) -> Any:
         del numbers
@@ -218,6 +279,22 @@ def gamma(x: Any, draws: Any, *, p: float = 1.0, power: Sequence[float] = (0.7, 
         return tf.maximum(x, 0.0) ** column(drawn, numbers, 4)
 
     return sometimes(unit(x, "gamma"), draws, "gamma", p, change)
+
+
+def clip(x: Any, draws: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
+    """Cuts what lies outside low..high, such as the overshoot that a crop with clip=False leaves.
+
+    Args:
+      x: [n, H, W, C].
+      draws: not used.
+      low, high: the range.
+
+    Returns:
+      float32 [n, H, W, C].
+    """
+    del draws
+    low, high = span("clip.low, clip.high", (low, high))
+    return tf.clip_by_value(unit(x, "clip"), low, high)
 
 
 def normalise(x: Any, draws: Any, *, mean: float | Sequence[float], std: float | Sequence[float]) -> Any:

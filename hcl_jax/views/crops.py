@@ -5,14 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hcl_jax.errors import InputError
-from hcl_jax.views import headers
+from hcl_jax.views import boxes, encoded
+from hcl_jax.views.boxes import Box
+from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
-from hcl_jax.views.params import choice, number, numbers_of, sides, span, whole
-from hcl_jax.views.resample import METHODS, pixels, resample, unit
+from hcl_jax.views.params import choice, number, sides, span, whole
+from hcl_jax.views.resample import Resampling, pixels, resample, resampling, unit
 
-ATTEMPTS = 10
-LUMINANCE = (0.299, 0.587, 0.114)
-Window = Callable[..., tuple[Any, Any, Any, Any]]
+ATTEMPTS = 10  # of the op erase
+Window = Callable[..., Box]
 
 
 def random_resized_crop(
@@ -22,23 +23,47 @@ def random_resized_crop(
     size: int | Sequence[int],
     scale: Sequence[float] = (0.08, 1.0),
     ratio: Sequence[float] = (3 / 4, 4 / 3),
+    like: str | None = None,
+    distribution: str | None = None,
+    attempts: int | None = None,
+    fallback: str | None = None,
+    min_object_covered: float | None = None,
     method: str | None = None,
+    antialias: bool | None = None,
+    cubic: float | None = None,
+    half_pixel: bool | None = None,
+    clip: bool | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
     upright: bool = True,
 ) -> Any:
     """A random box of random area and aspect ratio, resized (the crop of Inception, SimCLR and torchvision).
 
-    area a ~ U(scale) H W, log r ~ U(log ratio), w = round(sqrt(a r)), h = round(sqrt(a / r)): the first of 10 attempts
-    that fits, placed uniformly; none fits: the largest centred box within `ratio`.
+    "area": area a ~ U(scale) H W, log r ~ U(log ratio), w = round(sqrt(a r)), h = round(sqrt(a / r)): the first of 10
+    attempts that fits, placed uniformly; none fits: the largest centred box within `ratio`.
+    "bounding_box": r ~ U(ratio), h uniform from sqrt(scale[0] H W / r) to the highest that fits, w = round(h r).
 
     Args:
       x: [n, H, W, C] uint8 or float, or encoded bytes [n].
-      draws: "area" [n, 10], "ratio" [n, 10] (its log), "place" [n, 2].
+      draws: "area" [n, attempts] ("height", 0..1, of "bounding_box"), "ratio" [n, attempts] (its log for "area"),
+        "place" [n, 2].
       size: side or (height, width) in pixels.
       scale: range of the area, as a fraction.
       ratio: range of width / height.
-      method: "bilinear" or "bicubic", antialiased; None is bilinear for pixels, bicubic for encoded bytes.
+      like: "tensorflow", "torchvision" or "pillow": the framework whose defaults the arguments below have where nothing
+        else is given (docs/parts.md has the table); None is our own: "area", 10, "centred", 0, None, True, -0.5, True,
+        True.
+      distribution: "area" (torchvision, and by name Inception), or "bounding_box" (tf.image).
+      attempts: how many boxes are tried.
+      fallback: the box where none fits: "centred" (the largest within `ratio`), "whole" (the picture), or "clamp" (the
+        last attempt, its sides cut to the picture's; with one attempt DeepMind's crop).
+      min_object_covered: the least share of the picture that a box must have to fit.
+      method: "bilinear" or "bicubic"; None is bilinear for pixels, bicubic for encoded bytes.
+      antialias: whether the filter widens where a box shrinks.
+      cubic: Keys' a of a bicubic filter that is not antialiased, -0.5 (tf.image), or -0.75 with the edge repeated
+        (torch, TensorFlow 1); antialiased it is -0.5.
+      half_pixel: False has the corner-aligned centres of TensorFlow 1; needs antialias=False.
+      clip: whether the overshoot of bicubic is cut to 0..1 here; the op `clip` does it later.
       channels: 1 or 3, of what is decoded (bytes only).
       background: what shows through transparent pixels (bytes only), 0..1; dense RGBA goes through flatten_alpha first.
       upright: whether pictures are turned as EXIF says before the box is drawn (bytes only); `data.upright` where the
@@ -50,40 +75,29 @@ def random_resized_crop(
     Raises:
       InputError: a parameter out of range.
 
-    Reference: Szegedy et al. 2015, section 6; Chen et al. 2020 (SimCLR), appendix A.
+    Reference: Szegedy et al. 2015, section 6; Chen et al. 2020 (SimCLR), appendix A; boxes.py names each code.
     """
     op = "random_resized_crop"
     low, high = span(f"{op}.scale", scale, 1e-6, 1.0)
     flat, wide = span(f"{op}.ratio", ratio, 1e-3, 1e3)
-    area = draws.uniform("area", (ATTEMPTS,), low, high)
-    log_ratio = draws.uniform("ratio", (ATTEMPTS,), math.log(flat), math.log(wide))
-    place = draws.uniform("place", (2,))
+    chosen = settled(op, like, locals())
+    distribution = choice(f"{op}.distribution", chosen["distribution"], ("area", "bounding_box"))
+    attempts = whole(f"{op}.attempts", chosen["attempts"], 1)
+    fallback = choice(f"{op}.fallback", chosen["fallback"], ("centred", "whole", "clamp"))
+    covered = number(f"{op}.min_object_covered", chosen["min_object_covered"], 0.0, 1.0)
+    if distribution == "area":
+        area = draws.uniform("area", (attempts,), low, high)
+        drawn = area, draws.uniform("ratio", (attempts,), math.log(flat), math.log(wide)), draws.uniform("place", (2,))
+    else:
+        share = draws.uniform("height", (attempts,))
+        drawn = share, draws.uniform("ratio", (attempts,), flat, wide), draws.uniform("place", (2,))
 
-    def window(height: Any, width: Any, area: Any, log_ratio: Any, place: Any) -> tuple[Any, Any, Any, Any]:
-        return random_box(height, width, area, log_ratio, place, (flat, wide))
+    def window(height: Any, width: Any, first: Any, ratios: Any, place: Any) -> Box:
+        if distribution == "area":
+            return boxes.random_box(height, width, first, ratios, place, (flat, wide), fallback, covered)
+        return boxes.bounding_box(height, width, first, ratios, place, (low, high), (flat, wide), fallback, covered)
 
-    return _cut(x, op, size, window, (area, log_ratio, place), method, channels, background, upright)
-
-
-def random_box(height: Any, width: Any, area: Any, log_ratio: Any, place: Any, ratio: tuple[float, float]) -> Any:
-    """The box of `random_resized_crop`: top, left, height, width in whole pixels, float32 [n]."""
-    # In float32 exp and sqrt round by the length of the vector: another split of the rows could round to another pixel.
-    height, width, area, log_ratio, place = (tf.cast(v, tf.float64) for v in (height, width, area, log_ratio, place))
-    pixels_there = (height * width)[:, None]
-    wide = tf.round(tf.sqrt(pixels_there * area * tf.exp(log_ratio)))
-    tall = tf.round(tf.sqrt(pixels_there * area * tf.exp(-log_ratio)))
-    fits = (wide >= 1.0) & (wide <= width[:, None]) & (tall >= 1.0) & (tall <= height[:, None])
-    first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
-    some = tf.reduce_any(fits, axis=1)
-    # The largest box of an allowed ratio: one side is whole, the other cut.
-    spare_tall = tf.clip_by_value(tf.round(width / ratio[0]), 1.0, height)
-    spare_wide = tf.clip_by_value(tf.round(height * ratio[1]), 1.0, width)
-    tall = tf.where(some, tf.gather(tall, first, batch_dims=1), spare_tall)
-    wide = tf.where(some, tf.gather(wide, first, batch_dims=1), spare_wide)
-    centred = tf.stack([tf.floor((height - tall) / 2.0), tf.floor((width - wide) / 2.0)], axis=1)
-    free = tf.stack([height - tall, width - wide], axis=1)
-    corner = tf.where(some[:, None], tf.minimum(tf.floor(place * (free + 1.0)), free), centred)
-    return tuple(tf.cast(v, tf.float32) for v in (corner[:, 0], corner[:, 1], tall, wide))
+    return _cut(x, op, size, window, drawn, resampling(op, chosen, cubic), (channels, background, upright))
 
 
 def centre_crop(
@@ -92,7 +106,15 @@ def centre_crop(
     *,
     size: int | Sequence[int],
     fraction: float = 0.875,
+    like: str | None = None,
+    order: str | None = None,
+    rounding: str | None = None,
+    odd: str | None = None,
     method: str | None = None,
+    antialias: bool | None = None,
+    cubic: float | None = None,
+    half_pixel: bool | None = None,
+    clip: bool | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
     upright: bool = True,
@@ -104,22 +126,28 @@ def centre_crop(
       draws: not used.
       size: side or (height, width) in pixels.
       fraction: side of the box over the largest possible; 0.875 = 224 / 256.
-      method, channels, background, upright: as in random_resized_crop.
+      like: as in random_resized_crop; None is our own: "crop", "nearest", "after", None, True, -0.5, True, True.
+      order: "crop" (the box is cut out, then resized), or "resize" (the whole picture is resized, then its middle cut
+        out: torchvision's Resize(size / fraction), CenterCrop(size)).
+      rounding: of the box's sides to whole pixels, "nearest" or "down" (order "crop" only).
+      odd: on which side the odd pixel of a margin lies, "after" the box or "before" it (order "crop" only).
+      method, antialias, cubic, half_pixel, clip, channels, background, upright: as in random_resized_crop.
 
     Returns:
       float32 [n, height, width, C].
     """
     del draws
-    fraction = number("centre_crop.fraction", fraction, 1e-3, 1.0)
-    tall_size, wide_size = sides("centre_crop.size", size)
-
-    def window(height: Any, width: Any) -> tuple[Any, Any, Any, Any]:
-        side = fraction * tf.minimum(height / tall_size, width / wide_size)
-        tall = tf.clip_by_value(tf.round(side * tall_size), 1.0, height)
-        wide = tf.clip_by_value(tf.round(side * wide_size), 1.0, width)
-        return tf.floor((height - tall) / 2.0), tf.floor((width - wide) / 2.0), tall, wide
-
-    return _cut(x, "centre_crop", size, window, (), method, channels, background, upright)
+    op = "centre_crop"
+    fraction = number(f"{op}.fraction", fraction, 1e-3, 1.0)
+    shape = sides(f"{op}.size", size)
+    chosen = settled(op, like, locals())
+    order = choice(f"{op}.order", chosen["order"], ("crop", "resize"))
+    rounding = choice(f"{op}.rounding", chosen["rounding"], ("nearest", "down"))
+    odd = choice(f"{op}.odd", chosen["odd"], ("after", "before"))
+    how, picture = resampling(op, chosen, cubic), (channels, background, upright)
+    if order == "resize":
+        return _cut(x, op, size, _all_of_it, (), how, picture, lambda h, w: boxes.covering(h, w, shape, fraction))
+    return _cut(x, op, size, lambda h, w: boxes.middle(h, w, shape, fraction, rounding, odd), (), how, picture)
 
 
 def resize(
@@ -127,7 +155,12 @@ def resize(
     draws: Any,
     *,
     size: int | Sequence[int],
+    like: str | None = None,
     method: str | None = None,
+    antialias: bool | None = None,
+    cubic: float | None = None,
+    half_pixel: bool | None = None,
+    clip: bool | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
     upright: bool = True,
@@ -138,17 +171,19 @@ def resize(
       x: [n, H, W, C] uint8 or float, or encoded bytes [n].
       draws: not used.
       size: side or (height, width) in pixels.
-      method, channels, background, upright: as in random_resized_crop.
+      like: as in random_resized_crop; None is our own: None, True, -0.5, True, True.
+      method, antialias, cubic, half_pixel, clip, channels, background, upright: as in random_resized_crop.
 
     Returns:
       float32 [n, height, width, C].
     """
     del draws
+    how = resampling("resize", settled("resize", like, locals()), cubic)
+    return _cut(x, "resize", size, _all_of_it, (), how, (channels, background, upright))
 
-    def window(height: Any, width: Any) -> tuple[Any, Any, Any, Any]:
-        return tf.zeros_like(height), tf.zeros_like(width), height, width
 
-    return _cut(x, "resize", size, window, (), method, channels, background, upright)
+def _all_of_it(height: Any, width: Any) -> Box:
+    return tf.zeros_like(height), tf.zeros_like(width), height, width
 
 
 def pad_crop(x: Any, draws: Any, *, pad: int = 4, edges: str = "constant") -> Any:
@@ -224,7 +259,7 @@ def erase(
     log_ratio = draws.uniform("ratio", (ATTEMPTS,), math.log(flat), math.log(wide))
     place, coin = draws.uniform("place", (2,)), draws.coin("coin", p)
     height, width = (tf.constant([float(s)]) for s in x.shape[1:3])
-    top, left, tall, wide = random_box(height, width, area, log_ratio, place, (flat, wide))
+    top, left, tall, wide = boxes.random_box(height, width, area, log_ratio, place, (flat, wide))
     return _overwrite(x, top, left, tall, tf.where(coin, wide, 0.0), number("erase.value", value))
 
 
@@ -265,73 +300,21 @@ def _cut(
     size: Any,
     window: Window,
     drawn: tuple[Any, ...],
-    method: Any,
-    channels: int,
-    background: Any,
-    upright: bool,
+    how: Resampling,
+    picture: tuple[int, Any, bool],
+    grid: Window | None = None,
 ) -> Any:
-    """One box of each picture at one size; `window(height [n], width [n], *drawn)` says where."""
+    """One box of each picture at one size; `window(height [n], width [n], *drawn)` says where. With a `grid` the box is
+    resized to its (tall, wide), and the part of `size` at its (top, left) kept."""
     size = sides(f"{op}.size", size)
-    if method is not None:
-        choice(f"{op}.method", method, METHODS)
-    if x.dtype != tf.string:
-        x = unit(x, op)
-        # Boxes that draw nothing have one row and are broadcast.
-        box = window(*(tf.constant([float(s)]) for s in x.shape[1:3]), *drawn)
-        return resample(x, box, size, method or "bilinear")
-    if x.shape.rank != 1:
-        raise InputError(op, f"encoded pictures of shape {x.shape}", "one string a row, [n]")
-    if channels not in (1, 3):
-        raise InputError(f"{op}.channels", repr(channels), "1, 3")
-    shade = numbers_of(f"{op}.background", background)
-    if len(shade) not in (1, 3):
-        raise InputError(f"{op}.background", repr(background), "one number, or one for each of red, green, blue")
-
-    def one(row: tuple[Any, ...]) -> Any:
-        patch = _decode(row[0], row[1], lambda h, w: window(h, w, *(d[None] for d in row[2:])), channels, shade)
-        patch = tf.image.resize(patch, size, method or "bicubic", antialias=True)
-        return tf.clip_by_value(patch, 0.0, 1.0)
-
-    turn = headers.turns(x) if upright else tf.ones_like(x, tf.int32)
-    return tf.map_fn(one, (x, turn, *drawn), fn_output_signature=tf.TensorSpec([*size, channels], tf.float32))
-
-
-def _decode(data: Any, turn: Any, window: Window, channels: int, background: list[float]) -> Any:
-    """The window of one encoded picture as it is turned, over the background: float32 [h, w, channels] in 0..1."""
-    across, down = headers.flips(turn)
-
-    def box(stored_height: Any, stored_width: Any) -> Any:
-        """The window of the turned picture, as a box of the stored one."""
-        stored = tf.stack([stored_height, stored_width])
-        height, width = tf.unstack(tf.where(turn >= 5, stored[::-1], stored))
-        sizes = window(tf.cast(height, tf.float32)[None], tf.cast(width, tf.float32)[None])
-        top, left, tall, wide = tf.unstack(tf.cast(tf.concat(sizes, axis=0), tf.int32))
-        top = tf.where(down, height - top - tall, top)
-        left = tf.where(across, width - left - wide, left)
-        return tf.where(turn >= 5, tf.stack([left, top, wide, tall]), tf.stack([top, left, tall, wide]))
-
-    def from_jpeg() -> Any:
-        # Only the blocks under the window are decoded.
-        shape = tf.image.extract_jpeg_shape(data)
-        patch = tf.image.decode_and_crop_jpeg(data, box(shape[0], shape[1]), channels=channels)
-        return tf.cast(patch, tf.float32) / 255.0
-
-    def from_other() -> Any:
-        whole_picture = tf.io.decode_image(data, expand_animations=False)
-        shape = tf.shape(whole_picture)
-        top, left, height, width = tf.unstack(box(shape[0], shape[1]))
-        patch = tf.cast(whole_picture[top : top + height, left : left + width], tf.float32) / 255.0
-        see_through = (shape[2] == 2) | (shape[2] == 4)
-        colours = shape[2] - tf.cast(see_through, tf.int32)
-        alpha = tf.where(see_through, patch[..., -1:], 1.0)
-        patch = patch[..., :colours] * alpha + tf.constant(background) * (1.0 - alpha)
-        if channels == 3:
-            return tf.broadcast_to(patch, [height, width, 3])
-        return tf.cond(tf.shape(patch)[2] == 1, lambda: patch, lambda: _luminance(patch))
-
-    patch = tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), from_jpeg, from_other), [None, None, channels])
-    return tf.ensure_shape(headers.turned(patch, turn), [None, None, channels])
-
-
-def _luminance(x: Any) -> Any:
-    return tf.reduce_sum(x * tf.constant(LUMINANCE), axis=-1, keepdims=True)
+    if x.dtype == tf.string:
+        return encoded.cut(x, op, size, window, drawn, how, picture, grid)
+    x = unit(x, op)
+    how = how._replace(method=how.method or "bilinear")
+    # Boxes that draw nothing have one row and are broadcast.
+    height, width = (tf.constant([float(s)]) for s in x.shape[1:3])
+    if grid is None:
+        return resample(x, window(height, width, *drawn), size, how)
+    tall, wide, top, left = grid(height, width)
+    box = top * (height / tall), left * (width / wide), size[0] * (height / tall), size[1] * (width / wide)
+    return resample(x, box, size, how, cut=False)

@@ -1,10 +1,11 @@
 """Geometry and texture of pictures [n, H, W, C]: flips, turns, affine maps, blur, noise."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hcl_jax.errors import InputError
+from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span, whole
 from hcl_jax.views.resample import pixels, products, to_planes, unit
@@ -136,60 +137,114 @@ def blur(
     p: float = 0.5,
     sigma: Sequence[float] = (0.1, 2.0),
     kernel: float = 0.1,
+    like: str | None = None,
+    filter: str | None = None,
+    edges: str | None = None,
+    sigma_for: str | None = None,
 ) -> Any:
     """Gaussian blur, each row with its own sigma; edges reflect.
 
     w_j = exp(-j^2 / (2 sigma^2)) / sum,  |j| <= r = max(1, floor(kernel min(H, W) / 2)), along both axes
+    "boxes": three passes along each axis of w_j = 1, |j| <= l; a, |j| = l + 1; over their sum 2 (l + a) + 1,
+    l = floor((sqrt(4 sigma^2 + 1) - 1) / 2),  a = (2 l + 1) (l (l + 1) - sigma^2) / (2 sigma^2 - 6 (l + 1)^2)
 
     Args:
       x: [n, H, W, C].
-      draws: "coin" [n], "sigma" [n], in pixels.
+      draws: "coin" [n], "sigma" [n], in pixels; 0..1, the same for all rows, with sigma_for="batch".
       p: probability for each row.
       sigma: range in pixels.
-      kernel: width of the filter as a fraction of the shorter side.
+      kernel: width of the Gaussian filter as a fraction of the shorter side.
+      like: "tensorflow", "torchvision" or "pillow": the framework whose defaults the arguments below have where nothing
+        else is given (docs/parts.md has the table); None is our own: "gaussian", "reflect", "row".
+      filter: "gaussian", or "boxes" (Pillow's GaussianBlur, but for its rounding to 8 bits after each pass).
+      edges: "reflect", "zero" or "nearest".
+      sigma_for: "row", or "batch": one sigma for the view's rows of a step, on all processes (Google's SimCLR has one
+        for those of a core).
 
     Returns:
       float32 [n, H, W, C].
 
-    Reference: Chen et al. 2020 (SimCLR), appendix A (there the edges are black).
+    Reference: Chen et al. 2020 (SimCLR), appendix A (there the edges are black); Gwosdek et al. 2011, equations 7, 11
+      and 14, and Pillow, BoxBlur.c ("boxes").
     """
     x = unit(x, "blur")
     height, width, channels = x.shape[1:]
     low, high = span("blur.sigma", sigma, 1e-3, 1e3)
+    chosen = settled("blur", like, locals())
+    boxes = choice("blur.filter", chosen["filter"], ("gaussian", "boxes")) == "boxes"
+    edges = choice("blur.edges", chosen["edges"], tuple(EDGES))
+    for_row = choice("blur.sigma_for", chosen["sigma_for"], ("row", "batch")) == "row"
     radius = max(1, int(number("blur.kernel", kernel, 0.0, 1.0) * min(height, width) / 2))
-    if radius >= min(height, width):
-        raise InputError("blur", f"pictures of {height} x {width}", "sides of at least 2 pixels")
-    drawn = draws.uniform("sigma", (), low, high)
+    if boxes:
+        radius = int((math.sqrt(4.0 * high**2 + 1.0) - 1.0) / 2.0) + 1
+    if radius >= min(height, width) and edges == "reflect":
+        raise InputError("blur", f"pictures of {height} x {width}", f"sides of at least {radius + 1} pixels")
+    if for_row:
+        drawn = draws.uniform("sigma", (), low, high)
+    else:
+        drawn = tf.fill([tf.shape(x)[0]], low + (high - low) * draws.shared("sigma"))
 
     def change(x: Any, numbers: Any) -> Any:
         sigma = tf.cast(column(drawn, numbers, 2), tf.float64)  # of float32, exp rounds by the number of rows
-        taps = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float64) / sigma) ** 2)
-        taps = tf.cast(taps / tf.reduce_sum(taps, axis=1, keepdims=True), tf.float32)
+        taps = _box_taps(sigma, radius) if boxes else _gaussian_taps(sigma, radius)
         planes = to_planes(x)
-        across = _smooth(tf.reshape(planes, [-1, channels * height, width]), taps)
+        across = _smooth(tf.reshape(planes, [-1, channels * height, width]), taps, edges, 3 if boxes else 1)
         planes = tf.transpose(tf.reshape(across, [-1, channels, height, width]), [0, 1, 3, 2])
-        down = _smooth(tf.reshape(planes, [-1, channels * width, height]), taps)
+        down = _smooth(tf.reshape(planes, [-1, channels * width, height]), taps, edges, 3 if boxes else 1)
         return tf.transpose(tf.reshape(down, [-1, channels, width, height]), [0, 3, 2, 1])
 
     return sometimes(x, draws, "blur", p, change)
 
 
-def _smooth(x: Any, taps: Any) -> Any:
-    """Correlates the last axis of [n, R, L] with `taps` [n, K], as products with banded matrices, tile by tile."""
+def _gaussian_taps(sigma: Any, radius: int) -> Any:
+    """float64 [n, 1] -> float32 [n, 2 radius + 1]."""
+    taps = tf.exp(-0.5 * (tf.range(-radius, radius + 1, dtype=tf.float64) / sigma) ** 2)
+    return tf.cast(taps / tf.reduce_sum(taps, axis=1, keepdims=True), tf.float32)
+
+
+def _box_taps(sigma: Any, radius: int) -> Any:
+    """A box whose three passes have the variance sigma^2: float64 [n, 1] -> float32 [n, 2 radius + 1]."""
+    square = sigma**2
+    whole = tf.floor((tf.sqrt(4.0 * square + 1.0) - 1.0) / 2.0)
+    part = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - square) / (2.0 * square - 6.0 * (whole + 1.0) ** 2)
+    away = tf.abs(tf.range(-radius, radius + 1, dtype=tf.float64))
+    taps = tf.where(away <= whole, tf.ones_like(part), tf.where(away <= whole + 1.0, part, tf.zeros_like(part)))
+    return tf.cast(taps / (2.0 * (whole + part) + 1.0), tf.float32)
+
+
+# What lies before and after the lines [n, R, L], `radius` pixels each.
+EDGES: dict[str, Callable[[Any, int, int], tuple[Any, Any]]] = {
+    # Not tf.pad(mode="REFLECT"): it refuses no rows.
+    "reflect": lambda x, radius, length: (
+        tf.reverse(x[:, :, 1 : radius + 1], [2]),
+        tf.reverse(x[:, :, length - radius - 1 : length - 1], [2]),
+    ),
+    "zero": lambda x, radius, length: (tf.zeros([tf.shape(x)[0], x.shape[1], radius]),) * 2,
+    "nearest": lambda x, radius, length: (
+        tf.repeat(x[:, :, :1], radius, axis=2),
+        tf.repeat(x[:, :, length - 1 :], radius, axis=2),
+    ),
+}
+
+
+def _smooth(x: Any, taps: Any, edges: str, passes: int) -> Any:
+    """Correlates the last axis of [n, R, L] with `taps` [n, K] `passes` times, as products with banded matrices, tile
+    by tile."""
     length, kernel = x.shape[2], taps.shape[1]
     radius = kernel // 2
     tile = min(length, max(32, kernel))
     tiles = -(-length // tile)
-    # Not tf.pad(mode="REFLECT"): it refuses no rows.
-    before, after = tf.reverse(x[:, :, 1 : radius + 1], [2]), tf.reverse(x[:, :, length - radius - 1 : length - 1], [2])
-    fill = tf.zeros([tf.shape(x)[0], x.shape[1], tiles * tile - length])
-    x = tf.concat([before, x, after, fill], axis=2)
     # band[p, i] = taps[p - i]: weight of padded pixel p in the made pixel i, the same in every tile.
     offset = tf.range(tile + kernel - 1)[:, None] - tf.range(tile)[None, :]
     offset = tf.where((offset >= 0) & (offset < kernel), offset, kernel)
     band = tf.gather(tf.pad(taps, [[0, 0], [0, 1]]), offset, axis=1)
-    parts = [products(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
-    return (tf.concat(parts, axis=2) if tiles > 1 else parts[0])[:, :, :length]
+    fill = tf.zeros([tf.shape(x)[0], x.shape[1], tiles * tile - length])
+    for _ in range(passes):
+        before, after = EDGES[edges](x, radius, length)
+        x = tf.concat([before, x, after, fill], axis=2)
+        parts = [products(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
+        x = (tf.concat(parts, axis=2) if tiles > 1 else parts[0])[:, :, :length]
+    return x
 
 
 def noise(x: Any, draws: Any, *, std: float = 0.1, p: float = 1.0) -> Any:

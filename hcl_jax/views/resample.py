@@ -4,12 +4,15 @@ At 32 pixels it costs about what tf.image.crop_and_resize does, and it has the p
 The work grows as size * H * W: 375 x 500 to 224 takes 10 ms of a core; cropping a JPEG of that size takes 3 to 4 ms.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
+from hcl_jax.views.params import choice
 
 METHODS = ("bilinear", "bicubic")
+CUBICS = (-0.5, -0.75)
 
 
 def unit(x: Any, op: str) -> Any:
@@ -43,28 +46,65 @@ def pixels(x: Any, op: str) -> Any:
 def to_planes(x: Any) -> Any:
     """[n, H, W, C] -> [n, C, H, W]: whole planes make later passes contiguous."""
     if x.shape[-1] == 1:
-        return tf.reshape(x, [-1, 1, x.shape[1], x.shape[2]])
+        return tf.transpose(x, [0, 3, 1, 2]) if None in x.shape[1:] else tf.reshape(x, [-1, 1, x.shape[1], x.shape[2]])
     return tf.stack(tf.unstack(x, axis=-1), axis=1)  # half the time of tf.transpose
 
 
 def from_planes(x: Any) -> Any:
     """[n, C, H, W] -> [n, H, W, C]."""
-    if x.shape[1] == 1:
+    if x.shape[1] == 1 and None not in x.shape[2:]:
         return tf.reshape(x, [-1, x.shape[2], x.shape[3], 1])
     return tf.transpose(x, [0, 2, 3, 1])
 
 
-def matrix(start: Any, length: Any, size: int, source: int, method: str) -> Any:
+class Resampling(NamedTuple):
+    """How pixels are made from others.
+
+    Attributes:
+      method: "bilinear", "bicubic", or None: bilinear for pixels, bicubic for encoded pictures.
+      antialias: whether the filter widens where a picture shrinks.
+      cubic: Keys' a where nothing is antialiased, -0.5 (weights outside the box are left out, the others made to sum to
+        1) or -0.75 (the pixel at the edge is repeated); antialiased it is -0.5.
+      half_pixel: whether pixel i is at (i + 1/2) length / size - 1/2, or at i length / size, as in TensorFlow 1.
+      clip: whether the overshoot of bicubic is cut to 0..1.
+    """
+
+    method: str | None = None
+    antialias: bool = True
+    cubic: float = -0.5
+    half_pixel: bool = True
+    clip: bool = True
+
+
+def resampling(op: str, chosen: Mapping[str, Any], cubic: float | None = None) -> Resampling:
+    """The filter of an operation's `chosen` arguments, of which the recipe gave `cubic`; raises InputError for one that
+    cannot be."""
+    if chosen["method"] is not None:
+        choice(f"{op}.method", chosen["method"], METHODS)
+    for name in ("antialias", "half_pixel", "clip"):
+        if not isinstance(chosen[name], bool):
+            raise InputError(f"{op}.{name}", repr(chosen[name]), "True, False")
+    if chosen["cubic"] not in CUBICS:
+        raise InputError(f"{op}.cubic", repr(chosen["cubic"]), ", ".join(map(str, CUBICS)))
+    if chosen["antialias"] and cubic not in (None, -0.5):
+        raise InputError(f"{op}.cubic", f"{cubic} with antialias=True", "-0.5, or antialias=False")
+    if chosen["antialias"] and not chosen["half_pixel"]:
+        raise InputError(f"{op}.half_pixel", "False with antialias=True", "antialias=False, as in TensorFlow 1")
+    return Resampling(*(chosen[name] for name in Resampling._fields))
+
+
+def matrix(start: Any, length: Any, size: Any, source: Any, how: Resampling, bounds: Any = None) -> Any:
     """Weights that resample the interval [start, start + length) of `source` pixels to `size` pixels.
 
     w[i, p] = k((p - s_i) / a) / sum_q k((q - s_i) / a),  s_i = start + (i + 1/2) length / size - 1/2,
-    a = max(length / size, 1), over the pixels p inside the interval only (as if it were cut out first).
+    a = max(length / size, 1) if antialiased, else 1, over the pixels p inside the interval only (as if it were cut out
+    first).
 
     Args:
-      start, length: float32 [n], in pixels, whole numbers.
-      size: pixels to make.
-      source: pixels there are.
-      method: "bilinear" (triangle) or "bicubic" (Keys, a = -1/2).
+      start, length: float32 [n], in pixels; whole numbers, unless `bounds` are given.
+      size, source: pixels to make, and pixels there are: numbers, or int32 tensors.
+      how: the filter; "bilinear" is a triangle, "bicubic" is Keys'.
+      bounds: (low, high), each float32 [n]: the interval whose pixels count, in the place of that above.
 
     Returns:
       float32 [n, size, source].
@@ -72,21 +112,34 @@ def matrix(start: Any, length: Any, size: int, source: int, method: str) -> Any:
     Reference: Keys 1981, equation 4 (the kernel); Duff's antialiasing as in PIL and tf.image.resize.
     """
     length, start = length[:, None], start[:, None]
-    centre = start + (tf.range(size, dtype=tf.float32) + 0.5) * (length / float(size)) - 0.5
-    pixel = tf.range(source, dtype=tf.float32)
-    inside = (pixel > start - 0.5) & (pixel < start + length - 0.5)
-    t = tf.abs(pixel - centre[:, :, None]) / tf.maximum(length / float(size), 1.0)[:, :, None]
-    if method == "bilinear":
-        weight = tf.maximum(1.0 - t, 0.0)
-    else:
-        near = (1.5 * t - 2.5) * t * t + 1.0
-        far = ((-0.5 * t + 2.5) * t - 4.0) * t + 2.0
-        weight = tf.where(t < 1.0, near, tf.where(t < 2.0, far, 0.0))
+    half = 0.5 if how.half_pixel else 0.0
+    step = length / (float(size) if isinstance(size, int) else tf.cast(size, tf.float32))
+    centre = start + (tf.cast(tf.range(size), tf.float32) + half) * step - half
+    pixel = tf.cast(tf.range(source), tf.float32)
+    low, high = (start, start + length) if bounds is None else (b[:, None] for b in bounds)
+    inside = (pixel > low - 0.5) & (pixel < high - 0.5)
+    stretch = tf.maximum(step, 1.0)[:, :, None] if how.antialias else 1.0
+    away = pixel - centre[:, :, None]
+    weight = _kernel(tf.abs(away) / stretch, how)
     weight = weight * tf.cast(inside, tf.float32)[:, None, :]
+    if how.method == "bicubic" and not how.antialias and how.cubic != -0.5:
+        # The two pixels beyond each edge would be those at the edge.
+        first, last = (tf.cast(inside & at, tf.float32)[:, None, :] for at in (pixel < low + 0.5, pixel > high - 1.5))
+        for beyond in (1.0, 2.0):
+            weight += first * _kernel(tf.abs(away - beyond), how) + last * _kernel(tf.abs(away + beyond), how)
     return weight / tf.reduce_sum(weight, axis=-1, keepdims=True)
 
 
-def resample(x: Any, box: tuple[Any, Any, Any, Any], size: tuple[int, int], method: str) -> Any:
+def _kernel(t: Any, how: Resampling) -> Any:
+    if how.method == "bilinear":
+        return tf.maximum(1.0 - t, 0.0)
+    a = -0.5 if how.antialias else how.cubic
+    near = ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0
+    far = ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
+    return tf.where(t < 1.0, near, tf.where(t < 2.0, far, 0.0))
+
+
+def resample(x: Any, box: tuple[Any, Any, Any, Any], size: tuple[int, int], how: Resampling, cut: bool = True) -> Any:
     """Cuts one box out of each picture and resizes it.
 
     y = A_y x A_x^T for each channel, A from `matrix`.
@@ -95,16 +148,45 @@ def resample(x: Any, box: tuple[Any, Any, Any, Any], size: tuple[int, int], meth
       x: float32 [n, H, W, C].
       box: top, left, height, width in pixels, each float32 [n].
       size: (height, width) to make.
-      method: "bilinear" or "bicubic"; bicubic is clipped to 0..1, it overshoots.
+      how: the filter.
+      cut: whether pixels outside the box count for nothing, as when it is cut out first; without it the box may be of
+        parts of pixels.
 
     Returns:
       float32 [n, *size, C].
     """
     top, left, height, width = box
-    down = matrix(top, height, size[0], x.shape[1], method)
-    across = matrix(left, width, size[1], x.shape[2], method)
+    tall, wide = (known if known is not None else tf.shape(x)[k] for k, known in ((1, x.shape[1]), (2, x.shape[2])))
+    zero = tf.zeros_like(top)
+    bounds = [None if cut else (zero, zero + tf.cast(side, tf.float32)) for side in (tall, wide)]
+    down = matrix(top, height, size[0], tall, how, bounds[0])
+    across = matrix(left, width, size[1], wide, how, bounds[1])
     y = products(products(down[:, None], to_planes(x)), tf.linalg.matrix_transpose(across[:, None]))
-    return from_planes(tf.clip_by_value(y, 0.0, 1.0) if method == "bicubic" else y)
+    return from_planes(tf.clip_by_value(y, 0.0, 1.0) if how.clip and how.method == "bicubic" else y)
+
+
+def resized(x: Any, size: Any, how: Resampling) -> Any:
+    """One whole picture [H, W, C] of any size at another, by TensorFlow's kernels where they do what is asked.
+
+    Args:
+      x: float32 [H, W, C].
+      size: (height, width), numbers or an int32 tensor.
+      how: the filter.
+
+    Returns:
+      float32 [*size, C].
+    """
+    keys = how.method == "bilinear" or how.antialias or how.cubic == -0.5
+    if how.half_pixel and keys:
+        y = tf.image.resize(x, size, how.method, antialias=how.antialias)
+    elif not how.half_pixel and (how.method == "bilinear" or how.cubic != -0.5):
+        kernel = tf.raw_ops.ResizeBilinear if how.method == "bilinear" else tf.raw_ops.ResizeBicubic
+        y = kernel(images=x[None], size=size, align_corners=False, half_pixel_centers=False)[0]
+    else:
+        tall, wide = tf.unstack(tf.cast(tf.shape(x)[:2], tf.float32)[:, None])
+        zero = tf.zeros([1])
+        y = resample(x[None], (zero, zero, tall, wide), size, how)[0]
+    return tf.clip_by_value(y, 0.0, 1.0) if how.clip else y
 
 
 def products(a: Any, b: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hcl_jax.errors import InputError
-from hcl_jax.views import Draws, Replay, crops
+from hcl_jax.views import Draws, Replay, boxes, crops
 from hcl_jax.views.lazy import tf
 
 
@@ -84,7 +84,7 @@ def test_box_when_no_attempt_fits():
     """A long picture asked for square boxes of all its area: the largest centred square."""
     size = tf.constant([10.0]), tf.constant([100.0])
     numbers = tf.ones([1, 10]), tf.zeros([1, 10]), tf.constant([[0.9, 0.9]])
-    assert [float(v[0]) for v in crops.random_box(*size, *numbers, (1.0, 1.0))] == [0.0, 45.0, 10.0, 10.0]
+    assert [float(v[0]) for v in boxes.random_box(*size, *numbers, (1.0, 1.0))] == [0.0, 45.0, 10.0, 10.0]
     assert drawn_box(10, 100, np.ones(10), np.zeros(10), (0.9, 0.9), (1.0, 1.0)) == (0, 45, 10, 10)
 
 
@@ -98,7 +98,7 @@ def test_areas_ratios_and_places_are_distributed_as_asked():
         draws.uniform("place", (2,)),
     )
     side = tf.constant([1000.0])
-    top, left, h, w = (np.asarray(v, np.float64) for v in crops.random_box(side, side, *numbers, ratio))
+    top, left, h, w = (np.asarray(v, np.float64) for v in boxes.random_box(side, side, *numbers, ratio))
     area = h * w / 1e6
     # At most 0.6 * 4 / 3 < 1: the first attempt always fits, so the area is uniform.
     assert abs(area.mean() - 0.4) < 0.01 and abs(area.std() - 0.4 / math.sqrt(12)) < 0.005
