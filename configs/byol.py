@@ -5,8 +5,11 @@ Arguments: digits, fashion_mnist, imagenet; digits_no_predictor and digits_no_st
           method from a constant output: the first shrinks `spread` in metrics.jsonl, the second takes it to 0.
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 512 TPU v3 cores.
 Expected: see docs/results.md; imagenet as published: 74.3 % linear top-1 after 1000 epochs at batch 4096 (8 h).
-Source:   Grill et al. 2020, "Bootstrap your own latent", arXiv 2006.07733, section 3.3 and appendix B; without
-          predictor or stop-gradient: Chen and He 2021, "SimSiam", arXiv 2011.10566, sections 4.1 and 4.2.
+Source:   Grill et al. 2020, "Bootstrap your own latent", arXiv 2006.07733, section 3.3 and appendix B, and its code;
+          without predictor or stop-gradient: Chen and He 2021, "SimSiam", arXiv 2011.10566, sections 4.1 and 4.2.
+          The towers are the code's: BatchNorm of each view, last layers without bias, haiku's padding and first
+          weights. Otherwise than there: the target starts as a copy (there from weights of its own), and no classifier
+          learns beside.
 """
 
 from hcl_jax.config import choose
@@ -72,7 +75,10 @@ def imagenet():
     a = (*shared, {"op": "blur", "p": 1.0}, NORMALISE)
     b = (*shared, {"op": "blur", "p": 0.1}, {"op": "solarise", "p": 0.2}, NORMALISE)
     views(c, a=a, b=b)
-    method(c, {"name": "resnet50"}, 4096, 256, 0.996)
+    same = {"padding": "same", "pool_padding": "same", "kernel_init": "cut_normal"}
+    method(c, {"name": "resnet50", **same}, 4096, 256, 0.996)
+    for head in c.towers.image.heads.values():
+        head["kernel_init"] = "cut_normal"
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.2, "linear"
     c.optimizer.weight_decay, c.optimizer.warmup_epochs = 1.5e-6, 10.0
     c.train.epochs, c.train.compute_dtype = 1000.0, "bfloat16"

@@ -75,9 +75,10 @@ def vit_b():
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     crop = {"op": "random_resized_crop", "size": 224, "scale": (0.9, 1.0)}
     pair(c, (crop, {"op": "normalise", "mean": mean, "std": std}), (words,))
-    towers(c, {"name": "vit", "variant": "b/32"},
+    kind = {"activation": "quick_gelu", "epsilon": 1e-5}
+    towers(c, {"name": "vit", "variant": "b/32", "pre_norm": True, "patch_bias": False, **kind},
            {"name": "text_transformer", "vocab_size": 49408, "width": 512, "depth": 12, "heads": 8, "causal": True,
-            "pool": "last"}, 512)  # fmt: skip
+            "pool": "last", **kind}, 512)  # fmt: skip
     c.optimizer.learning_rate, c.optimizer.weight_decay = 5e-4, 0.2
     c.optimizer.b1, c.optimizer.b2, c.optimizer.warmup_steps = 0.9, 0.98, 2000
     c.train.epochs, c.train.compute_dtype, c.evaluate.labels = 32.0, "bfloat16", ""

@@ -7,7 +7,8 @@ Expected: see docs/results.md; imagenet as published: 73.3 % kNN and 76.1 % line
           (2.6 days).
 Source:   Caron et al. 2021, "Emerging properties in self-supervised vision transformers", arXiv 2104.14294, and its
           code. Otherwise than there: weight decay stays at 0.04 (it grows to 0.4), the last layer learns from the first
-          step, the teacher drops paths too, and the student is evaluated.
+          step. digits evaluates the student; imagenet the teacher, kNN on h and the linear probe on the class tokens
+          of the last four blocks.
 """
 
 from hcl_jax.config import choose
@@ -31,7 +32,7 @@ def method(c, encoder, projector, outputs, momentum, warmup, a, b, small=(), cou
                 "z": {"name": "projector", "layers": 3, "last_batch_norm": False, "last_bias": True, **projector},
                 "prototypes": {"name": "prototypes", "reads": "z", **outputs},
             },
-            "target": {"momentum": momentum, "schedule": "cosine", "heads": ("prototypes",)},
+            "target": {"momentum": momentum, "schedule": "cosine", "heads": ("prototypes",), "drop": False},
             "memory": {"centre": {"kind": "mean_ema", "reads": teachers, "momentum": 0.9}},
         }
     }
@@ -61,11 +62,12 @@ def imagenet():
         (crop(size, scale, method="bicubic"), *change) for size, scale in ((224, (0.4, 1.0)), (96, (0.05, 0.4)))
     )
     projector = {"hidden": 2048, "features": 256, "batch_norm": False, "activation": "gelu"}
+    start = {"kernel_init": "normal_0.02", "patch_init": "uniform", "resize": "dino"}
     method(
         c,
-        {"name": "vit", "variant": "s/16", "drop_path": 0.1},
-        projector,
-        {"features": 65536},
+        {"name": "vit", "variant": "s/16", "drop_path": 0.1, **start},
+        {**projector, "kernel_init": "normal_0.02"},
+        {"features": 65536, "normalise": True, "lengths": True, "kernel_init": "uniform"},  # norm_last_layer false
         0.996,
         30 * IMAGENET // 1024,
         (*large, {"op": "blur", "p": 1.0}, NORMALISE),
@@ -76,6 +78,7 @@ def imagenet():
     c.optimizer.learning_rate, c.optimizer.scaling, c.optimizer.weight_decay = 5e-4, "linear", 0.04
     c.optimizer.warmup_epochs, c.optimizer.clip = 10.0, 3.0
     c.train.epochs, c.train.compute_dtype = 300.0, "bfloat16"
+    c.evaluate.weights, c.evaluate.evaluators.linear = "target", {"views": ("image.cls4",)}
     return c
 
 

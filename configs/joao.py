@@ -1,12 +1,15 @@
-"""JOAO: GraphCL whose distribution over pairs of augmentations plays against the encoder.
+"""JOAO: GraphCL whose distribution over augmentations plays against the encoder.
 
 Command:  python -m hcl_jax.main --config=joao:mutag --config.data.dir=DIR --workdir=runs/joao
 Arguments: mutag (DIR holds MUTAG_A.txt and so on; any set in the TU format), motifs (generated graphs, no files)
 Hardware: 2 CPU cores.
 Expected: see docs/results.md.
-Source:   You et al. 2021, "Graph contrastive learning automated", arXiv 2106.07594. There one pair is drawn a step and
-          the distribution moves once an epoch, by projected gradient; here a step sees every augmentation, so that the
-          weighted sum stands in the place of the draw, and the distribution, a softmax, ascends in each step.
+Source:   You et al. 2021, "Graph contrastive learning automated", arXiv 2106.07594, and its code
+          (unsupervised_TU/joao.py): the graph as it is finds one of five versions of itself, in one direction, the
+          positive left out of the denominator. Otherwise than there: a step sees every augmentation, so that the
+          weighted sum stands in the place of drawing one for each graph, and the distribution, a softmax, ascends in
+          each step (there it moves once an epoch, by projected gradient); masked attributes are zeros in place of noise
+          around 0.5, and nodes have no loops of their own.
 """
 
 from hcl_jax.config import choose, defaults
@@ -15,14 +18,14 @@ from hcl_jax.config import choose, defaults
 AUGMENTATIONS = {
     "same": None,
     "nodes": "drop_nodes",
-    "edges": "perturb_edges",
+    "edges": "drop_edges",
     "masked": "mask_nodes",
     "part": "subgraph",
 }
 
 
 def recipe(name):
-    """GIN of 3 layers x 32; 5 augmentations of each graph, 10 pairs of them, gamma 0.1."""
+    """GIN of 3 layers x 32; the graph as it is beside 5 versions of it (itself among them), gamma 0.1."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.test_split = name, 128, "test"
     c.views = {}
@@ -30,7 +33,7 @@ def recipe(name):
         strength = {"keep": 0.8} if op == "subgraph" else {"p": 0.2}
         ops = ({"op": op, **strength},) if op else ()
         c.views[view] = {"kind": "graph", "field": "graph", "ops": ops}
-    projector = {"name": "projector", "hidden": 96, "features": 96, "last_bias": True}
+    projector = {"name": "projector", "hidden": 96, "features": 96, "last_bias": True, "kernel_init": "xavier_uniform"}
     c.towers = {
         "graph": {
             "views": tuple(AUGMENTATIONS),
@@ -39,14 +42,15 @@ def recipe(name):
             "batching": "per_view",
         }
     }
-    pairs = len(AUGMENTATIONS) * (len(AUGMENTATIONS) - 1) // 2
     c.objectives = {
         "game": {
             "loss": "min_max",
             "inputs": tuple(f"{view}.z" for view in AUGMENTATIONS),
-            "distribution": {"learn": "simplex", "init": pairs},
+            "compare": "first",
+            "distribution": {"learn": "simplex", "init": len(AUGMENTATIONS)},
             "temperature": 0.2,
             "gamma": 0.1,
+            "denominator": "negatives",
         }
     }
     # The other player: its parameters go up the same gradient.

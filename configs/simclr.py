@@ -13,15 +13,18 @@ from hcl_jax.config import choose, defaults
 from . import _image
 from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, crop, evaluate, jitter, views
 
+# Google's: where its max pool pads, and what its kernels start with.
+RESNET50 = {"name": "resnet50", "kernel_init": "lecun_normal", "pool_padding": "same"}
+
 
 def colour(strength):
     """SimCLR's colour distortion: jitter 0.8 S, 0.8 S, 0.8 S, 0.2 S with p 0.8, then grey with p 0.2 (appendix A)."""
     return ({**jitter(0.8, 0.8, 0.8, 0.2), "strength": strength}, {"op": "grey", "p": 0.2})
 
 
-def towers(c, encoder, hidden, features):
+def towers(c, encoder, hidden, features, **projector):
     """One tower for both views: encoder and a two-layer projector."""
-    projector = {"name": "projector", "hidden": hidden, "features": features}
+    projector = {"name": "projector", "hidden": hidden, "features": features, **projector}
     c.towers = {"image": {"views": ("a", "b"), "encoder": encoder, "heads": {"z": projector}}}
 
 
@@ -66,7 +69,7 @@ def cifar10_paper():
     """The paper's CIFAR-10 run (appendix B.9): ResNet-50, batch 1024, learning rate 1.0, 1000 epochs; 94.0 % linear."""
     c = cifar10()
     c.data.batch_size = 1024
-    towers(c, {"name": "resnet50", "stem": "small"}, 2048, 128)
+    towers(c, {**RESNET50, "stem": "small"}, 2048, 128, kernel_init="normal_0.01")
     nt_xent(c, 0.5)
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.weight_decay = "lars", 1.0, 1e-6
     c.optimizer.scaling, c.optimizer.warmup_epochs, c.train.epochs = "none", 10.0, 1000.0
@@ -78,7 +81,7 @@ def imagenet():
     c = _image.imagenet(4096)
     ops = (crop(224, (0.08, 1.0)), FLIP, *colour(1.0), {"op": "blur", "p": 0.5})
     views(c, a=ops, b=ops)
-    towers(c, {"name": "resnet50"}, 2048, 128)
+    towers(c, RESNET50, 2048, 128, kernel_init="normal_0.01")
     nt_xent(c, 0.1)
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.3, "linear"
     c.optimizer.weight_decay, c.optimizer.warmup_epochs = 1e-6, 10.0

@@ -15,15 +15,16 @@ from . import _image
 from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, crop, jitter, views
 
 
-def method(c, encoder, width, hidden, layers, ops):
+def method(c, encoder, width, hidden, layers, ops, **start):
     """One tower with a projector z, whose last norm learns nothing, and a predictor p, a bottleneck."""
     views(c, a=ops, b=ops)
     projector = {"name": "projector", "hidden": width, "features": width, "layers": layers, "last_affine": False}
+    predictor = {"name": "predictor", "reads": "z", "hidden": hidden}
     c.towers = {
         "image": {
             "views": ("a", "b"),
             "encoder": encoder,
-            "heads": {"z": projector, "p": {"name": "predictor", "reads": "z", "hidden": hidden}},
+            "heads": {"z": {**projector, **start}, "p": {**predictor, **start}},
             "batching": "per_view",
         }
     }
@@ -55,7 +56,7 @@ def imagenet():
         FLIP,
         NORMALISE,
     )
-    method(c, {"name": "resnet50"}, 2048, 512, 3, ops)
+    method(c, {"name": "resnet50"}, 2048, 512, 3, ops, kernel_init="uniform")
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "sgd", 0.05, "linear"
     c.optimizer.weight_decay, c.optimizer.exclude = 1e-4, ()  # the authors' code decays biases and norms too
     c.train.epochs = 100.0

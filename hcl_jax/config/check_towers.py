@@ -5,7 +5,7 @@ from typing import Any
 
 from hcl_jax.config.check_calls import call, check_sizes, one_of
 from hcl_jax.config.check_objectives import check_reference
-from hcl_jax.config.fields import check
+from hcl_jax.config.fields import check, filled
 from hcl_jax.config.specs import MEMORIES
 from hcl_jax.core import memory_bank, objectives
 from hcl_jax.core.towers import head_order, with_read
@@ -19,7 +19,8 @@ def rows_of(spec: Mapping[str, Any], encoders: Mapping) -> tuple[str, ...]:
 
 
 def outputs_of(c: Mapping[str, Any], encoders: Mapping) -> set[str]:
-    """Every name that an objective may read: `a.h`, `a.z`, `a.target.z`, `image.memory.queue`."""
+    """Every name that an objective may read: `a.h`, `a.z`, `a.target.z`, `image.memory.queue`; and a head that reads
+    what a slot is written from, over the slot's rows: `image.memory.queue.prototypes`."""
     names = set()
     for tower, spec in c["towers"].items():
         made = (*rows_of(spec, encoders), "tokens")
@@ -28,7 +29,10 @@ def outputs_of(c: Mapping[str, Any], encoders: Mapping) -> set[str]:
             if spec["target"]:
                 copied = with_read(spec["target"]["heads"], spec["heads"])
                 names |= {f"{view}.target.{output}" for output in (*made, *copied)}
-        names |= {f"{tower}.memory.{slot}" for slot in spec["memory"]}
+        for slot, s in spec["memory"].items():
+            names.add(f"{tower}.memory.{slot}")
+            written = {name.rpartition(".")[2] for name in memory_bank.reads(s)}
+            names |= {f"{tower}.memory.{slot}.{head}" for head, h in spec["heads"].items() if written == {h["reads"]}}
     return names
 
 
@@ -75,7 +79,7 @@ def check_memory(c: Mapping[str, Any], outputs: set[str]) -> None:
     for tower, spec in c["towers"].items():
         for slot, s in spec["memory"].items():
             where = f"config.towers.{tower}.memory.{slot}"
-            check(MEMORIES[s["kind"]], s, where)
+            check(MEMORIES[s["kind"]], filled(MEMORIES[s["kind"]], s), where)
             names = memory_bank.reads(s)
             if not names:
                 raise InputError(f"{where}.reads", "none", "a name, or a list of names")

@@ -119,6 +119,13 @@ class Fifo(Memory):
 
     ARGUMENTS: ClassVar[bool] = False
     size: int = setting(..., "its rows, a multiple of the rows that a step writes", least=1, cap=2**28)
+    initial: str = setting(
+        "random",
+        "what is read of rows that are not written yet: random ones of unit length (MoCo), or `zeros`, which losses "
+        "take for empty (SwAV)",
+        choices=("random", "zeros"),
+    )
+    starts: int = setting(0, "the step from which on it is written", least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,7 +197,8 @@ class Objective:
     inputs: tuple[str, ...] | dict[str, str] = setting(
         ...,
         'a list in the order of the loss\'s arrays, or by their names `{"query": "a.p", "key": "b.target.z"}`; each '
-        "`view.output`, `view.target.output`, `tower.memory.slot`, `views.view.field`, `labels.name`",
+        "`view.output`, `view.target.output`, `tower.memory.slot`, `tower.memory.slot.head`, `views.view.field`, "
+        "`labels.name`",
     )
     weight: float | dict = setting(
         1.0,

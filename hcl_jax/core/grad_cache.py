@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hcl_jax.core import memory_bank, objectives, towers
-from hcl_jax.core.model import Aux, Model, memory_rows, run_objectives, run_target
+from hcl_jax.core.model import Aux, Model, memory_rows, recalled, run_objectives, run_target
 from hcl_jax.core.state import TrainState
 from hcl_jax.errors import InputError
 
@@ -89,9 +89,11 @@ def gradient(
                 of_pass, target_stats[name] = _target(p, state.target[name]["params"], target_stats[name])
                 target |= of_pass
 
+    memory = recalled(model, params, state.model_state, state.memory)
+
     def loss_of(moving: Any, learned: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         merged = {v: {**x, **moving[v]} for v, x in outputs.items()}
-        return run_objectives(model, state, learned, state.memory, batch=batch, outputs=merged, target=target)
+        return run_objectives(model, state, learned, memory, batch=batch, outputs=merged, target=target)
 
     moving = {v: {o: x for o, x in of.items() if jnp.issubdtype(x.dtype, jnp.inexact)} for v, of in outputs.items()}
     (loss, metrics), (cotangents, learned) = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)(

@@ -14,8 +14,11 @@ def reads(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return (spec["reads"],) if isinstance(spec["reads"], str) else tuple(spec["reads"])
 
 
-def init_fifo(key: jax.Array, size: int, width: int, dtype: Any) -> dict[str, jax.Array]:
-    """A queue of unit rows [size, width], random until written (as MoCo starts), and the place of the next row."""
+def init_fifo(key: jax.Array, size: int, width: int, dtype: Any, zeros: bool = False) -> dict[str, jax.Array]:
+    """A queue of unit rows [size, width], random until written (as MoCo starts) or zeros (as SwAV), and the place of
+    the next row."""
+    if zeros:
+        return {"rows": jnp.zeros((size, width), dtype), "next": jnp.zeros((), jnp.int32)}
     rows = jax.random.normal(key, (size, width), dtype)
     return {"rows": rows * jax.lax.rsqrt(jnp.sum(rows * rows, -1, keepdims=True)), "next": jnp.zeros((), jnp.int32)}
 

@@ -110,7 +110,8 @@ def init(
             rows = written[0]
             slot_key = named_key(key, f"memory/{name}/{slot}")
             if spec["kind"] == "fifo":
-                memory[name][slot] = memory_bank.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype)
+                zeros = spec.get("initial") == "zeros"
+                memory[name][slot] = memory_bank.init_fifo(slot_key, spec["size"], rows.shape[-1], rows.dtype, zeros)
             else:
                 memory[name][slot] = memory_bank.init_mean(rows.shape[-1], rows.dtype)
     return state._replace(memory=memory)
@@ -173,6 +174,19 @@ def run_objectives(
     return total, metrics
 
 
+def recalled(model: Model, params: Any, model_state: Any, memory: Any) -> Any:
+    """The memory with what objectives read of heads over its rows: `image.memory.queue.prototypes` is the head
+    `prototypes` of now over the rows of `queue`, without a gradient. A row of zeros stays one."""
+    read = {r for spec in model.objectives.values() for r in map(objectives.parse, objectives.names_read(spec)) if r}
+    made = {name: dict(slots) for name, slots in memory.items()}
+    for reference in sorted(r for r in read if r.kind == "memory" and "." in r.name):
+        slot, _, head = reference.name.partition(".")
+        rows, owner = memory[reference.owner][slot]["rows"], reference.owner
+        y = towers.apply_head(model.towers[owner], head, params[owner], model_state[owner], rows)
+        made[owner][reference.name] = {"rows": jnp.where(jnp.any(rows != 0, axis=1, keepdims=True), y, 0)}
+    return made
+
+
 def memory_rows(model: Model, **sources: Any) -> Any:
     """{tower: {slot: (rows by reference, which are present)}} of batch, outputs and target."""
     return {
@@ -215,6 +229,7 @@ def forward(
     total = jnp.zeros((), jnp.float32)
     metrics: dict[str, jax.Array] = {}
     if memory is not None:
+        memory = recalled(model, params, state.model_state, memory)
         total, metrics = run_objectives(model, state, params["objectives"], memory, **sources)
     return total, Aux(metrics, model_state, target_stats, memory_rows(model, **sources))
 

@@ -18,7 +18,8 @@ GIVEN = ("ids", "row_weights", "engine", "present")  # keywords of a loss that t
 
 
 class Reference(NamedTuple):
-    """`a.z` -> ("output", "a", "z"); also target, memory, views, labels, index."""
+    """`a.z` -> ("output", "a", "z"); also target, memory, views, labels, index. `image.memory.queue.prototypes`, a head
+    over the rows of a slot, is ("memory", "image", "queue.prototypes")."""
 
     kind: str
     owner: str = ""
@@ -36,6 +37,8 @@ def parse(text: str) -> Reference | None:
             return Reference("views", view, field)
         case [tower, "memory", slot]:
             return Reference("memory", tower, slot)
+        case [tower, "memory", slot, head]:
+            return Reference("memory", tower, f"{slot}.{head}")
         case [view, "target", output]:
             return Reference("target", view, output)
         case [view, output]:

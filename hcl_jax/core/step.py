@@ -151,7 +151,10 @@ def _memory(model: Model, state: TrainState, aux: Aux) -> Any:
                 jax.tree.map(interleave, aux.memory_rows[name][slot], is_leaf=lambda x: isinstance(x, list)),
             )
             if spec["kind"] == "fifo":
-                memory[name][slot] = memory_bank.write_fifo(old, rows, present)
+                new = memory_bank.write_fifo(old, rows, present)
+                if spec.get("starts"):
+                    new = {k: jnp.where(state.step >= spec["starts"], new[k], old[k]) for k in new}
+                memory[name][slot] = new
             else:
                 memory[name][slot] = memory_bank.write_mean(old, rows, present, spec["momentum"])
     return memory

@@ -248,6 +248,12 @@ def _stack_equal(tower: Tower, name: str, by_view: Mapping[str, jax.Array]) -> j
     return _stack(list(by_view.values()))
 
 
+def apply_head(tower: Tower, head: str, params: Any, stats: Any, x: jax.Array) -> jax.Array:
+    """A head of a tower over rows of its own, in evaluation mode and without a gradient."""
+    params = jax.lax.stop_gradient(params["heads"][head])
+    return _apply(tower.heads[head], params, stats["heads"][head], x, Rows())[0]
+
+
 def _apply(module: Any, params: Any, stats: Any, x: Any, rows: Rows) -> tuple[Any, Any]:
     if not rows.train:
         return module.apply({"params": params, "batch_stats": stats}, x, rows), stats

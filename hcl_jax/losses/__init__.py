@@ -38,7 +38,7 @@ from hcl_jax.losses.supervised import (
     mean_squared_error,
     mean_squared_error_count,
 )
-from hcl_jax.losses.swav import swav
+from hcl_jax.losses.swav import swav, swav_queue
 from hcl_jax.losses.triplet import triplet, triplet_top1
 from hcl_jax.losses.ts2vec import ts2vec
 from hcl_jax.losses.vicreg import vicreg
@@ -74,6 +74,7 @@ LOSSES = {
     "cross_entropy": cross_entropy,
     "mean_squared_error": mean_squared_error,
     "swav": swav,
+    "swav_queue": swav_queue,
     "dino": dino,
     "min_max": min_max,
     "dpo": dpo,

@@ -40,8 +40,9 @@ def info_nce(
       convention: "mean", or "two_tau": 2 t times the mean (MoCo v3's code).
       in_batch: are the other keys of the batch negatives too? None: only where there are no `negatives`, as in the
         papers. When False, key i is the only positive of query i.
-      decoupled: the positives stay out of the sum over K(i) (GraphCL's code; Yeh et al. 2022, arXiv 2110.06848,
-        equation 6). The loss may be below 0; a query without a negative adds 0 and is counted.
+      decoupled: the positives stay out of the sum over K(i): the loss of GraphCL's and JOAO's codes, where each graph
+        finds its augmented self among the augmented ones (loss_cal in gsimclr.py); Yeh et al. 2022, arXiv 2110.06848,
+        equation 6, for one direction. It may be below 0; a query without a negative adds 0 and is counted.
       engine: computes the row sums.
 
     Returns:

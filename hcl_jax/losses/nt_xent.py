@@ -34,7 +34,8 @@ def nt_xent(
       row_weights: [N], scale both rows of an example.
       convention: "mean" over the 2N rows, or "sum_of_halves": the mean over a plus the mean over b, twice as much
         (Google's SimCLR code).
-      denominator: "all", or "negatives": the positives left out of it (GraphCL's code; the loss may be below 0).
+      denominator: "all", or "negatives": the positives left out of it (DCL; the loss may be below 0). GraphCL's code
+        leaves them out too, of one direction: `info_nce` with decoupled=True.
       engine: computes the row sums.
 
     Returns:

@@ -229,7 +229,7 @@ TEMPERED = (
     *("nt_xent", "info_nce", "moco_v3", "nnclr", "multi_positive", "decoupled", "decoupled_weighted", "debiased"),
     *("hard_negative", "sup_con", "multi_view"),
 )
-ELSEWHERE = ("swav", "ts2vec")  # whose values have a test file of their own
+ELSEWHERE = ("swav", "swav_queue", "ts2vec")  # whose values have a test file of their own
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:

@@ -49,6 +49,20 @@ def test_one_pair_alone():
     assert found == pytest.approx(losses(*VIEWS)[1] - 0.15 * (2 / 9 + 4 / 9), rel=1e-12)
 
 
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+def test_the_first_view_finds_each_in_one_direction(denominator):
+    """loss_cal of JOAO's and GraphCL's codes with "negatives": rows find columns, the positive out of the sum."""
+    views, p = (A, NEAR, B), np.array([0.5, 0.2, 0.3])
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in views]
+    each = []
+    for j in range(3):
+        s = np.exp(unit[0] @ unit[j].T / T)
+        below = s.sum(1) - (np.diag(s) if denominator == "negatives" else 0)
+        each.append(-np.log(np.diag(s) / below).mean())
+    found = value(*views, distribution=p, compare="first", denominator=denominator, gamma=0.7)
+    assert found == pytest.approx(p @ each - 0.35 * np.sum((p - 1 / 3) ** 2), rel=1e-10)
+
+
 def test_gradient_of_the_distribution_is_the_loss_of_each_pair():
     p = np.array([0.5, 0.2, 0.3])
     slope = jax.jit(jax.grad(lambda p: min_max(*VIEWS, distribution=p, gamma=0.7)))(p)

@@ -20,6 +20,7 @@ OVERLAP = tuple(np.tile(np.int32([start, 3]), (8, 1)) for start in (2, 1))  # st
 CALLS = {
     **{name: CASES[name] for name in ONE_EACH},
     "swav": Case("swav", tuple(normal(20, 2, 8, 4)), {"temperature": 0.2}, {}),
+    "swav_queue": Case("swav_queue", (*normal(22, 2, 6, 4), *normal(20, 2, 8, 4)), {"temperature": 0.2}, {}),
     "ts2vec": Case("ts2vec", (*normal(21, 2, 8, 6, 4), *OVERLAP), {}, {}),
 }
 
@@ -36,7 +37,7 @@ ENGINES = {
     "gathered": lambda precision="highest": gathered(mesh_of(2), "data", precision=precision),
 }
 # Rows meet no rows, or by elementwise products and sums alone.
-WITHOUT_PRODUCTS = {"negative_cosine", "byol", "swav", "dino", "bpr", "dpo", "ipo", "next_token"}
+WITHOUT_PRODUCTS = {"negative_cosine", "byol", "swav", "swav_queue", "dino", "bpr", "dpo", "ipo", "next_token"}
 WITHOUT_PRODUCTS |= {"cross_entropy", "mean_squared_error", "consistency"}
 # Products find the nearest rows; value and gradient are of the rows that were found.
 SEARCH_ONLY = {"triplet", "koleo"}

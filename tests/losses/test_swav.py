@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hcl_jax.losses.sinkhorn import sinkhorn
-from hcl_jax.losses.swav import swav
+from hcl_jax.losses.swav import swav, swav_queue
 from tests.losses import oracles
 from tests.losses.cases import IDS, WEIGHTS, normal
 from tests.losses.test_values import central_difference
@@ -115,11 +115,39 @@ def test_equal_on_eight_devices():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), one, eight)
 
 
+QUEUES = np.tanh(normal(23, 2, 6, K))
+
+
+@pytest.mark.parametrize("ids", [None, IDS])
+def test_a_queue_takes_part_in_the_assignments_alone(ids):
+    """Against the listing over queue and batch; a queue with one empty row is no queue."""
+
+    def oracle(queues):
+        loss = 0.0
+        for c in (0, 1):
+            rows = np.concatenate([queues[c], SCORES[c]])
+            of_rows = np.concatenate([np.zeros(6, int), np.arange(N) if ids is None else ids])
+            q = oracles.sinkhorn(rows, ids=of_rows)[6:]
+            for v in set(range(V)) - {c}:
+                log_p = SCORES[v] / 0.1 - np.log(np.exp(SCORES[v] / 0.1).sum(1, keepdims=True))
+                valid = np.ones(N, bool) if ids is None else ids != -1
+                loss -= (q * log_p).sum(1)[valid].mean() / (2 * (V - 1))
+        return loss
+
+    assert run(swav_queue, *QUEUES, *SCORES, ids=ids) == pytest.approx(oracle(QUEUES), rel=1e-10)
+    lacking = QUEUES.copy()
+    lacking[:, 2] = 0
+    assert run(swav_queue, *lacking, *SCORES, ids=ids) == pytest.approx(run(swav, *SCORES, ids=ids), rel=1e-12)
+    slope = jax.jit(jax.grad(lambda q: swav_queue(q, *QUEUES[1:], *SCORES)))(QUEUES[0])
+    np.testing.assert_array_equal(slope, 0)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: swav(SCORES[0]), ("scores", "1", "two or more")),
         (lambda: swav(SCORES[0], SCORES[1][:3]), ("scores[1]", "(3, 5)", "(8, 5)")),
+        (lambda: swav_queue(*QUEUES[:, :, :3], *SCORES), ("queue_a", "(6, 3)", "[rows, 5]")),
         (lambda: swav(*SCORES, crops=5), ("crops", "5", "1 to 4")),
         (lambda: swav(*SCORES, crops=0), ("crops", "0")),
         (lambda: swav(*SCORES, temperature=0.0), ("temperature", "above 0")),
