@@ -81,6 +81,7 @@ def imagenet():
         head["kernel_init"] = "cut_normal"
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.2, "linear"
     c.optimizer.weight_decay, c.optimizer.warmup_epochs = 1.5e-6, 10.0
+    c.optimizer.momentum_form = "rate_outside"
     c.train.epochs, c.train.compute_dtype = 1000.0, "bfloat16"
     return c
 

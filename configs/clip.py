@@ -79,8 +79,11 @@ def vit_b():
     towers(c, {"name": "vit", "variant": "b/32", "pre_norm": True, "patch_bias": False, **kind},
            {"name": "text_transformer", "vocab_size": 49408, "width": 512, "depth": 12, "heads": 8, "causal": True,
             "pool": "last", **kind}, 512)  # fmt: skip
+    c.objectives.contrast.scale.min = 1.0  # as open_clip
     c.optimizer.learning_rate, c.optimizer.weight_decay = 5e-4, 0.2
-    c.optimizer.b1, c.optimizer.b2, c.optimizer.warmup_steps = 0.9, 0.98, 2000
+    c.optimizer.b1, c.optimizer.b2, c.optimizer.eps = 0.9, 0.98, 1e-6
+    c.optimizer.warmup_steps, c.optimizer.warmup_form = 2000, "ahead"
+    c.optimizer.exclude = ("bias$", "scale$", "^objectives/", "cls$")  # open_clip decays tables of positions too
     c.train.epochs, c.train.compute_dtype, c.evaluate.labels = 32.0, "bfloat16", ""
     return c
 

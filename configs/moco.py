@@ -69,6 +69,7 @@ def imagenet_v2():
     method(c, RESNET50, {**projector, "kernel_init": "uniform"}, 0.999, 65536, 0.2, ops)
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.weight_decay = "sgd", 0.03, 1e-4
     c.optimizer.exclude = ()  # the authors' code decays biases and norms too
+    c.optimizer.schedule_by = "epoch"
     c.train.epochs = 200.0
     return c
 

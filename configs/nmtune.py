@@ -10,7 +10,8 @@ Expected: top1 labels, and eval/z (tuned) beside eval/h (features): see docs/cla
 Source:   Chen et al. 2024, arXiv 2309.17002 and 2403.06869, section 3; weights, ratio and learning rates from
           github.com/Hhhhhhao/Noisy-Model-Learning (src/models/nml_tune.py).
 
-Features are made once: the weak and the strong view of the code, two draws of one pipeline there, are one here.
+Features are made once: the weak and the strong view of the code, two draws of one pipeline there, are one here, which
+the covariance of `code` counts twice (at batch size 64). There both are drawn to the features of the weak one.
 data.dir holds train.npz and test.npz with the keys features [N, D] and label. There are 10 classes; C classes are
 --config.data.num_classes=C --config.towers.head.heads.y.features=C, another label is --config.data.labels=NAME
 --config.objectives.labels.inputs="('features.y','labels.NAME')" --config.evaluate.labels=NAME.
@@ -19,12 +20,13 @@ data.dir holds train.npz and test.npz with the keys features [N, D] and label. T
 from hcl_jax.config import choose, defaults
 
 CLASSES = 10
+ROWS = 64
 
 
 def on_features(tuned=None):
     """Features from .npz files, the head z where features are tuned, and a linear classifier y on it."""
     c = defaults()
-    c.data.name, c.data.batch_size, c.data.num_classes = "npz", 64, CLASSES
+    c.data.name, c.data.batch_size, c.data.num_classes = "npz", ROWS, CLASSES
     view = {"kind": "features", "field": "features", "ops": ()}
     c.views = {"features": view}
     heads = {"z": tuned} if tuned else {}
@@ -39,6 +41,11 @@ def on_features(tuned=None):
     c.evaluate.views = {output: {**view, "tower": "head", "output": output} for output in sorted({"h", read})}
     c.evaluate.baselines, c.evaluate.evaluators.few_labels = False, {"per_class": (1, 10)}
     return c
+
+
+# Weak and strong rows go through the code's MLP together, 2B of them, and its covariance is divided by 2B - 1. With two
+# equal copies every other term is that of one, and the squared covariances are this part of those over B - 1.
+TWICE = ((2 * ROWS - 2) / (2 * ROWS - 1)) ** 2
 
 
 def regularised(reduction, top, weights):
@@ -78,7 +85,9 @@ def paper():
 
 def code():
     """Cross entropy + consistency + 0.04 covariance + 0.001 dominant singular values, the mean of five."""
-    return regularised("entry", 5, (1.0, 0.04, 0.001))
+    c = regularised("entry", 5, (1.0, 0.04 * TWICE, 0.001))
+    c.optimizer.exclude = ()  # torch's AdamW decays every parameter
+    return c
 
 
 ARGUMENTS = {f.__name__: f for f in (linear, mlp, paper, code)}

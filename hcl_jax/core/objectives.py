@@ -112,7 +112,8 @@ def value_of(value: Any, name: str, learned: Mapping[str, jax.Array], step: jax.
         return made + jax.lax.stop_gradient(jnp.clip(made, value.get("min"), value.get("max")) - made)
     if is_scheduled(value):
         hold = value.get("hold", 1)
-        share = jnp.minimum((step if hold == 1 else step // hold * hold) / value["steps"], 1.0)
+        held = jnp.asarray(step if hold == 1 else step // hold * hold, jnp.result_type(float))
+        share = jnp.minimum(held / value["steps"], 1.0)
         share = share if value["schedule"] == "linear" else (1 - jnp.cos(jnp.pi * share)) / 2
         return value["start"] + (value["end"] - value["start"]) * share
     return value

@@ -297,7 +297,7 @@ def target_momentum(spec: Mapping[str, Any], step: jax.Array, steps: int) -> jax
     base = jnp.asarray(spec["momentum"], jnp.result_type(float))
     if spec["schedule"] == "constant":
         return base
-    step = step + 1 if spec.get("moves") == "before" else step
+    step = jnp.asarray(step + 1 if spec.get("moves") == "before" else step, base.dtype)
     return 1 - (1 - base) * (jnp.cos(jnp.pi * jnp.minimum(step / max(steps, 1), 1.0)) + 1) / 2
 
 
