@@ -28,7 +28,7 @@ FLOORS = (
     ("check",),
     ("prepare",),
     ("train",),
-    ("main", "embed", "generate", "preview", "claims", "plan", "parts", "check.__main__"),
+    ("main", "embed", "generate", "preview", "claims", "plan", "parts", "tokenizer", "check.__main__"),
 )
 # Phrases with a plain word of English or of the field in their place.
 HOME_MADE = {

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hcl_jax.data import arrays, emoji, folder, graphs, mixture, preferences, series, synthetic, tfds
+from hcl_jax.data import arrays, emoji, folder, graphs, icons, mixture, preferences, series, synthetic, tfds
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
@@ -44,6 +44,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "digits": partial(in_memory, arrays.digits),
     "fashion_mnist": _fashion_mnist,
     "emoji": partial(in_memory, emoji.emoji),
+    "icons": partial(in_memory, icons.icons),
     "idx": partial(in_memory, arrays.idx),
     "npz": partial(in_memory, arrays.npz),
     "csv": partial(in_memory, arrays.text_table),
@@ -62,7 +63,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
 
 # Fields of data that some sources alone read: name -> those that it reads. Any other name is TFDS's.
 READ = {
-    **dict.fromkeys(("emoji", "idx", "planetoid", "tu"), ("dir",)),
+    **dict.fromkeys(("emoji", "icons", "idx", "planetoid", "tu"), ("dir",)),
     "fashion_mnist": ("dir", "in_memory", "prepare"),
     "npz": ("dir", "text", "standardise"),
     "csv": ("dir", "text"),

@@ -19,6 +19,7 @@ WORDS = tuple("a blue bright cat dog field fish green house in near night of old
 KNOWN: dict[str, dict[str, tuple[int, ...]]] = {
     "digits": {"image": (8, 8, 1)},
     "fashion_mnist": {"image": (28, 28, 1)},
+    "icons": {"outline": (64, 64, 1), "filled": (64, 64, 1)},
     "emoji": {"google": (64, 64, 4), "twitter": (64, 64, 4)},
 }
 SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "series": (128, 1), "text": (), "features": (64,)}

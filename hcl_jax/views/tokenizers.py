@@ -83,7 +83,7 @@ def load(path: str, where: str = "tokens.tokenizer") -> Tokenizer:
     """The tokenizer of a file, read once. Raises InputError without one, naming `where` or the file."""
     full = os.path.expanduser(path) if isinstance(path, str) else ""
     if not os.path.isfile(full):
-        raise InputError(where, repr(path), KINDS)
+        raise InputError(where, repr(path), f"{KINDS}; python -m hcl_jax.tokenizer learns one")
     state = os.stat(full)
     return _load(full, (state.st_mtime_ns, state.st_size))
 
