@@ -164,7 +164,7 @@ def covering(height: Any, width: Any, size: tuple[int, int], fraction: float) ->
     corner is round((tall - size) / 2), halves to even.
     """
     height, width = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
-    tall, wide = (float(max(math.floor(s / fraction + 0.5), s)) for s in size)
+    tall, wide = (tf.constant(float(max(math.floor(s / fraction + 0.5), s)), tf.float64) for s in size)
     upright = height * size[1] <= width * size[0]
     other_wide = tf.maximum(tf.floor(tall * width / height), float(size[1]))
     other_tall = tf.maximum(tf.floor(wide * height / width), float(size[0]))

@@ -13,6 +13,7 @@ from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, build
+from hcl_jax.views import tokenizers
 from tests.config.test_load import RECIPES
 from tests.core.test_equality import RECIPES as EQUAL
 from tests.core.test_shapes import SHAPES
@@ -41,7 +42,13 @@ SHRINK = {
         "towers.image.encoder={'name': 'vit', 'variant': 'ti/32', 'depth': 1}",
         "towers.text.encoder.width=32",
         "towers.text.encoder.depth=1",
-        "towers.text.encoder.vocab_size=260",
+        "towers.text.encoder.vocab_size=300",
+    ],
+    "clip:siglip_b": [
+        "towers.image.encoder={'name': 'vit', 'variant': 'ti/16', 'depth': 1, 'pool': 'map'}",
+        "towers.text.encoder={'name': 'text_transformer', 'vocab_size': 300, 'width': 32, 'depth': 1, "
+        "'pool': 'last', 'hide_padding': False}",
+        "towers.text.heads.z.features=192",
     ],
     "supervised:BasicMotions": ["towers.series.encoder.depth=1"],
     "quality:moco": ["towers.image.encoder.widths=(8,)", "towers.judge.encoder.widths=(8, 8)", "init_from.path="],
@@ -64,6 +71,18 @@ def test_full_size_has_as_many_parameters_as_published():
     run = build(config, Parts(), source, meshes.make_mesh({**config.mesh.to_dict(), "data": 8}))
     count = sum(x.size for x in jax.tree.leaves(run.abstract.params)) / 1e6
     assert count == pytest.approx(23.51 + 2048 * 2048 / 1e6 + 2048 * 128 / 1e6, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "published"),
+    # open_clip's ViT-B-32 has 151,277,313, of them 768 for the position of its class token; google/siglip-base-patch16.
+    [("clip:vit_b", 151_277_313 - 768), ("clip:siglip_b", 203_155_970)],
+)
+def test_pairs_of_towers_have_as_many_parameters_as_published(recipe, published):
+    config, source = small(recipe, "mesh.data=1")
+    run = build(config, Parts(), source, meshes.make_mesh(config.mesh))
+    assert sum(x.size for x in jax.tree.leaves(run.abstract.params)) == published
 
 
 def small(recipe: str, *fields: str):
@@ -125,3 +144,18 @@ def test_a_tfds_name_through_mock_data(recipe, tmp_path):
         assert main([f"--config={recipe}", f"--workdir={tmp_path / 'w'}", *(f"--config.{f}" for f in flags)]) == 0
     card = json.loads((tmp_path / "w" / "card.json").read_text())
     assert "eval/image/knn_accuracy" in card["results"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["clip:vit_b", "clip:siglip_b"])
+def test_captions_through_mock_data(recipe, tmp_path):
+    """The field of LAION-400M, ids of a file, and numbers of the held-out pairs at the end."""
+    import tensorflow_datasets as tfds
+
+    tokenizers.train_bpe(["a photo of a cat"] * 3, 300, str(tmp_path / "t.json"))
+    flags = [f"data.tokenizer={tmp_path / 't.json'}", "data.batch_size=8", "mesh.data=2", "train.steps=2"]
+    flags += ["optimizer.warmup_steps=1", *SHRINK[recipe]]
+    with tfds.testing.mock_data(num_examples=16):
+        assert main([f"--config={recipe}", f"--workdir={tmp_path / 'w'}", *(f"--config.{f}" for f in flags)]) == 0
+    results = json.loads((tmp_path / "w" / "card.json").read_text())["results"]
+    assert {"eval/image-text/image_to_text/recall_1", "eval/image-text/text_to_image/recall_10"} <= results.keys()

@@ -202,6 +202,38 @@ def test_bad_emoji(config, emoji):
     refused("no emoji.json", asked)
 
 
+def test_icons(config, tmp_path):
+    """Equal outlines are in one split, a text is the name with its tags, and what is not drawn filled is absent."""
+    records = [{"name": f"i-{i}", "text": f"i {i}", "category": "ab"[i % 2], "tags": ["x", f"t{i}"]} for i in range(30)]
+    for i, record in enumerate(records):
+        write(tmp_path / "icons" / "outline" / f"{record['name']}.png", picture(64, 64, 1, seed=i // 2))
+        if i % 3 == 0:
+            write(tmp_path / "icons" / "filled" / f"{record['name']}.png", picture(64, 64, 1, seed=100 + i))
+    (tmp_path / "icons" / "icons.json").write_text(json.dumps(records))
+    asked = config(name="icons", dir=str(tmp_path), labels=("category",))
+    numbers = {}
+    for split in ("train", "test"):
+        source = data.open_source(asked, split)
+        record = source.fetch(tf.range(source.num_examples))
+        numbers[split] = [int(source.describe(i)[2:-4]) for i in range(source.num_examples)]
+        for row, i in enumerate(numbers[split]):
+            assert record["name"][row] == f"i {i}".encode() and record["caption"][row] == f"i {i}: x t{i}".encode()
+            np.testing.assert_array_equal(record["outline"][row], picture(64, 64, 1, seed=i // 2))
+            drawn = np.asarray(record["filled"][row])
+            np.testing.assert_array_equal(drawn, picture(64, 64, 1, seed=100 + i) if i % 3 == 0 else 0)
+        np.testing.assert_array_equal(source.known_present["filled"], np.array(numbers[split]) % 3 == 0)
+    assert sorted(numbers["train"] + numbers["test"]) == list(range(30)) and len(numbers["test"]) > 1
+    assert {i // 2 for i in numbers["train"]}.isdisjoint(i // 2 for i in numbers["test"])
+    (tmp_path / "icons" / "icons.json").write_text("[]x")
+    refused("icons.json: found", asked)
+
+
+def test_real_icons(config, real_data):
+    asked = config(name="icons", dir=real_data("icons.zip"), labels=("category",))
+    test = data.open_source(asked, "test")
+    assert 900 < test.num_examples < 1200 and test.labels == {"category": 41}
+
+
 def test_real_emoji(config, real_data):
     asked = config(name="emoji", dir=real_data("emoji.zip"), labels=("category", "subcategory"))
     test = data.open_source(asked, "test")
