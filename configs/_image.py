@@ -7,20 +7,34 @@ from hcl_jax.config import defaults
 
 NORMALISE = {"op": "normalise", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of ImageNet
 FLIP = {"op": "flip"}
+# What `like` stands for: docs/parts.md. Operations of torchvision on PIL images, all but the crop, are Pillow's.
+TENSORFLOW, PILLOW, TORCHVISION = {"like": "tensorflow"}, {"like": "pillow"}, {"like": "torchvision"}
+# tf.image.resize_bicubic of TensorFlow 1 (tf.compat.v1 has it still): no antialiasing, corners aligned, no clipping.
+TENSORFLOW_1 = {**TENSORFLOW, "method": "bicubic", "half_pixel": False, "cubic": -0.75}
 AFFINE = {"op": "random_affine", "rotation": 15.0, "scale": (0.85, 1.15), "translation": 0.12}
 DIGITS_ENCODER = {"name": "convnet", "widths": (64, 128, 256)}
 FASHION_ENCODER = {"name": "convnet", "widths": (32, 128, 256)}
 
 
-def crop(size, scale, **method):
+def crop(size, scale, **like):
     """A random part of the image, its area within `scale`, resized."""
-    return {"op": "random_resized_crop", "size": size, "scale": scale, **method}
+    return {"op": "random_resized_crop", "size": size, "scale": scale, **like}
 
 
-def jitter(brightness, contrast, saturation, hue):
+def jitter(brightness, contrast, saturation, hue, **like):
     """Colours changed in four of five images."""
     strength = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-    return {"op": "color_jitter", **strength, "p": 0.8}
+    return {"op": "color_jitter", **strength, "p": 0.8, **like}
+
+
+def grey(**like):
+    """No colours in one of five images."""
+    return {"op": "grey", "p": 0.2, **like}
+
+
+def blur(p, **like):
+    """Blurred with that probability, sigma from 0.1 to 2 pixels."""
+    return {"op": "blur", "p": p, **like}
 
 
 def light(strength):
@@ -64,11 +78,12 @@ def fashion_mnist():
     return c
 
 
-def imagenet(batch_size, *normal):
-    """1,281,167 images of 224 x 224 from TFDS, evaluated on their centres; `normal` is the last operation, if any."""
+def imagenet(batch_size, *normal, **centre):
+    """1,281,167 images of 224 x 224 from TFDS, evaluated on their centres; `normal` is the last operation, if any, and
+    `centre` how the middle is cut out."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.in_memory = "imagenet2012", batch_size, False
     c.data.test_split, c.data.shape, c.data.num_classes = "validation", (224, 224, 3), 1000
     c.data.upright = False  # published numbers are of pictures as they are stored
-    evaluate(c, ({"op": "centre_crop", "size": 224}, *normal), per_class=())
+    evaluate(c, ({"op": "centre_crop", "size": 224, **centre}, *normal), per_class=())
     return c

@@ -9,13 +9,16 @@ Source:   Grill et al. 2020, "Bootstrap your own latent", arXiv 2006.07733, sect
           without predictor or stop-gradient: Chen and He 2021, "SimSiam", arXiv 2011.10566, sections 4.1 and 4.2.
           The towers are the code's: BatchNorm of each view, last layers without bias, haiku's padding and first
           weights. Otherwise than there: the target starts as a copy (there from weights of its own), and no classifier
-          learns beside.
+          learns beside. Views of imagenet are the code's: one box by area and log ratio, cut to the picture, tf.image.
 """
 
 from hcl_jax.config import choose
 
 from . import _image
-from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, crop, jitter, views
+from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, TENSORFLOW, crop, jitter, views
+
+# tf.image.resize, clipped at once.
+BICUBIC = {**TENSORFLOW, "method": "bicubic", "clip": True}
 
 
 def method(c, encoder, hidden, features, momentum):
@@ -70,10 +73,12 @@ def fashion_mnist():
 
 def imagenet():
     """The paper's run: ResNet-50, batch 4096, LARS 0.2 x B/256 = 3.2, target momentum 0.996, 1000 epochs."""
-    c = _image.imagenet(4096, NORMALISE)
-    shared = (crop(224, (0.08, 1.0)), FLIP, jitter(0.4, 0.4, 0.2, 0.1), {"op": "grey", "p": 0.2})
-    a = (*shared, {"op": "blur", "p": 1.0}, NORMALISE)
-    b = (*shared, {"op": "blur", "p": 0.1}, {"op": "solarise", "p": 0.2}, NORMALISE)
+    c = _image.imagenet(4096, NORMALISE, rounding="down", **BICUBIC)
+    by_area = {"distribution": "area", "attempts": 1, "fallback": "clamp", "min_object_covered": 0.0}
+    part = crop(224, (0.08, 1.0), **by_area, **BICUBIC)
+    shared = (part, FLIP, jitter(0.4, 0.4, 0.2, 0.1, **TENSORFLOW), _image.grey(**TENSORFLOW))
+    a = (*shared, _image.blur(1.0, **TENSORFLOW), NORMALISE)
+    b = (*shared, _image.blur(0.1, **TENSORFLOW), {"op": "solarise", "p": 0.2, **TENSORFLOW}, NORMALISE)
     views(c, a=a, b=b)
     same = {"padding": "same", "pool_padding": "same", "kernel_init": "cut_normal"}
     method(c, {"name": "resnet50", **same}, 4096, 256, 0.996)

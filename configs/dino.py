@@ -7,13 +7,14 @@ Expected: see docs/results.md; imagenet as published: 73.3 % kNN and 76.1 % line
           (2.6 days).
 Source:   Caron et al. 2021, "Emerging properties in self-supervised vision transformers", arXiv 2104.14294, and its
           code. digits evaluates the student; imagenet the teacher, kNN on h and the linear probe on the class tokens of
-          the last four blocks.
+          the last four blocks. Views of imagenet are those of main_dino.py, torchvision's on PIL images, without
+          the rounding to 8 bits between their operations.
 """
 
 from hcl_jax.config import choose
 
 from . import _image
-from ._image import DIGITS, DIGITS_ENCODER, FLIP, NORMALISE, crop, jitter, views
+from ._image import DIGITS, DIGITS_ENCODER, FLIP, NORMALISE, PILLOW, TORCHVISION, blur, crop, grey, jitter, views
 
 EPOCH = 1281167 // 1024  # steps
 
@@ -55,11 +56,10 @@ def digits():
 
 def imagenet():
     """ViT-S/16, batch 1024, AdamW 5e-4 x B/256, 65,536 outputs, target momentum 0.996, 300 epochs."""
-    c = _image.imagenet(1024, NORMALISE)
-    change = (FLIP, jitter(0.4, 0.4, 0.2, 0.1), {"op": "grey", "p": 0.2})
-    large, small = (
-        (crop(size, scale, method="bicubic"), *change) for size, scale in ((224, (0.4, 1.0)), (96, (0.05, 0.4)))
-    )
+    bicubic = {**TORCHVISION, "method": "bicubic"}
+    c = _image.imagenet(1024, NORMALISE, **bicubic)
+    change = (FLIP, jitter(0.4, 0.4, 0.2, 0.1, **PILLOW), grey(**PILLOW))
+    large, small = ((crop(size, scale, **bicubic), *change) for size, scale in ((224, (0.4, 1.0)), (96, (0.05, 0.4))))
     projector = {"hidden": 2048, "features": 256, "batch_norm": False, "activation": "gelu"}
     start = {"kernel_init": "normal_0.02", "patch_init": "uniform", "resize": "dino"}
     method(
@@ -69,9 +69,9 @@ def imagenet():
         {"features": 65536, "normalise": True, "lengths": True, "kernel_init": "uniform"},  # norm_last_layer false
         0.996,
         29 * EPOCH,
-        (*large, {"op": "blur", "p": 1.0}, NORMALISE),
-        (*large, {"op": "blur", "p": 0.1}, {"op": "solarise", "p": 0.2}, NORMALISE),
-        (*small, {"op": "blur", "p": 0.5}, NORMALISE),
+        (*large, blur(1.0, **PILLOW), NORMALISE),
+        (*large, blur(0.1, **PILLOW), {"op": "solarise", "p": 0.2, **PILLOW}, NORMALISE),
+        (*small, blur(0.5, **PILLOW), NORMALISE),
         8,
     )
     # A table of 30 epochs, its end included, read once an epoch.

@@ -12,12 +12,13 @@ Source:   He et al. 2020, "Momentum contrast", arXiv 1911.05722; Chen et al. 202
           self-supervised vision transformers", arXiv 2104.02057; their codes. Otherwise than there, v1 and v2:
           statistics of BatchNorm are of the whole batch of each encoder; the authors shuffle the keys between GPUs with
           statistics of 32 rows. v1: the rate follows a cosine, and does not fall to a tenth at epochs 120 and 160.
+          Views for ImageNet are torchvision's on PIL images, without the rounding to 8 bits between their operations.
 """
 
 from hcl_jax.config import choose
 
 from . import _image
-from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, crop, jitter, views
+from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, PILLOW, crop, jitter, views
 
 RESNET50 = {"name": "resnet50", "zero_init_residual": False}  # torchvision's, as it is
 
@@ -55,12 +56,12 @@ def fashion_mnist():
 
 def imagenet_v2():
     """MoCo v2: ResNet-50, batch 256, SGD 0.03 with a cosine, queue 65,536, momentum 0.999, temperature 0.2."""
-    c = _image.imagenet(256, NORMALISE)
+    c = _image.imagenet(256, NORMALISE, **_image.TORCHVISION)
     ops = (
-        crop(224, (0.2, 1.0)),
-        jitter(0.4, 0.4, 0.4, 0.1),
-        {"op": "grey", "p": 0.2},
-        {"op": "blur", "p": 0.5},
+        crop(224, (0.2, 1.0), **_image.TORCHVISION),
+        jitter(0.4, 0.4, 0.4, 0.1, **PILLOW),
+        _image.grey(**PILLOW),
+        _image.blur(0.5, **PILLOW),
         FLIP,
         NORMALISE,
     )
@@ -77,8 +78,8 @@ def imagenet_v2():
 def imagenet_v1():
     """MoCo v1: as v2, with one dense layer, temperature 0.07, no blur, and stronger colours in every picture."""
     c = imagenet_v2()
-    colours = {**jitter(0.4, 0.4, 0.4, 0.4), "p": 1.0}
-    ops = (crop(224, (0.2, 1.0)), {"op": "grey", "p": 0.2}, colours, FLIP, NORMALISE)
+    colours = {**jitter(0.4, 0.4, 0.4, 0.4, **PILLOW), "p": 1.0}
+    ops = (crop(224, (0.2, 1.0), **_image.TORCHVISION), _image.grey(**PILLOW), colours, FLIP, NORMALISE)
     projector = {"layers": 1, "features": 128, "last_batch_norm": False, "last_bias": True, "kernel_init": "uniform"}
     method(c, RESNET50, projector, 0.999, 65536, 0.07, ops)
     return c
@@ -86,10 +87,10 @@ def imagenet_v1():
 
 def method_v3(c, encoder, projector, predictor, temperature, area):
     """The prediction of each view finds the key of the other among those of the batch; BYOL's views."""
-    ops = (crop(224, area), jitter(0.4, 0.4, 0.2, 0.1), {"op": "grey", "p": 0.2})
-    solarise = {"op": "solarise", "p": 0.2}
-    views(c, a=(*ops, {"op": "blur", "p": 1.0}, FLIP, NORMALISE),
-          b=(*ops, {"op": "blur", "p": 0.1}, solarise, FLIP, NORMALISE))  # fmt: skip
+    ops = (crop(224, area, **_image.TORCHVISION), jitter(0.4, 0.4, 0.2, 0.1, **PILLOW), _image.grey(**PILLOW))
+    solarise = {"op": "solarise", "p": 0.2, **PILLOW}
+    views(c, a=(*ops, _image.blur(1.0, **PILLOW), FLIP, NORMALISE),
+          b=(*ops, _image.blur(0.1, **PILLOW), solarise, FLIP, NORMALISE))  # fmt: skip
     head = {"hidden": 4096, "last_affine": False, "kernel_init": "uniform"}
     c.towers = {
         "image": {
@@ -110,7 +111,7 @@ def method_v3(c, encoder, projector, predictor, temperature, area):
 
 def imagenet_v3_r50():
     """MoCo v3: ResNet-50, batch 4096, LARS 0.6 x B/256, decay 1e-6, momentum 0.99 to 1, temperature 1, 100 epochs."""
-    c = _image.imagenet(4096, NORMALISE)
+    c = _image.imagenet(4096, NORMALISE, **_image.TORCHVISION)
     method_v3(c, {"name": "resnet50"}, {}, {}, 1.0, (0.2, 1.0))
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.6, "linear"
     c.optimizer.momentum_form, c.optimizer.weight_decay, c.optimizer.warmup_epochs = "rate_outside", 1e-6, 10.0
@@ -120,7 +121,7 @@ def imagenet_v3_r50():
 
 def imagenet_v3_vit():
     """MoCo v3: ViT-S/16 of 12 heads, batch 4096, AdamW 1.5e-4 x B/256, decay 0.1, temperature 0.2, 300 epochs."""
-    c = _image.imagenet(4096, NORMALISE)
+    c = _image.imagenet(4096, NORMALISE, **_image.TORCHVISION)
     encoder = {"name": "vit", "variant": "s/16", "heads": 12, "position": "sincos2d_rows_first", "token_std": 1e-6}
     last = {"last_batch_norm": True}
     method_v3(c, {**encoder, "freeze_patch": True}, {"layers": 3}, last, 0.2, (0.08, 1.0))

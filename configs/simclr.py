@@ -7,20 +7,34 @@ Hardware: digits, fashion_mnist and cifar10 on 2 CPU cores; imagenet and imagene
 Expected: see the table in README.md; imagenet as published: 64.6 % linear top-1 after 100 epochs at batch 4096
           (Table B.1), 69.3 % after 1000 (section 6; 1.5 h for 100 epochs on 128 TPU v3 cores); imagenet_code: 64.5 %.
 Source:   Chen et al. 2020, "A simple framework for contrastive learning of visual representations", arXiv 2002.05709.
+          Views of cifar10_paper and imagenet* are those of google-research/simclr, data_util.py; brightness is added
+          as in the paper and the code's first version, in imagenet_code multiplied as in the code since 244e712.
+          Otherwise than there: one sigma of the blur for the whole batch (there for the rows of a core), and a JPEG's
+          window is decoded alone (levels differ at its edge).
 """
 
 from hcl_jax.config import choose, defaults
 
 from . import _image
-from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, crop, evaluate, jitter, views
+from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, TENSORFLOW, crop, evaluate, jitter, views
 
 # Google's: where its max pool pads, and what its kernels start with.
 RESNET50 = {"name": "resnet50", "kernel_init": "lecun_normal", "pool_padding": "same"}
+BLUR = _image.blur(0.5, sigma_for="batch", **TENSORFLOW)
 
 
 def colour(strength):
     """SimCLR's colour distortion: jitter 0.8 S, 0.8 S, 0.8 S, 0.2 S with p 0.8, then grey with p 0.2 (appendix A)."""
     return ({**jitter(0.8, 0.8, 0.8, 0.2), "strength": strength}, {"op": "grey", "p": 0.2})
+
+
+def google(c, size, strength, *more, convention="add"):
+    """Views as the authors' code makes them; `more` is the blur, which CIFAR-10 has not."""
+    change = jitter(0.8, 0.8, 0.8, 0.2, strength=strength, convention=convention, **TENSORFLOW)
+    # What bicubic overshoots is cut after the colours there.
+    part, clip = crop(size, (0.08, 1.0), **_image.TENSORFLOW_1), {"op": "clip"}
+    ops = (part, FLIP, change, _image.grey(**TENSORFLOW), clip, *more)
+    views(c, a=ops, b=ops)
 
 
 def towers(c, encoder, hidden, features, **projector):
@@ -69,6 +83,7 @@ def cifar10():
 def cifar10_paper():
     """The paper's CIFAR-10 run (appendix B.9): ResNet-50, batch 1024, learning rate 1.0, 1000 epochs; 94.0 % linear."""
     c = cifar10()
+    google(c, 32, 0.5)
     c.data.batch_size = 1024
     towers(c, {**RESNET50, "stem": "small"}, 2048, 128, kernel_init="normal_0.01")
     nt_xent(c, 0.5)
@@ -79,9 +94,8 @@ def cifar10_paper():
 
 def imagenet():
     """The paper's default: ResNet-50, batch 4096, LARS 0.3 x B/256 = 4.8, 10 epochs of warm-up, temperature 0.1."""
-    c = _image.imagenet(4096)
-    ops = (crop(224, (0.08, 1.0)), FLIP, *colour(1.0), {"op": "blur", "p": 0.5})
-    views(c, a=ops, b=ops)
+    c = _image.imagenet(4096, {"op": "clip"}, **_image.TENSORFLOW_1)
+    google(c, 224, 1.0, BLUR)
     towers(c, RESNET50, 2048, 128, kernel_init="normal_0.01")
     nt_xent(c, 0.1)
     c.optimizer.name, c.optimizer.learning_rate, c.optimizer.scaling = "lars", 0.3, "linear"
@@ -99,6 +113,7 @@ def imagenet_code():
     N E // B + 1 = 31,279 steps, this for N E // B.
     """
     c = imagenet()
+    google(c, 224, 1.0, BLUR, convention="multiply")
     c.towers.image.heads.z.layers = 3
     c.objectives.contrast.convention = "sum_of_halves"
     c.optimizer.learning_rate, c.optimizer.scaling, c.optimizer.weight_decay = 0.075, "sqrt", 1e-4

@@ -6,13 +6,14 @@ Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 8 GPUs.
 Expected: digits, seed 0: linear top-1 98.9 %, spread of h 0.80 (0 would be collapse); imagenet as published: 68.1 %
           linear top-1 after 100 epochs, 70.0 % after 200 (table 4).
 Source:   Chen and He 2021, "Exploring simple siamese representation learning", arXiv 2011.10566, section 3,
-          and its code, with the predictor's rate fixed (its README's --fix-pred-lr).
+          and its code, with the predictor's rate fixed (its README's --fix-pred-lr). Views of imagenet are those of
+          main_simsiam.py, torchvision's on PIL images, without the rounding to 8 bits between their operations.
 """
 
 from hcl_jax.config import choose
 
 from . import _image
-from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, crop, jitter, views
+from ._image import DIGITS, DIGITS_ENCODER, FASHION, FASHION_ENCODER, FLIP, NORMALISE, PILLOW, crop, jitter, views
 
 
 def method(c, encoder, width, hidden, layers, ops, **start):
@@ -47,12 +48,12 @@ def fashion_mnist():
 
 def imagenet():
     """The paper's run: ResNet-50, projector 3 x 2048, predictor 512, SGD 0.05 x B/256, batch 256, 100 epochs."""
-    c = _image.imagenet(256, NORMALISE)
+    c = _image.imagenet(256, NORMALISE, **_image.TORCHVISION)
     ops = (
-        crop(224, (0.2, 1.0)),
-        jitter(0.4, 0.4, 0.4, 0.1),
-        {"op": "grey", "p": 0.2},
-        {"op": "blur", "p": 0.5},
+        crop(224, (0.2, 1.0), **_image.TORCHVISION),
+        jitter(0.4, 0.4, 0.4, 0.1, **PILLOW),
+        _image.grey(**PILLOW),
+        _image.blur(0.5, **PILLOW),
         FLIP,
         NORMALISE,
     )

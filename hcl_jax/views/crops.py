@@ -7,6 +7,7 @@ from typing import Any
 from hcl_jax.errors import InputError
 from hcl_jax.views import boxes, encoded
 from hcl_jax.views.boxes import Box
+from hcl_jax.views.encoded import Decoding, decoding
 from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, sides, span, whole
@@ -33,6 +34,7 @@ def random_resized_crop(
     cubic: float | None = None,
     half_pixel: bool | None = None,
     clip: bool | None = None,
+    dct: str | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
     upright: bool = True,
@@ -51,8 +53,7 @@ def random_resized_crop(
       scale: range of the area, as a fraction.
       ratio: range of width / height.
       like: "tensorflow", "torchvision" or "pillow": the framework whose defaults the arguments below have where nothing
-        else is given (docs/parts.md has the table); None is our own: "area", 10, "centred", 0, None, True, -0.5, True,
-        True.
+        else is given (docs/parts.md has the table); None is our own, the first column there.
       distribution: "area" (torchvision, and by name Inception), or "bounding_box" (tf.image).
       attempts: how many boxes are tried.
       fallback: the box where none fits: "centred" (the largest within `ratio`), "whole" (the picture), or "clamp" (the
@@ -64,6 +65,8 @@ def random_resized_crop(
         (torch, TensorFlow 1); antialiased it is -0.5.
       half_pixel: False has the corner-aligned centres of TensorFlow 1; needs antialias=False.
       clip: whether the overshoot of bicubic is cut to 0..1 here; the op `clip` does it later.
+      dct: of JPEGs, "fast" (TensorFlow's decoder), or "accurate" (Pillow's, to the bit but for the edge of a window;
+        the other is a level away on average).
       channels: 1 or 3, of what is decoded (bytes only).
       background: what shows through transparent pixels (bytes only), 0..1; dense RGBA goes through flatten_alpha first.
       upright: whether pictures are turned as EXIF says before the box is drawn (bytes only); `data.upright` where the
@@ -97,7 +100,15 @@ def random_resized_crop(
             return boxes.random_box(height, width, first, ratios, place, (flat, wide), fallback, covered)
         return boxes.bounding_box(height, width, first, ratios, place, (low, high), (flat, wide), fallback, covered)
 
-    return _cut(x, op, size, window, drawn, resampling(op, chosen, cubic), (channels, background, upright))
+    return _cut(
+        x,
+        op,
+        size,
+        window,
+        drawn,
+        resampling(op, chosen, cubic),
+        decoding(op, chosen, channels, background, upright),
+    )
 
 
 def centre_crop(
@@ -115,6 +126,7 @@ def centre_crop(
     cubic: float | None = None,
     half_pixel: bool | None = None,
     clip: bool | None = None,
+    dct: str | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
     upright: bool = True,
@@ -126,12 +138,12 @@ def centre_crop(
       draws: not used.
       size: side or (height, width) in pixels.
       fraction: side of the box over the largest possible; 0.875 = 224 / 256.
-      like: as in random_resized_crop; None is our own: "crop", "nearest", "after", None, True, -0.5, True, True.
+      like: as in random_resized_crop.
       order: "crop" (the box is cut out, then resized), or "resize" (the whole picture is resized, then its middle cut
         out: torchvision's Resize(size / fraction), CenterCrop(size)).
       rounding: of the box's sides to whole pixels, "nearest" or "down" (order "crop" only).
       odd: on which side the odd pixel of a margin lies, "after" the box or "before" it (order "crop" only).
-      method, antialias, cubic, half_pixel, clip, channels, background, upright: as in random_resized_crop.
+      method, antialias, cubic, half_pixel, clip, dct, channels, background, upright: as in random_resized_crop.
 
     Returns:
       float32 [n, height, width, C].
@@ -144,7 +156,7 @@ def centre_crop(
     order = choice(f"{op}.order", chosen["order"], ("crop", "resize"))
     rounding = choice(f"{op}.rounding", chosen["rounding"], ("nearest", "down"))
     odd = choice(f"{op}.odd", chosen["odd"], ("after", "before"))
-    how, picture = resampling(op, chosen, cubic), (channels, background, upright)
+    how, picture = resampling(op, chosen, cubic), decoding(op, chosen, channels, background, upright)
     if order == "resize":
         return _cut(x, op, size, _all_of_it, (), how, picture, lambda h, w: boxes.covering(h, w, shape, fraction))
     return _cut(x, op, size, lambda h, w: boxes.middle(h, w, shape, fraction, rounding, odd), (), how, picture)
@@ -161,6 +173,7 @@ def resize(
     cubic: float | None = None,
     half_pixel: bool | None = None,
     clip: bool | None = None,
+    dct: str | None = None,
     channels: int = 3,
     background: float | Sequence[float] = 1.0,
     upright: bool = True,
@@ -171,15 +184,16 @@ def resize(
       x: [n, H, W, C] uint8 or float, or encoded bytes [n].
       draws: not used.
       size: side or (height, width) in pixels.
-      like: as in random_resized_crop; None is our own: None, True, -0.5, True, True.
-      method, antialias, cubic, half_pixel, clip, channels, background, upright: as in random_resized_crop.
+      like: as in random_resized_crop.
+      method, antialias, cubic, half_pixel, clip, dct, channels, background, upright: as in random_resized_crop.
 
     Returns:
       float32 [n, height, width, C].
     """
     del draws
-    how = resampling("resize", settled("resize", like, locals()), cubic)
-    return _cut(x, "resize", size, _all_of_it, (), how, (channels, background, upright))
+    chosen = settled("resize", like, locals())
+    how, picture = resampling("resize", chosen, cubic), decoding("resize", chosen, channels, background, upright)
+    return _cut(x, "resize", size, _all_of_it, (), how, picture)
 
 
 def _all_of_it(height: Any, width: Any) -> Box:
@@ -301,7 +315,7 @@ def _cut(
     window: Window,
     drawn: tuple[Any, ...],
     how: Resampling,
-    picture: tuple[int, Any, bool],
+    picture: Decoding,
     grid: Window | None = None,
 ) -> Any:
     """One box of each picture at one size; `window(height [n], width [n], *drawn)` says where. With a `grid` the box is

@@ -1,17 +1,38 @@
 """Windows of encoded pictures [n] of any sizes (JPEG, PNG, BMP, GIF), decoded, turned and resized one by one."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError
 from hcl_jax.views import headers
 from hcl_jax.views.boxes import Box
 from hcl_jax.views.frameworks import LUMINANCE
 from hcl_jax.views.lazy import tf
-from hcl_jax.views.params import numbers_of
+from hcl_jax.views.params import choice, numbers_of
 from hcl_jax.views.resample import Resampling, resized
 
 Window = Callable[..., Box]
+
+
+class Decoding(NamedTuple):
+    """How encoded pictures become pixels.
+
+    Attributes:
+      channels: 1 or 3.
+      background: what shows through transparent pixels, one number 0..1 or three.
+      upright: whether pictures are turned as EXIF says.
+      dct: of JPEGs, "fast" or "accurate".
+    """
+
+    channels: int
+    background: Any
+    upright: bool
+    dct: str
+
+
+def decoding(op: str, chosen: Mapping[str, Any], channels: int, background: Any, upright: bool) -> Decoding:
+    """How an operation decodes, by its `chosen` arguments and those that no framework sets."""
+    return Decoding(channels, background, upright, choice(f"{op}.dct", chosen["dct"], ("fast", "accurate")))
 
 
 def cut(
@@ -21,7 +42,7 @@ def cut(
     window: Window,
     drawn: tuple[Any, ...],
     how: Resampling,
-    picture: tuple[int, Any, bool],
+    picture: Decoding,
     grid: Window | None = None,
 ) -> Any:
     """One box of each picture at one size.
@@ -33,7 +54,7 @@ def cut(
       window: (height [1], width [1], a row of each of `drawn` [1, ...]) -> the box of the picture as it is turned.
       drawn: numbers [n, ...].
       how: the filter; without a method it is bicubic.
-      picture: channels 1 or 3, background, and whether pictures are turned as EXIF says.
+      picture: how they are decoded.
       grid: (height [1], width [1]) of the box -> (tall, wide) to resize it to, and (top, left) of the part of `size`
         that is kept.
 
@@ -43,7 +64,7 @@ def cut(
     Raises:
       InputError: not one string a row, or channels or a background that cannot be.
     """
-    channels, background, upright = picture
+    channels, background, upright, dct = picture
     how = how._replace(method=how.method or "bicubic")
     if x.shape.rank != 1:
         raise InputError(op, f"encoded pictures of shape {x.shape}", "one string a row, [n]")
@@ -54,7 +75,7 @@ def cut(
         raise InputError(f"{op}.background", repr(background), "one number, or one for each of red, green, blue")
 
     def one(row: tuple[Any, ...]) -> Any:
-        patch = _decode(row[0], row[1], lambda h, w: window(h, w, *(d[None] for d in row[2:])), channels, shade)
+        patch = _decode(row[0], row[1], lambda h, w: window(h, w, *(d[None] for d in row[2:])), channels, shade, dct)
         if grid is None:
             return resized(patch, size, how)
         height, width = tf.unstack(tf.cast(tf.shape(patch)[:2], tf.float32)[:, None])
@@ -66,7 +87,7 @@ def cut(
     return tf.map_fn(one, (x, turn, *drawn), fn_output_signature=tf.TensorSpec([*size, channels], tf.float32))
 
 
-def _decode(data: Any, turn: Any, window: Window, channels: int, background: list[float]) -> Any:
+def _decode(data: Any, turn: Any, window: Window, channels: int, background: list[float], dct: str) -> Any:
     """The window of one encoded picture as it is turned, over the background: float32 [h, w, channels] in 0..1."""
     across, down = headers.flips(turn)
 
@@ -83,7 +104,9 @@ def _decode(data: Any, turn: Any, window: Window, channels: int, background: lis
     def from_jpeg() -> Any:
         # Only the blocks under the window are decoded.
         shape = tf.image.extract_jpeg_shape(data)
-        patch = tf.image.decode_and_crop_jpeg(data, box(shape[0], shape[1]), channels=channels)
+        patch = tf.image.decode_and_crop_jpeg(
+            data, box(shape[0], shape[1]), channels=channels, dct_method=f"INTEGER_{dct.upper()}"
+        )
         return tf.cast(patch, tf.float32) / 255.0
 
     def from_other() -> Any:

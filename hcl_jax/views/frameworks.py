@@ -22,6 +22,7 @@ RESIZING = {
     "cubic": _row(-0.5, -0.5, -0.75, -0.5),
     "half_pixel": _row(True, True, True, True),
     "clip": _row(True, False, True, True),
+    "dct": _row("fast", "fast", "accurate", "accurate"),
 }
 # op -> argument -> its default by `like`; the first is that of `like=None`.
 DEFAULTS: dict[str, dict[str, dict[str | None, Any]]] = {

@@ -20,7 +20,8 @@ OTHER = {
     "distribution": "area", "attempts": 3, "fallback": "clamp", "min_object_covered": 0.05, "method": "bicubic",
     "antialias": True, "cubic": -0.5, "half_pixel": True, "clip": True, "order": "resize", "rounding": "down",
     "odd": "before", "convention": "multiply", "contrast_about": "channels", "saturate": "hsv",
-    "luminance": (0.2, 0.5, 0.3), "threshold": 0.3, "filter": "gaussian", "edges": "nearest", "sigma_for": "batch",
+    "luminance": (0.2, 0.5, 0.3), "threshold": 0.3, "dct": "fast", "filter": "gaussian", "edges": "nearest",
+    "sigma_for": "batch",
 }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_what_is_given_stays(op):
             {"half_pixel": False},
             "resize.half_pixel: found False with antialias=True; allowed: antialias=False",
         ),
+        ("resize", {"dct": "slow"}, "resize.dct: found 'slow'; allowed: fast, accurate"),
         ("resize", {"clip": 1}, "resize.clip: found 1; allowed: True, False"),
         ("centre_crop", {"order": "both"}, "centre_crop.order: found 'both'; allowed: crop, resize"),
         ("centre_crop", {"odd": "left"}, "centre_crop.odd: found 'left'; allowed: after, before"),

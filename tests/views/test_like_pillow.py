@@ -1,5 +1,7 @@
 """`like="pillow"` against Pillow itself, and torchvision's transforms of PIL images, which are Pillow's."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
@@ -33,6 +35,17 @@ def test_resize(bench, soft, method, size):
     close(made, by_pillow(soft, lambda x: x.resize(size[::-1], kind)), 1.1 * LEVEL)  # it rounds after each axis
     if method == "bicubic":  # its default
         np.testing.assert_array_equal(bench(4)(crops.resize, soft, size=size, like="pillow"), made)
+
+
+def test_jpegs_are_decoded_as_pillow_decodes_them(bench):
+    """At quality 90 and a size that needs no resampling: TensorFlow's own choice is a level away on average."""
+    rough = np.random.default_rng(0).integers(0, 256, (3, 12, 16, 3)).astype(np.float32)
+    x = tf.cast(tf.image.resize(rough, (96, 128), "bilinear"), tf.uint8)
+    data = tf.stack([tf.io.encode_jpeg(one, quality=90) for one in x])
+    want = np.stack([np.asarray(Image.open(io.BytesIO(one)), np.float32) / 255.0 for one in data.numpy()])
+    np.testing.assert_allclose(bench(3)(crops.resize, data, size=(96, 128), like="pillow"), want, atol=1e-6)
+    fast = bench(3)(crops.resize, data, size=(96, 128))
+    assert 0.5 * LEVEL < np.abs(fast - want).mean() < 1.5 * LEVEL
 
 
 def jittered(x, **factors):
