@@ -82,7 +82,7 @@ def moco(c):
 
 
 def byol(c):
-    """BYOL: a predictor and a moving average."""
+    """BYOL: a predictor and a moving average; one BatchNorm for both views and last biases, as the claim has them."""
     c.towers.image.heads.z = {**PROJECTOR, "last_batch_norm": False, "last_bias": True}
     c.towers.image.heads.p = {"name": "predictor", "reads": "z", "hidden": HIDDEN}
     c.towers.image.target = {"momentum": 0.99, "schedule": "cosine", "heads": ("z",)}
