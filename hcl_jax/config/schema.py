@@ -173,7 +173,12 @@ class Optimizer:
     trust_coefficient: float = setting(1e-3, "of lars and larc", least=0, cap=1e4)
     schedule: str = setting("cosine", "after the warm-up", choices=("cosine", "constant"))
     schedule_by: str = setting(
-        "step", "`epoch`: after the warm-up the rate stays as it is within an epoch", choices=("step", "epoch")
+        "step",
+        "`epoch`: after the warm-up the rate stays within an epoch as it is at its beginning, `epoch_end`: at its end",
+        choices=("step", "epoch", "epoch_end"),
+    )
+    cosine_over: str = setting(
+        "rest", "what is left after the warm-up, or the whole `run`, the warm-up in it", choices=("rest", "run")
     )
     schedule_stretch: float = setting(
         1.0, "the schedules of the rate and of the decay are cut for a run that many times as long", least=1, cap=1e6

@@ -23,7 +23,8 @@ WARMUPS: dict[str, Callable[[Any, int], tuple[Any, int]]] = {
     "closed": lambda t, w: (t, w - 1),
     "ahead": lambda t, w: (t + 1, w),
 }
-UNITS = ("step", "epoch")
+UNITS = ("step", "epoch", "epoch_end")
+SPANS = ("rest", "run")
 
 
 def warmup_length(optimizer_config: Mapping[str, Any], steps_per_epoch: float) -> int:
@@ -60,13 +61,15 @@ def make_schedule(
     `warmup_form` says where the warm-up ends: `open` is t / W; `closed` is t / (W - 1), so that update W - 1 has the
     peak, as numpy.linspace in the codes of DINO and SwAV; `ahead` is (t + 1) / W, so that the first update has a W-th
     of it, as in open_clip. With `schedule_by` "epoch" the t of the cosine is that of the epoch's beginning, e N / B,
-    as in the codes of MoCo and SimSiam; a warm-up moves by the step. `schedule_stretch` s puts s T in the place of T,
-    so that the run ends before its schedule does, and `schedule_ahead` n puts t + n in the place of t: 1.25 and 1 are
-    I-JEPA's, whose code moves the schedule before each update.
+    as in the codes of MoCo and SimSiam; with "epoch_end" it is (e + 1) N / B, as in SupContrast's, which counts epochs
+    from 1. A warm-up moves by the step. With `cosine_over` "run" the cosine is that of a run without a warm-up, which
+    hides its beginning: t / T in the place of (t - W) / (T - W) (SupContrast). `schedule_stretch` s puts s T in the
+    place of T, so that the run ends before its schedule does, and `schedule_ahead` n puts t + n in the place of t: 1.25
+    and 1 are I-JEPA's, whose code moves the schedule before each update.
 
     Args:
       optimizer_config: `learning_rate`, `scaling`, `schedule`, `warmup_steps`, `warmup_epochs`, `warmup_start`,
-        `warmup_form`, `end_rate`, `end_share`, `schedule_by`, `schedule_stretch`, `schedule_ahead`.
+        `warmup_form`, `end_rate`, `end_share`, `schedule_by`, `cosine_over`, `schedule_stretch`, `schedule_ahead`.
       steps: T, updates of the whole run.
       batch_size: B, global, in examples.
       steps_per_epoch: N / B, a fraction where it is one; turns `warmup_epochs` into W.
@@ -88,8 +91,10 @@ def make_schedule(
     start, end = float(c.get("warmup_start", 0.0)), float(c.get("end_rate", 0.0) or c.get("end_share", 0.0) * peak)
     warmup = warmup_length(c, steps_per_epoch)
     ahead, length = _course(c, steps)
-    decay = max(1, length - warmup)  # a run shorter than its warm-up (--steps=2) is all warm-up
-    held = epoch_starts(steps, steps_per_epoch) if c.get("schedule_by", "step") == "epoch" else None
+    begin = 0 if c.get("cosine_over", "rest") == "run" else warmup
+    decay = max(1, length - begin)  # a run shorter than its warm-up (--steps=2) is all warm-up
+    by = c.get("schedule_by", "step")
+    held = None if by == "step" else epoch_starts(steps, steps_per_epoch)
 
     def rate(count: Any) -> jax.Array:
         count = count + ahead if ahead else count
@@ -97,7 +102,8 @@ def make_schedule(
         after = jnp.full_like(t, peak)
         if schedule == "cosine":
             done = t if held is None else held(count)
-            after = (peak - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done - warmup, 0, decay) / decay))
+            done = done + steps_per_epoch if by == "epoch_end" else done
+            after = (peak - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done - begin, 0, decay) / decay))
             after = after + end if end else after
         above, below = WARMUPS[form](t, warmup)
         rising = (peak - start) * above / max(1, below)
@@ -162,7 +168,8 @@ def check_number(
 
 
 def _check_rate(c: Mapping[str, Any]) -> None:
-    tables = {"scaling": SCALINGS, "schedule": SCHEDULES, "warmup_form": WARMUPS, "schedule_by": UNITS}
+    tables = {"scaling": SCALINGS, "schedule": SCHEDULES, "warmup_form": WARMUPS}
+    tables |= {"schedule_by": UNITS, "cosine_over": SPANS}
     for field, known in tables.items():
         if (value := c.get(field, next(iter(known)))) not in known:
             raise InputError(f"config.optimizer.{field}", repr(value), ", ".join(known))
@@ -173,7 +180,7 @@ def _check_rate(c: Mapping[str, Any]) -> None:
     if c.get("end_rate") and c.get("end_share"):
         raise InputError("config.optimizer.end_share", c["end_share"], f"0 where end_rate is {c['end_rate']:g}")
     constant = c.get("schedule", "cosine") == "constant"
-    for field, off in (("end_rate", 0.0), ("end_share", 0.0), ("schedule_by", "step")):
+    for field, off in (("end_rate", 0.0), ("end_share", 0.0), ("schedule_by", "step"), ("cosine_over", "rest")):
         if constant and c.get(field, off) != off:
             raise InputError(f"config.optimizer.{field}", repr(c[field]), f"{off!r} where schedule is 'constant'")
     warm = c.get("warmup_steps") or c.get("warmup_epochs")

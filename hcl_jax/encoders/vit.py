@@ -8,7 +8,7 @@ optimizer.rules freezes it, and takes its moments away too.
 
 The class token has no row in the position table, as other codes give it: row and token are summed, and the sum of two
 parameters is one. A checkpoint's `cls` here is theirs plus their row. (Their token then learns at the sum of two rates,
-and each of the two is decayed by itself.)
+and each of the two is decayed by itself: with class_position the row is here too, `cls_position` [1, 1, D].)
 """
 
 from typing import Any, ClassVar
@@ -45,6 +45,7 @@ class ViT(nn.Module):
       patch: patch size in pixels; 0 takes the variant's, or 16.
       width, depth, heads, mlp: in place of the variant's; 0 keeps those.
       pool: h is the class token ("cls"), the mean of the patch tokens ("gap"), or attention of a learned query ("map").
+      class_position: a learned position of the class token (CLIP, DINO, DeiT), which only training sees.
       position: "learned" (sized from the image at initialisation), "sincos2d" (fixed; MAE) or "sincos2d_rows_first"
         (MoCo v3: the halves for columns and rows exchanged).
       resize: of learned positions to another image size, "antialiased" (timm, open_clip), "torch" or "dino"
@@ -71,6 +72,7 @@ class ViT(nn.Module):
     heads: int = 0
     mlp: int = 0
     pool: str = "cls"
+    class_position: bool = False
     position: str = "learned"
     resize: str = "antialiased"
     registers: int = 0
@@ -119,7 +121,10 @@ class ViT(nn.Module):
             x = jax.lax.stop_gradient(x)
         x = x + self._positions(grid, size["width"])
         if self.pool == "cls":
-            x = jnp.concatenate([self._token("cls", 1, n, size["width"]), x], axis=1)
+            token = self._token("cls", 1, n, size["width"])
+            if self.class_position:
+                token = token + self._token("cls_position", 1, n, size["width"])
+            x = jnp.concatenate([token, x], axis=1)
         if self.registers:
             x = jnp.concatenate([self._token("registers", self.registers, n, size["width"]), x], axis=1)
         x = Dropout(self.dropout, name="dropout")(x, rows)

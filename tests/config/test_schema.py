@@ -196,7 +196,12 @@ def test_choices_are_those_of_the_tables():
     optimizer = fields(schema.Optimizer)
     assert set(optimizer["name"].rule.choices) == set(optim.OPTIMIZERS)
     tables = {"scaling": schedules.SCALINGS, "schedule": schedules.SCHEDULES, "warmup_form": schedules.WARMUPS}
-    tables |= {"schedule_by": schedules.UNITS, "clip_by": optim.CLIPS, **optim.FORM_NAMES}
+    tables |= {
+        "schedule_by": schedules.UNITS,
+        "cosine_over": schedules.SPANS,
+        "clip_by": optim.CLIPS,
+        **optim.FORM_NAMES,
+    }
     assert {name: set(optimizer[name].rule.choices) for name in tables} == {k: set(v) for k, v in tables.items()}
 
 

@@ -63,6 +63,16 @@ def test_by_epoch_the_rate_changes_when_an_epoch_begins(records):
     assert len(np.unique(np.asarray(found))) == 6
 
 
+def test_supcontrast_counts_epochs_from_one_and_its_cosine_begins_under_the_warmup():
+    """adjust_learning_rate(epoch) and warmup_learning_rate of its util.py, warm-up to the peak."""
+    end, expected = PEAK * 0.1**3, []
+    for t in range(STEPS):
+        share = 0.5 * (1 + math.cos(math.pi * (t // EPOCH + 1) / (STEPS // EPOCH)))
+        expected.append(0.01 + (PEAK - 0.01) * t / WARMUP if t < WARMUP else end + (PEAK - end) * share)
+    fields = {"schedule_by": "epoch_end", "cosine_over": "run", "end_rate": end}
+    np.testing.assert_allclose(rates(warmup_epochs=2.0, warmup_start=0.01, **fields), expected, rtol=1e-13)
+
+
 def test_i_jepas_schedules_are_stretched_and_one_update_ahead():
     """src/utils/schedulers.py: step() counts up first; T_max is 1.25 times the run's length."""
     lr, wd, total = [], [], int(1.25 * STEPS)
@@ -90,7 +100,7 @@ def test_the_decay_moves_only_where_it_has_an_end():
     ("fields", "text"),
     [
         ({"warmup_form": "late"}, "warmup_form: found 'late'; allowed: open, closed, ahead"),
-        ({"schedule_by": "batch"}, "schedule_by: found 'batch'; allowed: step, epoch"),
+        ({"schedule_by": "batch"}, "schedule_by: found 'batch'; allowed: step, epoch, epoch_end"),
         ({"warmup_form": "closed"}, "warmup_form: found 'closed'; allowed: 'open' where there is no warm-up"),
         ({"warmup_start": 0.1}, "warmup_start: found 0.1; allowed: 0.0 where there is no warm-up"),
         ({"end_rate": 0.1, "end_share": 0.1}, "end_share: found 0.1; allowed: 0 where end_rate is 0.1"),

@@ -136,6 +136,18 @@ def test_vit_pools(weights):
             np.testing.assert_allclose(y["h"], y["tokens"].mean(1), rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_class_token_with_a_position_is_their_sum(weights):
+    view = {"image": IMAGE}
+    variables = weights(vit(class_position=True), view)
+    params = dict(variables["params"])
+    position = params.pop("cls_position")
+    assert position.shape == (1, 1, 16) and np.abs(position).max() > 0
+    summed = {**params, "cls": params["cls"] + position}
+    theirs = vit(class_position=True).apply(variables, view, EVAL)["h"]
+    np.testing.assert_array_equal(vit().apply({"params": summed}, view, EVAL)["h"], theirs)
+
+
 def test_vit_takes_another_image_size_with_resized_positions(weights):
     module = vit(pool="gap")
     variables = weights(module, {"image": IMAGE})
