@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from configs import grace as grace_recipe
 from configs import graphcl as graphcl_recipe
 from configs import nmtune as nmtune_recipe
 from configs import ts2vec as ts2vec_recipe
@@ -73,6 +74,7 @@ def ts2vec(twin: Twin) -> Run:
     c.towers.series.encoder.update({"features": h["output_dims"], "hidden": h["hidden_dims"], "depth": h["depth"]})
     c.towers.series.encoder.update({"mask": 0.0, "dropout": 0.0})
     c.optimizer.learning_rate, c.optimizer.weight_decay = h["lr"], h["weight_decay"]
+    c.optimizer.average_first = True
 
     def tower(g: Read) -> dict[str, Any]:
         encoder: dict[str, Any] = {"input": dense(g, "input_fc")}
@@ -87,8 +89,8 @@ def ts2vec(twin: Twin) -> Run:
         config=c,
         batches=batches(h["batch_size"], twin.steps, {side: _crops(twin, side) for side in "ab"}),
         start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        after=lambda t: {"params": tower(twin.after(t)), "average": tower(twin.after(t, "average"))},
+        final={"params": tower(twin.at("final")), "average": tower(twin.at("final_average"))},
     )
 
 
@@ -108,20 +110,15 @@ def _crops(twin: Twin, side: str) -> dict[str, np.ndarray]:
 
 
 def dino_vit(twin: Twin) -> Run:
-    """A vision transformer drawn to given class tokens.
-
-    The code's class token has a row of the position table, so that two parameters with one gradient are one of ours,
-    which moves twice as far.
-    """
+    """A vision transformer drawn to given class tokens."""
     h, c = twin.hyper, defaults()
     c.views = {"a": {"kind": "image", "field": "image", "ops": ()}}
     sizes = {"width": h["embed_dim"], "depth": h["depth"], "heads": h["heads"], "mlp": h["mlp_ratio"] * h["embed_dim"]}
-    encoder = {"name": "vit", "variant": "ti", "patch": h["patch"], "pool": "cls", **sizes}
+    encoder = {"name": "vit", "variant": "ti", "patch": h["patch"], "class_position": True, **sizes}
     c.towers = {"image": {"views": ("a",), "encoder": encoder}}
     c.objectives = {"o": {"loss": "mean_squared_error", "inputs": ("a.h", "labels.target")}}
     c.data.labels = ("target",)
     c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = h["lr"], 0.0, "constant"
-    c.optimizer.rules = (("encoder/cls$", 2.0),)
 
     def tower(g: Read) -> dict[str, Any]:
         blocks = {}
@@ -137,7 +134,8 @@ def dino_vit(twin: Twin) -> Run:
         encoder = {
             "patch": {"kernel": patches(g, "patch_embed.proj"), "bias": g("patch_embed.proj.bias")},
             "position": positions[:, 1:].reshape(1, side, side, -1),
-            "cls": g("cls_token") + positions[:, :1],
+            "cls": g("cls_token"),
+            "cls_position": positions[:, :1],
             "transformer": {**blocks, "norm": norm(g, "norm")},
         }
         return {"image": {"encoder": encoder, "heads": {}}}
@@ -212,6 +210,46 @@ def nmtune(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(rows.shape[1], twin.steps, {"features": {"features": rows}}, label=labels),
+        start={"params": tower(twin.at("init"))},
+        after=lambda t: {"params": tower(twin.after(t))},
+        final={"params": tower(twin.at("final"))},
+        parts={
+            "loss/labels": twin["step/ce"],
+            "loss/consistency": twin["step/mse"],
+            "loss/covariance": twin["step/cov"],
+        },
+    )
+
+
+def grace(twin: Twin) -> Run:
+    """GRACE on one graph, edges and features dropped as given."""
+    h = twin.hyper
+    c = grace_recipe.recipe(h["nodes"], 2 * h["hidden"], h["hidden"])
+    c.towers.graph.heads.z.hidden = c.towers.graph.heads.z.features = h["proj"]
+    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.exclude = h["lr"], h["weight_decay"], ()
+    c.optimizer.decay = "gradient"
+
+    def tower(g: Read) -> dict[str, Any]:
+        layers = {}
+        for i in (0, 1):
+            name = f"encoder.conv.{i}"
+            layers[f"conv{i + 1}"] = {"kernel": g(f"{name}.lin.weight").T, "bias": g(f"{name}.bias")}
+        return {"graph": {"encoder": layers, "heads": {"z": {"dense1": dense(g, "fc1"), "dense2": dense(g, "fc2")}}}}
+
+    x, edges = twin["graph/x"], twin["graph/edges"]
+    n, count = len(x), edges.shape[1]
+    each = -(-count // n)  # places of edges in a row of a batch
+    ends = np.zeros((n * each, 2), np.int32)
+    ends[:count] = edges.T
+    views = {}
+    for v, name in enumerate("ab"):
+        kept = np.pad(twin["batch/keep_edges"][:, v], ((0, 0), (0, n * each - count)))
+        nodes = np.where(twin["batch/keep_features"][:, v][:, None], x, 0)
+        of_steps = np.broadcast_to(ends.reshape(n, each, 2), (twin.steps, n, each, 2))
+        views[name] = {"nodes": nodes, "edges": of_steps, "edge_mask": kept.reshape(twin.steps, n, each)}
+    return Run(
+        config=c,
+        batches=batches(n, twin.steps, views),
         start={"params": tower(twin.at("init"))},
         after=lambda t: {"params": tower(twin.after(t))},
         final={"params": tower(twin.at("final"))},

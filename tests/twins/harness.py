@@ -20,11 +20,12 @@ import optax
 
 from hcl_jax import config as configs
 from hcl_jax.config import validate
-from hcl_jax.core import model, optim, towers
+from hcl_jax.core import model, optim, towers, weight_average
 from hcl_jax.core.step import train_step
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.losses import LOSSES, MEASURES
-from hcl_jax.parallel.sharding import flat_paths, path_text
+from hcl_jax.parallel.mesh import make_mesh
+from hcl_jax.parallel.sharding import batch_sharding, flat_paths, path_text
 from hcl_jax.similarity import dense
 from hcl_jax.views import VIEWS
 
@@ -74,8 +75,11 @@ class Run:
       after: step -> {"params": ..., "target": ..., "memory": ..., "stats": ..., "average": ...}, what is known of the
         state after it, laid out as ours is.
       final: the same of the last state, compared entry by entry.
-      encoders: a user's own, beside those of the package.
+      encoders, heads: a user's own, beside those of the package.
       steps_per_epoch: N / B.
+      devices: over how many the rows of a batch are split.
+      parts: {metric of ours: [T] of theirs}, parts of the loss that the twin has too.
+      beside: (ours, theirs) of what is made outside of the step.
     """
 
     config: Any
@@ -84,7 +88,11 @@ class Run:
     after: Callable[[int], Mapping[str, Any]]
     final: Mapping[str, Any]
     encoders: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     steps_per_epoch: float = 1.0
+    devices: int = 1
+    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beside: tuple[tuple[Any, Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +141,7 @@ def bind(run: Run, steps: int) -> tuple[model.Model, optim.Optimizer, Any]:
     c.train.steps, c.data.batch_size = steps, len(run.batches[0]["index"])
     c.train.compute_dtype = c.train.param_dtype = "float64"
     c = configs.complete(c)
-    tables = {"encoders": {**ENCODERS, **run.encoders}, "heads": HEADS, "losses": LOSSES}
+    tables = {"encoders": {**ENCODERS, **run.encoders}, "heads": {**HEADS, **run.heads}, "losses": LOSSES}
     validate.check(c, views=VIEWS, **tables)
     engines = dict.fromkeys(c.objectives, dense())
     bound = model.build(c, measures=MEASURES, engines=engines, steps=steps, **tables)
@@ -179,21 +187,24 @@ def known(state: Any) -> dict[str, Any]:
     """The parts of our state that a twin can have."""
     target = {name: t["params"] for name, t in state.target.items()}
     groups = {"params": state.params, "target": target, "memory": state.memory, "stats": state.model_state}
-    average = optim.average_of(state.opt_state)
+    average = weight_average.average_of(state.opt_state)
     return groups if average is None else {**groups, "average": average}
 
 
-def train(twin: Twin, run: Run) -> tuple[np.ndarray, list[Any]]:
-    """Our losses [T] and states after each step; nothing of the authors' comes in after the first."""
+def train(twin: Twin, run: Run) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """Our metrics [T] and states after each step; nothing of the authors' comes in after the first."""
     bound, tx, like = bind(run, twin.steps)
     state = begin(bound, tx, like, run.start)
-    step = jax.jit(functools.partial(train_step, bound, tx))
-    losses, states = [], []
+    mesh = make_mesh({"data": run.devices, "fsdp": 1, "tensor": 1})
+    whole, rows = jax.NamedSharding(mesh, jax.P()), batch_sharding(mesh)
+    step = jax.jit(functools.partial(train_step, bound, tx), out_shardings=whole)
+    state = jax.device_put(state, whole)
+    metrics, states = [], []
     for batch in run.batches:
-        state, metrics = step(state, batch)
-        losses.append(float(metrics["loss"]))
+        state, of_step = step(state, jax.device_put(batch, rows))
+        metrics.append(jax.device_get(of_step))
         states.append(known(jax.device_get(state)))
-    return np.array(losses), states
+    return {name: np.stack([m[name] for m in metrics]) for name in metrics[0]}, states
 
 
 def far(ours: Any, theirs: Any, least: float = 1e-300) -> float:
@@ -207,8 +218,9 @@ def differences(twin: Twin, case: Run | Alone) -> dict[str, float]:
     """{"loss", "params", "state"}: the largest difference of each over all steps, as far as the twin has it."""
     if isinstance(case, Alone):
         return {kind: max(far(*pair) for pair in pairs) for kind, pairs in case.pairs.items()}
-    losses, states = train(twin, case)
-    found = {"loss": far(losses, twin["step/loss"])}
+    metrics, states = train(twin, case)
+    parts = {"loss": twin["step/loss"], **case.parts}
+    found = {"loss": max(far(metrics[name], x) for name, x in parts.items())}
     flat = [flat_paths(s) for s in states]
     theirs, last = digests(twin, case), flat_paths(dict(case.final))
     compared = {path for path in theirs if path.startswith("params/")}
@@ -223,4 +235,6 @@ def differences(twin: Twin, case: Run | Alone) -> dict[str, float]:
         group = path.partition("/")[0]
         kind = "params" if group == "params" else "state"
         found[kind] = max(found.get(kind, 0.0), far(ours, d, SMALL * largest[group]))
+    for ours, d in case.beside:
+        found["state"] = max(found.get("state", 0.0), far(ours, d))
     return found

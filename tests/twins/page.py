@@ -59,6 +59,7 @@ def renewed(text: str, tables: dict[str, str]) -> str:
 
 def main(names: list[str]) -> None:
     """Measures the twins, or those named, and writes the page; the others keep their lines."""
+    jax.config.update("jax_num_cpu_devices", 2)
     text = PAGE.read_text()
     kept = stated(text)
     for name in names or TWINS:

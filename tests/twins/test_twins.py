@@ -10,7 +10,7 @@ from tests.twins.twins import DATA, TWINS, opened
 # Another processor rounds otherwise.
 ROUNDING = 1e-13
 # A kind of run each: the others compile for seconds.
-FAST = ("simclr", "spectral", "cmc_memory_moco", "simcse", "trl_dpo", "dinov2_centering")
+FAST = ("simclr", "moco_v2", "spectral", "cmc_memory_moco", "dino", "simcse", "trl_dpo", "dinov2_centering")
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in sorted(TWINS)])

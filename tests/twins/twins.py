@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.twins import alone, encoders, pairs, siamese, two_towers
+from tests.twins import alone, encoders, multi_crop, pairs, siamese, two_towers
 from tests.twins.harness import Alone, Run, Twin
 
 DATA = pathlib.Path(os.environ.get("TWINS", pathlib.Path(__file__).parent / "data"))
@@ -28,6 +28,63 @@ class Entry(NamedTuple):
 
 
 TWINS = {
+    "barlow_twins": Entry(
+        siamese.barlow_twins,
+        "`barlow_twins`, LARS with the rate outside, a rule for biases and norms, `end_share`",
+        "two rates; the cosine ends at a thousandth of the peak",
+    ),
+    "byol": Entry(
+        siamese.byol_deepmind,
+        "`byol`, LARS with the rate outside",
+        "the target starts from weights of its own; behind the warm-up the rate is in float32",
+        1e-7,
+    ),
+    "dcl": Entry(pairs.dcl, "`debiased`, Adam with the decay in the gradient"),
+    "dino": Entry(
+        multi_crop.dino,
+        "`dino`, clip by parameter, `weight_decay_end`, `freeze_steps`, a closed warm-up",
+        "each parameter is clipped by itself; teacher temperature and warm-up reach their ends one step early",
+    ),
+    "grace": Entry(encoders.grace, "`grace`, Adam with the decay in the gradient"),
+    "hcl": Entry(pairs.hcl, "`hard_negative`, Adam with the decay in the gradient"),
+    "moco_v2": Entry(siamese.moco_v2, "`moco`, SGD, the rate by epoch"),
+    "moco_v3_resnet": Entry(
+        siamese.moco_v3_resnet,
+        "`moco_v3`, LARS with the rate outside, a target that moves before the step",
+        "the momentum of a step moves the target before its keys are made",
+    ),
+    "open_clip": Entry(two_towers.open_clip, "`clip`, AdamW, a warm-up ahead"),
+    "open_clip_2_ranks": Entry(two_towers.open_clip_2_ranks, "the same, on two devices"),
+    "open_clip_coca": Entry(
+        two_towers.open_clip_coca, "`clip` and 2 `cross_entropy` of captions, whose head is a user's own"
+    ),
+    "open_clip_siglip": Entry(two_towers.open_clip_siglip, "`clip` with `siglip`"),
+    "open_clip_towers": Entry(
+        two_towers.open_clip_towers,
+        "`clip`, its `vit` with `pre_norm` and `class_position`, epsilon 1e-5",
+        "the decay spares what has one axis: not the positions, the tokens' table and the projections",
+    ),
+    "open_clip_2_ranks_no_gradient": Entry(
+        two_towers.open_clip_2_ranks_no_gradient,
+        "the same, twice the epsilon",
+        "with its default flags the towers get 1 / ranks of the batch's gradient, and the scale the whole",
+        1e-7,
+    ),
+    "supcon": Entry(
+        pairs.supcon,
+        "`sup_con`, SGD, the rate by the epoch's end",
+        "epochs are counted from 1, and the cosine begins under the warm-up",
+    ),
+    "simsiam": Entry(siamese.simsiam_facebook, "`simsiam`, SGD, the rate by epoch"),
+    "swav": Entry(
+        multi_crop.swav,
+        "`swav`, LARC, `freeze_steps`, a closed warm-up, `end_rate`",
+        "the warm-up reaches its peak one step early; LARC for biases and norms too",
+    ),
+    "ts_tcc_contextual": Entry(
+        pairs.ts_tcc_contextual, "`nt_xent`, Adam with the decay in the gradient", "float32", 1e-5
+    ),
+    "w_mse": Entry(pairs.w_mse, "`w_mse`, Adam with the decay in the gradient", "nothing is added to the covariance"),
     "big_vision_siglip": Entry(
         two_towers.big_vision_siglip,
         "`clip` with `siglip`, a learned bias, `optimizer.clip`",
@@ -42,8 +99,8 @@ TWINS = {
     ),
     "dino_vit": Entry(
         encoders.dino_vit,
-        "`vit` with `mean_squared_error`; large pictures",
-        "the class token has a row of the position table, one more parameter with the same gradient: a multiplier of 2",
+        "`vit` with `class_position` and `mean_squared_error`, large pictures",
+        "the class token has a row of the position table, a second parameter with the same gradient",
     ),
     "dinov2_centering": Entry(
         alone.dinov2_centering, "`dino` and `mean_ema` alone: the class token's loss and centre, not iBOT's"
@@ -99,7 +156,6 @@ ABSENT = {
     "mae": "a masked autoencoder: its decoder and masks",
     "mmcr": "MMCR: nuclear norms",
     "msn": "MSN",
-    "open_clip_coca": "CoCa's two towers with a captioner; its loss is `clip` + 2 `cross_entropy`",
     "tf_c_poly": "TF-C's poly-1 term",
     "trl_kto": "KTO",
     "ts_tcc": "TS-TCC's temporal contrast; its contextual part is NT-Xent",

@@ -1,14 +1,18 @@
 """An image tower and a text tower, or two halves of a picture: each a net "Net2"."""
 
+import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from configs import clip
 from hcl_jax.config import defaults
 from tests.twins.harness import Read, Run, Twin, batches
-from tests.twins.official import net2
+from tests.twins.official import attention, dense, net2, norm, patches
 from tests.twins.pairs import NET
+
+SCALE = {"scale": "logit_scale"}  # our name of a learned number: theirs
 
 
 def two(twin: Twin) -> list[dict[str, Any]]:
@@ -80,4 +84,163 @@ def cmc_memory_moco(twin: Twin) -> Run:
         start={"params": params(twin.at("init")), "memory": memory(twin["init_memory/l"], 0)},
         after=lambda t: {"params": params(twin.after(t)), "memory": memory(twin["step/memory"][t], t + 1)},
         final={"params": params(twin.at("final"))},
+    )
+
+
+def _open_clip_optimizer(c: Any, h: Any) -> None:
+    c.optimizer.learning_rate, c.optimizer.weight_decay = h["lr"], h["weight_decay"]
+    if "warmup" in h:
+        c.optimizer.warmup_steps, c.optimizer.warmup_form = h["warmup"], "ahead"
+    else:
+        c.optimizer.schedule = "constant"
+    (c.optimizer.b1, c.optimizer.b2), c.optimizer.eps = h["betas"], h["eps"]
+
+
+def _open_clip(twin: Twin, **learned: Any) -> Run:
+    """Two nets, AdamW, a warm-up whose first rate is not 0, and a scale that is held between 1 and 100."""
+    h, c = twin.hyper, defaults()
+    _towers(c)
+    _open_clip_optimizer(c, h)
+    c.objectives.contrast.scale.init = h.get("init_scale", 1 / 0.07)
+
+    return Run(
+        config=c,
+        batches=two(twin),
+        start={"params": _params(twin.at("init"), learned)},
+        after=lambda t: {"params": _params(twin.after(t), learned)},
+        final={"params": _params(twin.at("final"), learned)},
+    )
+
+
+def _params(g: Read, learned: dict[str, str]) -> dict[str, Any]:
+    made = {name: net2(g, f"{name}.") for name in ("image", "text")}
+    return {**made, "objectives": {"contrast": {k: g(name) for k, name in learned.items()}}}
+
+
+def open_clip(twin: Twin) -> Run:
+    """CLIP's loss."""
+    return _open_clip(twin, **SCALE)
+
+
+def open_clip_2_ranks(twin: Twin) -> Run:
+    """The same on two processes there, on two devices here."""
+    return dataclasses.replace(open_clip(twin), devices=2)
+
+
+def open_clip_siglip(twin: Twin) -> Run:
+    """SigLIP's loss with a learned bias."""
+    run = _open_clip(twin, **SCALE, bias="logit_bias")
+    contrast = run.config.objectives.contrast
+    contrast.loss, contrast.bias = "siglip", {"learn": "linear", "init": -10.0}
+    return run
+
+
+def open_clip_towers(twin: Twin) -> Run:
+    """CLIP's vision and text transformers, trained by its loss; the decay spares what has one axis."""
+    h, c = twin.hyper, defaults()
+    clip.pair(c, (), ())
+    size = {"width": h["width"], "depth": h["layers"], "heads": h["heads"], "mlp": h["mlp_ratio"] * h["width"]}
+    image = {"name": "vit", "variant": "b", "patch": h["patch"], "pre_norm": True, "patch_bias": False}
+    text = {"name": "text_transformer", "vocab_size": h["vocabulary"], "causal": True, "pool": "max_id"}
+    common = {"epsilon": 1e-5, **size}
+    clip.towers(c, {**image, "class_position": True, **common}, {**text, "hide_padding": False, **common}, h["embed"])
+    _open_clip_optimizer(c, h)
+    c.optimizer.exclude = ("bias$", "scale$", "cls$")
+
+    def blocks(g: Read, net: str, last: str, **more: Any) -> dict[str, Any]:
+        made = {}
+        for i in range(h["layers"]):
+            of = f"{net}.transformer.resblocks.{i}"
+            made[f"block{i}"] = {
+                "norm1": norm(g, f"{of}.ln_1"),
+                "norm2": norm(g, f"{of}.ln_2"),
+                "attention": attention(
+                    g, f"{of}.attn.in_proj_weight", f"{of}.attn.in_proj_bias", f"{of}.attn.out_proj"
+                ),
+                "mlp": {"up": dense(g, f"{of}.mlp.c_fc"), "down": dense(g, f"{of}.mlp.c_proj")},
+            }
+        return {**made, "norm": norm(g, last), **more}
+
+    def params(g: Read) -> dict[str, Any]:
+        table, side = g("visual.positional_embedding"), h["image"] // h["patch"]
+        image = {
+            "patch": {"kernel": patches(g, "visual.conv1")},
+            "cls": g("visual.class_embedding")[None, None],
+            "cls_position": table[None, :1],
+            "position": table[1:].reshape(1, side, side, -1),
+            "transformer": blocks(g, "visual", "visual.ln_post", pre_norm=norm(g, "visual.ln_pre")),
+        }
+        text = {
+            "token": {"embedding": g("text.token_embedding.weight")},
+            "position": g("text.positional_embedding")[None],
+            "transformer": blocks(g, "text", "text.ln_final"),
+        }
+        heads = {"image": g("visual.proj"), "text": g("text.text_projection")}
+        found = {
+            name: {"encoder": encoder, "heads": {"z": {"dense": {"kernel": heads[name]}}}}
+            for name, encoder in (("image", image), ("text", text))
+        }
+        return {**found, "objectives": {"contrast": {"scale": g("logit_scale")}}}
+
+    pictures = {"image": np.moveaxis(twin["batch/image"], 2, -1)}
+    return Run(
+        config=c,
+        batches=batches(h["batch"], twin.steps, {"image": pictures, "text": {"tokens": twin["batch/ids"]}}),
+        start={"params": params(twin.at("init"))},
+        after=lambda t: {"params": params(twin.after(t))},
+        final={"params": params(twin.at("final"))},
+    )
+
+
+def open_clip_2_ranks_no_gradient(twin: Twin) -> Run:
+    """Each process differentiates the loss by its own rows only, so that the towers get half of the batch's gradient.
+
+    Adam takes a factor out of its update but for epsilon: twice that says the half. The scale, whose gradient is whole,
+    gets it too, and is off by 1e-8.
+    """
+    run = open_clip_2_ranks(twin)
+    run.config.optimizer.eps = twin.hyper["ranks"] * twin.hyper["eps"]
+    return run
+
+
+class Captions(nn.Module):
+    """Logits of 11 words at 5 places from one dense layer."""
+
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x, rows):
+        del rows
+        return nn.Dense(55, dtype=self.dtype, param_dtype=self.param_dtype, name="dense")(x).reshape(-1, 5, 11)
+
+
+def open_clip_coca(twin: Twin) -> Run:
+    """CoCa's loss: CLIP's, and twice the cross entropy of captions; their head is a user's own."""
+    h, run = twin.hyper, _open_clip(twin, **SCALE)
+    c = run.config
+    c.towers.image.heads.caption = {"name": "captions"}
+    c.objectives.contrast.weight = h["clip_loss_weight"]
+    inputs = ("image.caption", "labels.caption")
+    c.objectives.caption = {"loss": "cross_entropy", "inputs": inputs, "weight": h["caption_loss_weight"]}
+    c.data.labels, c.optimizer.exclude = ("caption",), ()
+
+    def params(g: Read) -> dict[str, Any]:
+        made = _params(g, SCALE)
+        made["image"]["heads"]["caption"] = {"dense": dense(g, "caption")}
+        return made
+
+    words = twin["batch/labels"]
+    for batch, caption in zip(run.batches, np.where(words == h["pad_id"], -1, words), strict=True):
+        batch["labels"]["caption"] = caption
+    return dataclasses.replace(
+        run,
+        start={"params": params(twin.at("init"))},
+        after=lambda t: {"params": params(twin.after(t))},
+        final={"params": params(twin.at("final"))},
+        heads={"captions": Captions},
+        parts={
+            "loss/contrast": twin["step/contrastive"],
+            "loss/caption": twin["step/caption"] / h["caption_loss_weight"],
+        },
     )
