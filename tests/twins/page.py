@@ -3,7 +3,6 @@
 PYTHONPATH=. python -m tests.twins.page
 """
 
-import math
 import pathlib
 import re
 import sys
@@ -27,11 +26,10 @@ def line(name: str, found: dict[str, float]) -> str:
 
 
 def shown(x: float) -> str:
-    """One digit, rounded up: 0.0000123 is 2e-05."""
-    if x == 0:
-        return "0"
-    power = math.floor(math.log10(x))
-    return f"{math.ceil(x / 10**power) * 10.0**power:.0e}"
+    """One digit, rounded up: 0.0000123 is 2e-05. What is shown is shown again as it is."""
+    near = f"{x:.0e}"
+    digit, power = near.split("e")
+    return near if float(near) >= x else f"{float(f'{int(digit) + 1}e{power}'):.0e}"
 
 
 def stated(text: str) -> dict[str, dict[str, float]]:

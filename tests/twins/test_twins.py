@@ -49,3 +49,7 @@ def test_a_wrong_step_shows(of):
         arrays[prefix].flat[-1] += 1e-8 * np.max(np.abs(arrays[prefix]))
         found = harness.differences(twin, TWINS["cmc_memory_moco"].say(twin))
     assert {kind for kind, far in found.items() if far > 1e-9} == {of}
+
+
+def test_numbers_of_the_page_are_rounded_up():
+    assert [page.shown(x) for x in (1.23e-5, 7e-16, 9.5e-4, 0.0)] == ["2e-05", "7e-16", "1e-03", "0e+00"]
