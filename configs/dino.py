@@ -64,7 +64,7 @@ def imagenet():
     start = {"kernel_init": "normal_0.02", "patch_init": "uniform", "resize": "dino"}
     method(
         c,
-        {"name": "vit", "variant": "s/16", "drop_path": 0.1, **start},
+        {"name": "vit", "variant": "s/16", "class_position": True, "drop_path": 0.1, **start},
         {**projector, "kernel_init": "normal_0.02"},
         {"features": 65536, "normalise": True, "lengths": True, "kernel_init": "uniform"},  # norm_last_layer false
         0.996,

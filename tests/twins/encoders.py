@@ -22,10 +22,7 @@ def graphcl(twin: Twin) -> Run:
     c.towers.graph.encoder.hidden, c.towers.graph.encoder.depth = h["hidden"], h["layers"]
     width = h["hidden"] * h["layers"]
     c.towers.graph.heads.z.hidden = c.towers.graph.heads.z.features = width
-    c.objectives = {
-        "contrast": {"loss": "info_nce", "inputs": ("a.z", "b.z"), "decoupled": True, "temperature": h["T"]}
-    }
-    c.optimizer.learning_rate = h["lr"]
+    c.objectives.contrast.temperature, c.optimizer.learning_rate = h["T"], h["lr"]
 
     def tower(g: Read) -> dict[str, Any]:
         encoder, head = {}, {"dense1": dense(g, "proj_head.0"), "dense2": dense(g, "proj_head.2")}
@@ -192,12 +189,14 @@ def simcse(twin: Twin) -> Run:
 
 
 def nmtune(twin: Twin) -> Run:
-    """NMTune's regularisers on 2 B rows, the weak and the strong ones, which are equal here."""
-    h = twin.hyper
+    """NMTune's regularisers; weak and strong rows go through the code's MLP together, and are equal here."""
+    h, rows = twin.hyper, twin["batch/weak"]
+    twice = ((2 * h["batch"] - 2) / (2 * h["batch"] - 1)) ** 2  # as the recipe has it for its 64 rows
     c = nmtune_recipe.code()
+    c.objectives.covariance.weight = h["cov_loss_weight"] * twice
     c.towers.head.heads.z.ratio = h["mlp_after_ratio"]
     c.towers.head.heads.y.features = h["classes"]
-    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.exclude = h["lr"], h["weight_decay"], ()
+    c.optimizer.learning_rate, c.optimizer.weight_decay = h["lr"], h["weight_decay"]
 
     def tower(g: Read) -> dict[str, Any]:
         of = "image_encoder.mlp_after"
@@ -205,19 +204,15 @@ def nmtune(twin: Twin) -> Run:
         heads = {"z": {"scale": g("image_encoder.scale_after")[0], "mlp": mlp}}
         return {"head": {"encoder": {}, "heads": {**heads, "y": {"dense": dense(g, "classification_head")}}}}
 
-    rows = np.concatenate([twin["batch/weak"], twin["batch/strong"]], 1)
-    labels = np.tile(twin["batch/labels"], (1, 2))
+    assert np.array_equal(rows, twin["batch/strong"])
+    parts = {"labels": twin["step/ce"], "consistency": twin["step/mse"], "covariance": twin["step/cov"] / twice}
     return Run(
         config=c,
-        batches=batches(rows.shape[1], twin.steps, {"features": {"features": rows}}, label=labels),
+        batches=batches(rows.shape[1], twin.steps, {"features": {"features": rows}}, label=twin["batch/labels"]),
         start={"params": tower(twin.at("init"))},
         after=lambda t: {"params": tower(twin.after(t))},
         final={"params": tower(twin.at("final"))},
-        parts={
-            "loss/labels": twin["step/ce"],
-            "loss/consistency": twin["step/mse"],
-            "loss/covariance": twin["step/cov"],
-        },
+        parts={f"loss/{name}": x for name, x in parts.items()},
     )
 
 
@@ -226,8 +221,7 @@ def grace(twin: Twin) -> Run:
     h = twin.hyper
     c = grace_recipe.recipe(h["nodes"], 2 * h["hidden"], h["hidden"])
     c.towers.graph.heads.z.hidden = c.towers.graph.heads.z.features = h["proj"]
-    c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.exclude = h["lr"], h["weight_decay"], ()
-    c.optimizer.decay = "gradient"
+    c.optimizer.learning_rate, c.optimizer.weight_decay = h["lr"], h["weight_decay"]
 
     def tower(g: Read) -> dict[str, Any]:
         layers = {}

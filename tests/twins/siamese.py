@@ -191,14 +191,9 @@ def byol_deepmind(twin: Twin) -> Run:
 def moco_v3_resnet(twin: Twin) -> Run:
     """MoCo v3's ResNet form; the target moves ahead of the step, so that of step t + 1 is ours after step t."""
     h, c = twin.hyper, defaults()
-    simclr.views(c, a=(), b=())
-    z = {"name": "projector", "hidden": h["mlp_dim"], "features": h["dim"], "last_affine": False}
-    p = {"name": "predictor", "reads": "z", "hidden": h["mlp_dim"], "last_bias": False}
-    target = {"momentum": h["moco_m"], "schedule": "cosine", "moves": "before", "heads": ("z",)}
-    tower = {"views": ("a", "b"), "encoder": TINY, "heads": {"z": z, "p": p}, "target": target}
-    c.towers = {"image": {**tower, "batching": "per_view"}}
-    inputs = ("a.p", "b.target.z", "b.p", "a.target.z")
-    c.objectives = {"contrast": {"loss": "moco_v3", "inputs": inputs, "temperature": h["T"]}}
+    sizes = {"hidden": h["mlp_dim"], "features": h["dim"]}
+    moco.method_v3(c, TINY, sizes, {**sizes, "features": 0}, h["T"], (0.2, 1.0))
+    c.towers.image.target.momentum = h["moco_m"]
     _lars(c, h["lr"], h["weight_decay"], h["momentum"])
     c.optimizer.trust_coefficient, c.optimizer.warmup_epochs = h["trust_coefficient"], float(h["warmup_epochs"])
 

@@ -45,12 +45,12 @@ TWINS = {
         "`dino`, clip by parameter, `weight_decay_end`, `freeze_steps`, a closed warm-up",
         "each parameter is clipped by itself; teacher temperature and warm-up reach their ends one step early",
     ),
-    "grace": Entry(encoders.grace, "`grace`, Adam with the decay in the gradient"),
+    "grace": Entry(encoders.grace, "`grace`"),
     "hcl": Entry(pairs.hcl, "`hard_negative`, Adam with the decay in the gradient"),
     "moco_v2": Entry(siamese.moco_v2, "`moco`, SGD, the rate by epoch"),
     "moco_v3_resnet": Entry(
         siamese.moco_v3_resnet,
-        "`moco_v3`, LARS with the rate outside, a target that moves before the step",
+        "`moco`, its `method_v3`, LARS with the rate outside",
         "the momentum of a step moves the target before its keys are made",
     ),
     "open_clip": Entry(two_towers.open_clip, "`clip`, AdamW, a warm-up ahead"),
@@ -113,7 +113,7 @@ TWINS = {
     ),
     "graphcl": Entry(
         encoders.graphcl,
-        "`graphcl` with `info_nce(decoupled=True)`",
+        "`graphcl`",
         "one direction, and the positive not in the denominator; the paper has NT-Xent",
     ),
     "ipo": Entry(
@@ -121,8 +121,8 @@ TWINS = {
     ),
     "nmtune": Entry(
         encoders.nmtune,
-        "`nmtune:code` on the 2 B rows of both views, no `exclude`",
-        "AdamW decays biases, norms and the residual's scale too",
+        "`nmtune:code`, its covariance for 16 rows",
+        "both views go through the net together and are equal; AdamW decays biases, norms and the scale too",
     ),
     "simclr": Entry(
         siamese.simclr_google,
