@@ -100,11 +100,10 @@ def laion(c, batch_size):
 
 
 def vit_b():
-    """open_clip's ViT-B-32-quickgelu at batch 32,768, with the paper's settings (table 19): 151,276,545 parameters.
+    """open_clip's ViT-B-32-quickgelu at batch 32,768, with the paper's settings (table 19): 151,277,313 parameters.
 
     data.tokenizer is the path of CLIP's merges, whose ids are kept: 0 is "!" and what fills a row. Other than there:
-    the first weights are drawn from other distributions, the class token has no position of its own (768 numbers that
-    would be added to another 768), and the first 10,000 pairs are held out.
+    the first weights are drawn from other distributions, and the first 10,000 pairs are held out.
     """
     c = defaults()
     laion(c, 32768)
@@ -116,7 +115,7 @@ def vit_b():
     pair(c, (crop, normal), (words,))
     c.views.text.field = "caption"
     blocks = {"activation": "quick_gelu", "epsilon": 1e-5}
-    towers(c, {"name": "vit", "variant": "b/32", "patch_bias": False, "pre_norm": True, **blocks},
+    towers(c, {"name": "vit", "variant": "b/32", "class_position": True, "patch_bias": False, "pre_norm": True, **blocks},
            {"name": "text_transformer", "vocab_size": 49408, "width": 512, "depth": 12, "heads": 8, "causal": True,
             "pool": "max_id", "hide_padding": False, **blocks}, 512)  # fmt: skip
     c.objectives.contrast.scale = {**SCALE, "min": 1.0}
