@@ -115,7 +115,8 @@ def vit_b():
     pair(c, (crop, normal), (words,))
     c.views.text.field = "caption"
     blocks = {"activation": "quick_gelu", "epsilon": 1e-5}
-    towers(c, {"name": "vit", "variant": "b/32", "class_position": True, "patch_bias": False, "pre_norm": True, **blocks},
+    towers(c, {"name": "vit", "variant": "b/32", "class_position": True, "patch_bias": False, "pre_norm": True,
+            **blocks},
            {"name": "text_transformer", "vocab_size": 49408, "width": 512, "depth": 12, "heads": 8, "causal": True,
             "pool": "max_id", "hide_padding": False, **blocks}, 512)  # fmt: skip
     c.objectives.contrast.scale = {**SCALE, "min": 1.0}
