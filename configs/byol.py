@@ -5,6 +5,7 @@ Arguments: digits, fashion_mnist, imagenet; digits_no_predictor and digits_no_st
           method from a constant output: the first shrinks `spread` in metrics.jsonl, the second takes it to 0.
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 512 TPU v3 cores.
 Expected: see docs/results.md; imagenet as published: 74.3 % linear top-1 after 1000 epochs at batch 4096 (8 h).
+Twins:    docs/twins.md, the authors' code beside these words, step by step: byol.
 Source:   Grill et al. 2020, "Bootstrap your own latent", arXiv 2006.07733, section 3.3 and appendix B, and its code;
           without predictor or stop-gradient: Chen and He 2021, "SimSiam", arXiv 2011.10566, sections 4.1 and 4.2.
           The towers are the code's: BatchNorm of each view, last layers without bias, haiku's padding and first

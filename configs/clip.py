@@ -6,6 +6,7 @@ Arguments: emoji, icons, pairs, vit_b, siglip_b
 Hardware: emoji and icons on 2 CPU cores; vit_b on 128 A100 or as many TPU chips (36 h for ViT-B/32 at batch 32768).
 Expected: emoji and icons, see docs/results.md; vit_b on LAION-400M as published by open_clip: ViT-B/32 62.96 %
           zero-shot ImageNet. SigLIP's data (WebLI) are not public: no published number is of siglip_b on LAION-400M.
+Twins:    docs/twins.md, the authors' code beside these words, step by step: open_clip, open_clip_towers and others.
 Source:   Radford et al. 2021, "Learning transferable visual models from natural language supervision", 2103.00020;
           open_clip's ViT-B-32-quickgelu (laion400m_e32). Zhai et al. 2023, "Sigmoid loss for language image
           pre-training", 2303.15343; google-research/big_vision trainers/proj/image_text/siglip.py.

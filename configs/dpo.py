@@ -6,6 +6,7 @@ Arguments: reference (next token on the chosen responses), preferences (DPO; the
 Hardware: 2 CPU cores.
 Expected: see docs/results.md. A tenth of the preferences is the wrong way round, also in the test split: no judge
           reaches more than 90 % `accuracy/preference`.
+Twins:    docs/twins.md, the authors' code beside these words, step by step: dpo, ipo.
 Source:   Rafailov et al. 2023, "Direct preference optimization", arXiv 2305.18290.
 
 The data are made from a rule (hcl_jax/data/preferences.py); --config.data.dir=DIR reads train.npz and test.npz with the

@@ -6,6 +6,7 @@ Hardware: 2 CPU cores.
 Expected: cora 79.9 % +- 1.3 on the public split (140 labelled nodes, 1,000 test nodes; seed 0; untrained encoder
           60.8 %, raw features 60.0 %; with the decay beside the gradient), some minutes. The paper's numbers are of
           random splits with 10 % labelled.
+Twins:    docs/twins.md, the authors' code beside these words, step by step: grace.
 Source:   Zhu et al. 2020, "Deep graph contrastive representation learning", arXiv 2006.04131; its code's settings. Its
           loss is NT-Xent over both views.
 """

@@ -7,6 +7,7 @@ Expected: see docs/results.md; as published, linear top-1: imagenet_v1 60.8 +- 0
           after 200 epochs (53 h); imagenet_v3_r50 68.9 % after 100 epochs, 72.8 % after 300 with learning rate 0.3,
           74.6 % after 1000 with 0.3, weight decay 1.5e-6 and momentum 0.996; imagenet_v3_vit (ViT-S/16) 73.2 % after
           300 (CONFIG.md of the code).
+Twins:    docs/twins.md, the authors' code beside these words, step by step: moco_v2, moco_v3_resnet.
 Source:   He et al. 2020, "Momentum contrast", arXiv 1911.05722; Chen et al. 2020, "Improved baselines with momentum
           contrastive learning", arXiv 2003.04297; Chen, Xie and He 2021, "An empirical study of training
           self-supervised vision transformers", arXiv 2104.02057; their codes. Otherwise than there, v1 and v2:

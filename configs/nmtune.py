@@ -7,6 +7,7 @@ Arguments: linear (a linear classifier alone), mlp (an MLP before it), paper (a 
 Hardware: 1 CPU core, a minute for 2,000 rows of 512 features.
 Expected: top1 labels, and eval/z (tuned) beside eval/h (features): see docs/claims.md. Published: NMTune above
           MLP tuning (about a point) above a linear classifier, in and out of domain.
+Twins:    docs/twins.md, the authors' code beside these words, step by step: nmtune.
 Source:   Chen et al. 2024, arXiv 2309.17002 and 2403.06869, section 3; weights, ratio and learning rates from
           github.com/Hhhhhhao/Noisy-Model-Learning (src/models/nml_tune.py).
 

@@ -7,6 +7,7 @@ Arguments: judge (SimCLR on the same views: it trains the judge's encoder), moco
           the encoder from init_from.path says of each pair), on emoji; the same with _digits behind, on digits
 Hardware: 2 CPU cores. Where runs share the cores, OPENBLAS_NUM_THREADS=1 keeps the judge's eigenvectors at 1 ms a step.
 Expected: row_weights_std/match above 0; what it does to false pairs on digits is in docs/claims.md.
+Twins:    docs/twins.md, the authors' code beside these words, step by step: genview_simsiam.
 Source:   Li et al. 2024, "GenView: enhancing view quality with pretrained generative model for self-supervised
           learning", arXiv 2403.12003, section 3.3 (there the judge is CLIP's ConvNeXt and gamma is 1); He et al. 2020,
           arXiv 1911.05722; Grill et al. 2020, arXiv 2006.07733; Chen and He 2021, arXiv 2011.10566; Caron et al. 2020,

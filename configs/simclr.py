@@ -6,6 +6,7 @@ Arguments: digits, fashion_mnist, cifar10, cifar10_paper, imagenet (as the paper
 Hardware: digits, fashion_mnist and cifar10 on 2 CPU cores; imagenet and imagenet_code on 128 TPU v3 cores.
 Expected: see the table in README.md; imagenet as published: 64.6 % linear top-1 after 100 epochs at batch 4096
           (Table B.1), 69.3 % after 1000 (section 6; 1.5 h for 100 epochs on 128 TPU v3 cores); imagenet_code: 64.5 %.
+Twins:    docs/twins.md, the authors' code beside these words, step by step: simclr.
 Source:   Chen et al. 2020, "A simple framework for contrastive learning of visual representations", arXiv 2002.05709.
           Views of cifar10_paper and imagenet* are those of google-research/simclr, data_util.py; brightness is added
           as in the paper and the code's first version, in imagenet_code multiplied as in the code since 244e712.

@@ -6,6 +6,7 @@ Arguments: digits (two views), fashion_mnist (2 x 28 + 4 x 16 pixels), imagenet 
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 64 V100 GPUs, imagenet_256 on 4.
 Expected: see docs/results.md; imagenet as published: 75.3 % linear top-1 after 800 epochs at batch 4096 (49 h);
           imagenet_256: 72.7 % after 200 epochs (by the README of the code).
+Twins:    docs/twins.md, the authors' code beside these words, step by step: swav.
 Source:   Caron et al. 2020, "Unsupervised learning of visual features by contrasting cluster assignments", arXiv
           2006.09882, and its code (scripts/swav_800ep_pretrain.sh). If the loss stays at log(number of prototypes),
           the authors advise a smaller epsilon.

@@ -5,6 +5,7 @@ Arguments: any series set that aeon carries: BasicMotions, ArrowHead, GunPoint, 
 Needs:    pip install hcl_jax[series]
 Hardware: 2 CPU cores.
 Expected: see docs/results.md (of a mean of the weights without the first ones, whose share is 1 in 201 here).
+Twins:    docs/twins.md, the authors' code beside these words, step by step: ts2vec.
 Source:   Yue et al. 2022, "TS2Vec", arXiv 2106.10466, section 4.1 and appendix, and scripts/ of their code.
 """
 
