@@ -150,6 +150,12 @@ PUBLISHED = {
         frozenset({"bias", "scale", "cls"}), 151_277_313, {"image": ("random_resized_crop", "normalise")},
         {"image.random_resized_crop.scale": (0.9, 1.0)}, records=LAION,
     ),
+    # big_vision's SigLIP at the size of google/siglip-base-patch16-224.
+    "clip:siglip_b": Published(
+        32768, 274658, {0: 0.0, 8239: 1e-3, 274657: cosine(1e-3, 266418, 266419)}, (0.1, 0.1),
+        frozenset({"bias", "scale", "embedding", "probe", "position"}), 203_155_970, {"image": ("resize", "normalise")},
+        {"image.resize.antialias": True}, records=LAION,
+    ),
 }  # fmt: skip
 
 
@@ -211,5 +217,5 @@ def test_parameters_and_what_decays_are_the_published_ones(recipe):
 
 
 def test_every_imagenet_recipe_is_here():
-    named = {r for r in RECIPES if r.endswith("_paper") or "imagenet" in r or r == "clip:vit_b"}
+    named = {r for r in RECIPES if r.endswith("_paper") or "imagenet" in r or r in ("clip:vit_b", "clip:siglip_b")}
     assert named <= set(PUBLISHED)
