@@ -103,8 +103,9 @@ def laion(c, batch_size):
 def vit_b():
     """open_clip's ViT-B-32-quickgelu at batch 32,768, with the paper's settings (table 19): 151,277,313 parameters.
 
-    data.tokenizer is the path of CLIP's merges, whose ids are kept: 0 is "!" and what fills a row. Other than there:
-    the first weights are drawn from other distributions, and the first 10,000 pairs are held out.
+    data.tokenizer is the path of CLIP's merges, whose ids are kept: 0 is "!" and what fills a row. Position tables
+    decay as in legacy_main.py (main.py of today spares them). Other than there: the first weights are drawn from other
+    distributions, and the first 10,000 pairs are held out.
     """
     c = defaults()
     laion(c, 32768)
@@ -135,8 +136,11 @@ def siglip_b():
     """SigLIP's ViT-B/16 and a text transformer of that size as big_vision builds them, 9 billion pairs at batch 32,768.
 
     data.tokenizer is the path of a tokenizer.json of at most 32,000 ids. The decay is 1e-4 of the relative rate there,
-    not of the rate: 0.1 here. Other than there: LAION-400M for WebLI, rows are filled with 0 and not with the end
-    token, the first weights are drawn from other distributions, and the first 10,000 pairs are held out.
+    not of the rate: 0.1 here. The config of that run is not public: sizes, first scale, first bias and pictures are
+    those of SigLIP_demo.ipynb, rate, clip and the warm-up's 3 % those of siglip_lit_coco.py; decay, b2, batch and
+    number of pairs stand in no code of theirs and are taken for the paper's. Other than there: LAION-400M for WebLI,
+    rows are filled with 0 and not with the end token, the first weights are drawn from other distributions, and the
+    first 10,000 pairs are held out.
     """
     c = defaults()
     laion(c, 32768)
@@ -144,7 +148,7 @@ def siglip_b():
     words = {"op": "tokens", "length": 64, "keep_ids": True}
     half = (0.5, 0.5, 0.5)
     pixels = (
-        {"op": "resize", "size": 224, "like": "tensorflow", "antialias": True, "clip": True},
+        {"op": "resize", "size": 224, "like": "tensorflow", "antialias": False},  # bilinear: `resize(224)` there
         {"op": "normalise", "mean": half, "std": half},
     )
     pair(c, pixels, (words,))

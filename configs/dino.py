@@ -3,13 +3,14 @@
 Command:  python -m hcl_jax.main --config=dino:digits --workdir=runs/dino
 Arguments: digits (two views), imagenet (ViT-S/16, 2 x 224 + 8 x 96 pixels)
 Hardware: digits on 2 CPU cores; imagenet on 16 V100 GPUs.
-Expected: see docs/results.md; imagenet as published: 73.3 % kNN and 76.1 % linear top-1 of the teacher after 300 epochs
-          (2.6 days).
+Expected: see docs/results.md; imagenet as published: 73.3 % kNN and 76.0 % linear top-1 of the teacher after 300 epochs
+          (README of the code; 2.6 days).
 Twins:    docs/twins.md, the authors' code beside these words, step by step: dino, dino_vit.
 Source:   Caron et al. 2021, "Emerging properties in self-supervised vision transformers", arXiv 2104.14294, and its
           code. digits evaluates the student; imagenet the teacher, kNN on h and the linear probe on the class tokens of
           the last four blocks. Views of imagenet are those of main_dino.py, torchvision's on PIL images, without
-          the rounding to 8 bits between their operations.
+          the rounding to 8 bits between their operations. Query, key and value are clipped each by its own norm; they
+          are one parameter there.
 """
 
 from hcl_jax.config import choose

@@ -4,7 +4,8 @@ Command:  python -m hcl_jax.main --config=simsiam:digits --workdir=runs/simsiam
 Arguments: digits, fashion_mnist, imagenet
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 8 GPUs.
 Expected: digits, seed 0: linear top-1 98.9 %, spread of h 0.80 (0 would be collapse); imagenet as published: 68.1 %
-          linear top-1 after 100 epochs, 70.0 % after 200 (table 4).
+          linear top-1 after 100 epochs, 70.0 % after 200 (table 4; the code's README has 68.3 % at batch 256 and 68.1 %
+          at its default of 512 after 100).
 Twins:    docs/twins.md, the authors' code beside these words, step by step: simsiam.
 Source:   Chen and He 2021, "Exploring simple siamese representation learning", arXiv 2011.10566, section 3,
           and its code, with the predictor's rate fixed (its README's --fix-pred-lr). Views of imagenet are those of

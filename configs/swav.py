@@ -11,7 +11,9 @@ Source:   Caron et al. 2020, "Unsupervised learning of visual features by contra
           2006.09882, and its code (scripts/swav_800ep_pretrain.sh). If the loss stays at log(number of prototypes),
           the authors advise a smaller epsilon.
           Views of imagenet are those of src/multicropdataset.py, torchvision's on PIL images, without the rounding to 8
-          bits between their operations, and with the deviation 0.229 of red for the 0.228 there, a slip.
+          bits between their operations, and with the deviation 0.229 of red for the 0.228 there, a slip. Prototypes
+          start even over the sphere (there even in a cube, then put to unit length), and imagenet has statistics of
+          BatchNorm of the whole batch (there of 8 GPUs: towers.image.bn_groups=8).
 """
 
 from hcl_jax.config import choose

@@ -68,6 +68,7 @@ def head(*widths: int, norms: int = 0, more: int = 0) -> int:
 
 
 RESNET_VIEW = ("random_resized_crop", *COLOUR, "blur", "flip", "normalise")
+MOCO_V3_B = (*RESNET_VIEW[:-2], "solarise", "flip", "normalise")
 SIMCLR_VIEW = ("random_resized_crop", "flip", *COLOUR, "clip")
 DINO_VIEW = ("random_resized_crop", "flip", *COLOUR, "blur", "normalise")
 BYOL_HEADS = head(2048, 4096, 256, norms=2 * 4096) + head(256, 4096, 256, norms=2 * 4096)
@@ -102,16 +103,19 @@ PUBLISHED = {
         (0.999, 0.999),
     ),
     "moco:imagenet_v1": Published(
-        256, 1000911, {0: 0.03}, (1e-4, 1e-4), NOTHING, TRUNK + head(2048, 128, more=128), {}, {}, (0.999, 0.999),
+        256, 1000911, {0: 0.03}, (1e-4, 1e-4), NOTHING, TRUNK + head(2048, 128, more=128),
+        {"a": ("random_resized_crop", "grey", "color_jitter", "flip", "normalise")},
+        {"a.random_resized_crop.scale": (0.2, 1.0), "a.color_jitter.hue": 0.4, "a.color_jitter.p": 1.0}, (0.999, 0.999),
     ),
     # CONFIG.md of moco-v3: 100 epochs of ResNet-50, 300 of ViT-S.
     "moco:imagenet_v3_r50": Published(
-        4096, 31278, {0: 0.0, 3127: 9.6}, (1e-6, 1e-6), ONE_D, TRUNK + BYOL_HEADS, {},
-        {"a.blur.p": 1.0, "b.blur.p": 0.1}, (0.99, 1.0),
+        4096, 31278, {0: 0.0, 3127: 9.6}, (1e-6, 1e-6), ONE_D, TRUNK + BYOL_HEADS,
+        {"a": RESNET_VIEW, "b": MOCO_V3_B}, {**ASYMMETRIC, "a.random_resized_crop.scale": (0.2, 1.0)}, (0.99, 1.0),
     ),
     "moco:imagenet_v3_vit": Published(
         4096, 93835, {0: 0.0, 12511: 2.4e-3}, (0.1, 0.1), NOTHING,
-        VIT_S + head(384, 4096, 4096, 256, norms=4 * 4096) + head(256, 4096, 256, norms=2 * 4096), {}, {}, (0.99, 1.0),
+        VIT_S + head(384, 4096, 4096, 256, norms=4 * 4096) + head(256, 4096, 256, norms=2 * 4096),
+        {"a": RESNET_VIEW, "b": MOCO_V3_B}, ASYMMETRIC, (0.99, 1.0),
     ),
     # byol/configs/byol.py and utils/augmentations.py.
     "byol:imagenet": Published(
@@ -154,7 +158,7 @@ PUBLISHED = {
     "clip:siglip_b": Published(
         32768, 274658, {0: 0.0, 8239: 1e-3, 274657: cosine(1e-3, 266418, 266419)}, (0.1, 0.1),
         frozenset({"bias", "scale", "embedding", "probe", "position"}), 203_155_970, {"image": ("resize", "normalise")},
-        {"image.resize.antialias": True}, records=LAION,
+        {"image.resize.antialias": False}, records=LAION,
     ),
 }  # fmt: skip
 
