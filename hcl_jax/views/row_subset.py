@@ -25,7 +25,7 @@ def sometimes(x: Any, draws: Any, op: str, p: float, change: Callable[[Any, Any]
     if p == 0.0:
         return x
     if p == 1.0:
-        return change(x, tf.range(tf.shape(x)[0]))
+        return tf.ensure_shape(change(x, tf.range(tf.shape(x)[0])), x.shape)  # a change may forget how many rows it got
     return change_rows(x, coin, change)
 
 

@@ -1,5 +1,6 @@
 """A whole view: shapes, kinds, shared numbers, splits of the rows, replay, refusals."""
 
+import inspect
 import subprocess
 import sys
 
@@ -98,6 +99,25 @@ def test_a_view_in_a_data_set_has_static_shapes_and_no_surprises():
         eager, _ = view(IMAGE, x.numpy(), np.arange(4, 8), step=step)
         np.testing.assert_allclose(batch["image"], eager["image"], atol=1e-4)
         np.testing.assert_array_equal(batch["rotation"], eager["rotation"])
+
+
+OF_PICTURES = tuple(f"hcl_jax.views.{m}" for m in ("colours", "crops", "image"))
+WITH_P = [n for n, f in VIEWS.items() if f.__module__ in OF_PICTURES and "p" in inspect.signature(f).parameters]
+
+
+def test_a_change_of_all_rows_keeps_their_number():
+    """tf.dynamic_stitch and the like give an unknown number of rows, and a step needs a known one."""
+
+    def make(x, step):
+        def one(op):
+            ops = ({"op": op, "p": 1.0, **({"size": 2} if op == "cutout" else {})},)
+            return make_view({**IMAGE, "ops": ops}, x, Draws(0, step, 12, np.arange(4), "a"))["image"]
+
+        return {op: one(op) for op in WITH_P}
+
+    specs = tf.TensorSpec([4, 10, 10, 3], tf.float32), tf.TensorSpec([], tf.int64)
+    shapes = tf.function(make).get_concrete_function(*specs).output_shapes
+    assert len(shapes) > 8 and {k: s for k, s in shapes.items() if s != (4, 10, 10, 3)} == {}
 
 
 @pytest.mark.slow
