@@ -3,23 +3,19 @@
 docs/recipes.md says where each comes from. A default, a schedule or an encoder that moves a published run is seen here.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from hcl_jax import config as configs
-from hcl_jax.config import validate
-from hcl_jax.core import model, towers
+from hcl_jax.core import towers
 from hcl_jax.core.patterns import path_mask
 from hcl_jax.core.schedules import decay_schedule, make_schedule
 from hcl_jax.parallel.sharding import flat_paths
-from hcl_jax.run import Parts, steps_of
-from hcl_jax.similarity import dense
+from hcl_jax.run import steps_of
 from tests.config.test_load import RECIPES
 
 IMAGENET, LAION = 1281167, 407332084
@@ -167,21 +163,13 @@ def completed(recipe: str) -> Any:
     return configs.complete(configs.load(recipe))
 
 
-def shapes_of(c: Any) -> Any:
-    """The parameters of a recipe's towers and objectives, traced on views of the sizes that it makes."""
-    parts = Parts()
-    validate.check(c, **parts.checked())
-    engines = dict.fromkeys(c.objectives, dense())
-    tables = {"encoders": parts.encoders, "heads": parts.heads, "losses": parts.losses, "measures": parts.measures}
-    bound = model.build(c, **tables, engines=engines, steps=10)
-    views = {}
-    for name, view in c.views.items():
-        sizes = [op["size"] for op in view["ops"] if "size" in op]
-        length = [op["length"] for op in view["ops"] if "length" in op]
-        shape = (8, *length) if length else (8, sizes[0], sizes[0], 3)
-        views[name] = {"tokens" if length else "image": jax.ShapeDtypeStruct(shape, np.int32 if length else np.float32)}
-    batch = {"index": jax.ShapeDtypeStruct((8,), np.int32), "labels": {}, "present": {}, "views": views}
-    return jax.eval_shape(functools.partial(model.init, bound, optax.identity()), batch, 0).params
+def check_parameters(recipe: str, params: Any) -> None:
+    """What tests/plan/test_lowering.py asks of a built run: its number of parameters, and which of them have no decay."""
+    run = PUBLISHED[recipe]
+    assert sum(x.size for x in jax.tree.leaves(params)) == run.parameters
+    decays = flat_paths(path_mask(tuple(completed(recipe).optimizer.exclude))(params))
+    none = {name.rpartition("/")[2] for name, yes in decays.items() if not yes and not name.startswith("objectives")}
+    assert none == run.undecayed
 
 
 @pytest.mark.parametrize("recipe", PUBLISHED)
@@ -207,17 +195,6 @@ def test_schedules_and_views_are_the_published_ones(recipe):
         target = next(t["target"] for t in c.towers.values() if t["target"])
         ends = [float(towers.target_momentum(target, np.int32(t), run.steps)) for t in (0, run.steps)]
         assert ends == pytest.approx(run.momentum, abs=1e-6)
-
-
-@pytest.mark.slow(one=True)
-@pytest.mark.parametrize("recipe", PUBLISHED)
-def test_parameters_and_what_decays_are_the_published_ones(recipe):
-    c, run = completed(recipe), PUBLISHED[recipe]
-    params = shapes_of(c)
-    assert sum(x.size for x in jax.tree.leaves(params)) == run.parameters
-    decays = flat_paths(path_mask(tuple(c.optimizer.exclude))(params))
-    none = {name.rpartition("/")[2] for name, yes in decays.items() if not yes and not name.startswith("objectives")}
-    assert none == run.undecayed
 
 
 def test_every_imagenet_recipe_is_here():

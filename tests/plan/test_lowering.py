@@ -13,6 +13,7 @@ from hcl_jax.core import model
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build
 from tests.config.test_load import RECIPES
+from tests.config.test_published import PUBLISHED, check_parameters
 from tests.config.test_recipes import METHODS
 
 PLATFORMS = ("cuda", "tpu")  # lowered in one pass: an operation without a rule for one of them raises
@@ -25,6 +26,8 @@ def test_every_recipe_is_traced_and_lowers_for_gpus_and_tpus(recipe):
     config = configs.complete(configs.load(recipe))
     source = data.random_like(config.data, config.views, sources=data.SOURCES)
     run = build(config, Parts(), source, meshes.make_mesh(config.mesh))
+    if recipe in PUBLISHED:
+        check_parameters(recipe, run.abstract.params)
     if recipe not in METHODS:  # its losses, for the gradient of full-size encoders takes a minute to trace
         losses = functools.partial(model.evaluate, run.model, run.parts.counts)
         found, _ = jax.eval_shape(losses, run.abstract, run.abstract.params, run.abstract_batch)
