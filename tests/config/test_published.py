@@ -164,7 +164,7 @@ def completed(recipe: str) -> Any:
 
 
 def check_parameters(recipe: str, params: Any) -> None:
-    """What tests/plan/test_lowering.py asks of a built run: its number of parameters, and which of them have no decay."""
+    """Of a built run (tests/plan/test_lowering.py): the number of parameters, and which have no decay."""
     run = PUBLISHED[recipe]
     assert sum(x.size for x in jax.tree.leaves(params)) == run.parameters
     decays = flat_paths(path_mask(tuple(completed(recipe).optimizer.exclude))(params))
