@@ -92,9 +92,9 @@ def make_schedule(
     warmup = warmup_length(c, steps_per_epoch)
     ahead, length = _course(c, steps)
     begin = 0 if c.get("cosine_over", "rest") == "run" else warmup
-    decay = max(1, length - begin)  # a run shorter than its warm-up (--steps=2) is all warm-up
+    decay = max(1.0, length - begin)  # a run shorter than its warm-up (--steps=2) is all warm-up
     by = c.get("schedule_by", "step")
-    held = None if by == "step" else epoch_starts(steps, steps_per_epoch)
+    held = None if by == "step" else epoch_starts(steps + ahead, steps_per_epoch)
 
     def rate(count: Any) -> jax.Array:
         count = count + ahead if ahead else count
@@ -144,14 +144,14 @@ def decay_schedule(optimizer_config: Mapping[str, Any], *, steps: int) -> float 
 
     def decay(count: Any) -> jax.Array:
         t = jnp.asarray(count, jnp.result_type(float)) + ahead
-        return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(t, 0, length) / max(1, length)))
+        return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(t, 0, length) / max(1.0, length)))
 
     return decay
 
 
-def _course(c: Mapping[str, Any], steps: int) -> tuple[int, int]:
-    """How many updates ahead the schedules are read, and how many they are cut for."""
-    return int(c.get("schedule_ahead", 0)), int(steps * c.get("schedule_stretch", 1.0))
+def _course(c: Mapping[str, Any], steps: int) -> tuple[int, float]:
+    """How many updates ahead the schedules are read, and how many they are cut for: a whole number past any int32."""
+    return int(c.get("schedule_ahead", 0)), float(int(steps * c.get("schedule_stretch", 1.0)))
 
 
 def check_number(

@@ -119,8 +119,8 @@ def _step(change: Callable[[Any, Any], Any], planes: Any, factor: Any) -> Any:
 
 def _weights(where: str, value: Any) -> list[float]:
     weights = numbers_of(where, value)
-    if len(weights) != 3:
-        raise InputError(where, repr(value), "three numbers, of red, green and blue")
+    if len(weights) != 3 or min(weights) < 0.0 or sum(weights) > 1.0 + 1e-6:
+        raise InputError(where, repr(value), "three numbers from 0 on, of red, green and blue, with a sum of at most 1")
     return weights
 
 
@@ -185,7 +185,7 @@ def turn_hue(planes: Any, turns: Any) -> Any:
     red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
-    part = 1.0 / tf.maximum(chroma, 1e-12)  # no chroma: every difference below is 0 too
+    part = _reciprocal(tf.maximum(chroma, 1e-12))  # no chroma: every difference below is 0 too
     above = tf.where(green >= value, (blue - red) * part + 2.0, (red - green) * part + 4.0)
     hue = tf.where(red >= value, (green - blue) * part, above)
     hue = (hue + 6.0 * turns[:, 0]) * (1.0 / 6.0)
@@ -196,6 +196,14 @@ def turn_hue(planes: Any, turns: Any) -> Any:
         return value - chroma * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)
 
     return tf.stack([channel(5.0), channel(3.0), channel(1.0)], axis=1)
+
+
+def _reciprocal(x: Any) -> Any:
+    """1 / x of [n, P]. TensorFlow's kernel has other last bits in the rest of a vector behind its blocks of up to 16:
+    with whole blocks a row does not depend on how many stand before it."""
+    length = x.shape[1]
+    whole = tf.pad(x, [[0, 0], [0, -length % 16]], constant_values=1.0)
+    return (1.0 / whole)[:, :length]
 
 
 def grey(
@@ -335,13 +343,13 @@ def flatten_alpha(x: Any, draws: Any, *, background: float | Sequence[float] = 1
     Reference: Porter and Duff 1984, "over".
     """
     del draws
+    shade = numbers_of("flatten_alpha.background", background, 0.0, 1.0)
     x = unit(x, "flatten_alpha")
     channels = x.shape[-1]
     if channels in (1, 3):
         return x
     if channels not in (2, 4):
         raise InputError("flatten_alpha", f"{channels} channels", "1 to 4")
-    shade = numbers_of("flatten_alpha.background", background)
     if len(shade) not in (1, channels - 1):
         raise InputError("flatten_alpha.background", repr(background), f"1 or {channels - 1} numbers")
     alpha = x[..., -1:]

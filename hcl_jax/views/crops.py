@@ -14,6 +14,7 @@ from hcl_jax.views.params import choice, number, sides, span, whole
 from hcl_jax.views.resample import Resampling, pixels, resample, resampling, unit
 
 ATTEMPTS = 10  # of the op erase
+MOST_ATTEMPTS = 10_000
 Window = Callable[..., Box]
 
 
@@ -85,7 +86,7 @@ def random_resized_crop(
     flat, wide = span(f"{op}.ratio", ratio, 1e-3, 1e3)
     chosen = settled(op, like, locals())
     distribution = choice(f"{op}.distribution", chosen["distribution"], ("area", "bounding_box"))
-    attempts = whole(f"{op}.attempts", chosen["attempts"], 1)
+    attempts = whole(f"{op}.attempts", chosen["attempts"], 1, MOST_ATTEMPTS)
     fallback = choice(f"{op}.fallback", chosen["fallback"], ("centred", "whole", "clamp"))
     covered = number(f"{op}.min_object_covered", chosen["min_object_covered"], 0.0, 1.0)
     if distribution == "area":
@@ -154,6 +155,9 @@ def centre_crop(
     shape = sides(f"{op}.size", size)
     chosen = settled(op, like, locals())
     order = choice(f"{op}.order", chosen["order"], ("crop", "resize"))
+    for name, value, plain in (("rounding", rounding, "nearest"), ("odd", odd, "after")):
+        if order == "resize" and value not in (None, plain):
+            raise InputError(f"{op}.{name}", repr(value), f"{plain!r} where order is 'resize'")
     rounding = choice(f"{op}.rounding", chosen["rounding"], ("nearest", "down"))
     odd = choice(f"{op}.odd", chosen["odd"], ("after", "before"))
     how, picture = resampling(op, chosen, cubic), decoding(op, chosen, channels, background, upright)

@@ -31,7 +31,14 @@ class Decoding(NamedTuple):
 
 
 def decoding(op: str, chosen: Mapping[str, Any], channels: int, background: Any, upright: bool) -> Decoding:
-    """How an operation decodes, by its `chosen` arguments and those that no framework sets."""
+    """How an operation decodes, by its `chosen` arguments and those that no framework sets. Raises InputError for one that
+    cannot be, also where pixels come and nothing is decoded."""
+    if isinstance(channels, bool) or channels not in (1, 3):
+        raise InputError(f"{op}.channels", repr(channels), "1, 3")
+    if len(numbers_of(f"{op}.background", background, 0.0, 1.0)) not in (1, 3):
+        raise InputError(f"{op}.background", repr(background), "one number, or one for each of red, green, blue")
+    if not isinstance(upright, bool):
+        raise InputError(f"{op}.upright", repr(upright), "True, False")
     return Decoding(channels, background, upright, choice(f"{op}.dct", chosen["dct"], ("fast", "accurate")))
 
 
@@ -62,17 +69,13 @@ def cut(
       float32 [n, *size, channels].
 
     Raises:
-      InputError: not one string a row, or channels or a background that cannot be.
+      InputError: not one string a row.
     """
     channels, background, upright, dct = picture
     how = how._replace(method=how.method or "bicubic")
     if x.shape.rank != 1:
         raise InputError(op, f"encoded pictures of shape {x.shape}", "one string a row, [n]")
-    if channels not in (1, 3):
-        raise InputError(f"{op}.channels", repr(channels), "1, 3")
     shade = numbers_of(f"{op}.background", background)
-    if len(shade) not in (1, 3):
-        raise InputError(f"{op}.background", repr(background), "one number, or one for each of red, green, blue")
 
     def one(row: tuple[Any, ...]) -> Any:
         patch = _decode(row[0], row[1], lambda h, w: window(h, w, *(d[None] for d in row[2:])), channels, shade, dct)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from hcl_jax.errors import InputError
 
+LONGEST_SIDE = 65535  # pixels: that of a JPEG
+
 
 def number(where: str, value: object, least: float = -math.inf, most: float = math.inf) -> float:
     """`value` as a float in [least, most].
@@ -27,10 +29,11 @@ def number(where: str, value: object, least: float = -math.inf, most: float = ma
     return float(value)  # type: ignore[arg-type]
 
 
-def whole(where: str, value: object, least: int = 0) -> int:
-    """`value` as an integer of at least `least`; raises InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise InputError(where, repr(value), f"a whole number of at least {least}")
+def whole(where: str, value: object, least: int = 0, most: float = math.inf) -> int:
+    """`value` as an integer in [least, most]; raises InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        end = "" if most == math.inf else f" and at most {most}"
+        raise InputError(where, repr(value), f"a whole number of at least {least}{end}")
     return int(value)
 
 
@@ -50,8 +53,8 @@ def sides(where: str, value: object) -> tuple[int, int]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 2:
             raise InputError(where, repr(value), "pixels, or (height, width)")
-        return whole(where, value[0], 1), whole(where, value[1], 1)
-    side = whole(where, value, 1)
+        return whole(where, value[0], 1, LONGEST_SIDE), whole(where, value[1], 1, LONGEST_SIDE)
+    side = whole(where, value, 1, LONGEST_SIDE)
     return side, side
 
 
@@ -62,8 +65,8 @@ def choice(where: str, value: object, allowed: Sequence[str]) -> str:
     return str(value)
 
 
-def numbers_of(where: str, value: object) -> list[float]:
-    """One number or a sequence of numbers as a list of floats; raises InputError otherwise."""
+def numbers_of(where: str, value: object, least: float = -math.inf, most: float = math.inf) -> list[float]:
+    """One number or a sequence of numbers in [least, most] as a list of floats; raises InputError otherwise."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [number(where, v) for v in value]
-    return [number(where, value)]
+        return [number(where, v, least, most) for v in value]
+    return [number(where, value, least, most)]

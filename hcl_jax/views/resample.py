@@ -88,6 +88,8 @@ def resampling(op: str, chosen: Mapping[str, Any], cubic: float | None = None) -
         raise InputError(f"{op}.cubic", repr(chosen["cubic"]), ", ".join(map(str, CUBICS)))
     if chosen["antialias"] and cubic not in (None, -0.5):
         raise InputError(f"{op}.cubic", f"{cubic} with antialias=True", "-0.5, or antialias=False")
+    if chosen["method"] == "bilinear" and cubic not in (None, -0.5):
+        raise InputError(f"{op}.cubic", f"{cubic} with method='bilinear'", "-0.5, or method='bicubic'")
     if chosen["antialias"] and not chosen["half_pixel"]:
         raise InputError(f"{op}.half_pixel", "False with antialias=True", "antialias=False, as in TensorFlow 1")
     return Resampling(*(chosen[name] for name in Resampling._fields))

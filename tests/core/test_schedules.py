@@ -89,6 +89,20 @@ def test_i_jepas_schedules_are_stretched_and_one_update_ahead():
     np.testing.assert_allclose(decay(np.arange(STEPS)), wd, rtol=1e-13)
 
 
+def test_epochs_that_a_run_reads_ahead_have_rates_of_their_own():
+    """The table of epochs goes as far as the updates are read; it would repeat its last epoch."""
+    found = rates(schedule_by="epoch", schedule_stretch=3.0, schedule_ahead=STEPS)
+    epochs = [(STEPS + t) // EPOCH for t in range(STEPS)]
+    expected = [0.5 * PEAK * (1 + math.cos(math.pi * e * EPOCH / (3 * STEPS))) for e in epochs]
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_a_course_longer_than_int32_counts():
+    assert rates(schedule_stretch=1e9) == pytest.approx(PEAK)
+    decay = decay_schedule({"weight_decay": 0.3, "weight_decay_end": 0.4, "schedule_stretch": 1e9}, steps=STEPS)
+    assert float(decay(STEPS)) == pytest.approx(0.3)
+
+
 def test_the_decay_moves_only_where_it_has_an_end():
     assert decay_schedule({"weight_decay": 0.3}, steps=STEPS) == 0.3
     decay = decay_schedule({"weight_decay": 0.04, "weight_decay_end": 0.4}, steps=STEPS)

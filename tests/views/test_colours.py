@@ -151,6 +151,14 @@ def test_transparency(bench, pictures):
     np.testing.assert_array_equal(bench()(colours.to_rgb, pictures()), pictures())
 
 
+def test_a_row_has_one_hue_whatever_stands_beside_it():
+    """Of pictures whose pixels fill no whole vectors too."""
+    rng = np.random.default_rng(0)
+    planes, turns = rng.random((13, 3, 63)).astype(np.float32), rng.random((13, 1, 1)).astype(np.float32)
+    alone = [colours.turn_hue(planes[k : k + 1], turns[k : k + 1]) for k in range(13)]
+    np.testing.assert_array_equal(np.concatenate(alone), colours.turn_hue(planes, turns))
+
+
 @pytest.mark.parametrize(
     "op, params, match",
     [
@@ -159,6 +167,9 @@ def test_transparency(bench, pictures):
         ("color_jitter", {"brightness": -1}, "brightness"),
         ("color_jitter", {"convention": "other"}, "convention"),
         ("color_jitter", {"order": 3}, "order"),
+        ("grey", {"luminance": (-1.0, 0.0, 0.0)}, "luminance"),
+        ("color_jitter", {"luminance": (1.0, 1.0, 1.0)}, "luminance"),
+        ("flatten_alpha", {"background": 255}, "background"),
         ("grey", {"p": -0.1}, "p"),
         ("grey", {"p": True}, "p"),
         ("solarise", {"threshold": float("nan")}, "threshold"),

@@ -73,6 +73,8 @@ def test_what_is_given_stays(op):
         ("random_resized_crop", {"fallback": "none"}, "random_resized_crop.fallback: found 'none'"),
         ("random_resized_crop", {"min_object_covered": 2.0}, "random_resized_crop.min_object_covered: found 2.0"),
         ("resize", {"cubic": -0.75}, "resize.cubic: found -0.75 with antialias=True; allowed: -0.5"),
+        ("resize", {"cubic": -0.75, "like": "tensorflow"}, "resize.cubic: found -0.75 with method='bilinear'"),
+        ("centre_crop", {"odd": "before", "like": "torchvision"}, "centre_crop.odd: found 'before'; allowed: 'after'"),
         ("resize", {"cubic": -0.6}, "resize.cubic: found -0.6; allowed: -0.5, -0.75"),
         (
             "resize",
