@@ -31,8 +31,11 @@ class Decoding(NamedTuple):
 
 
 def decoding(op: str, chosen: Mapping[str, Any], channels: int, background: Any, upright: bool) -> Decoding:
-    """How an operation decodes, by its `chosen` arguments and those that no framework sets. Raises InputError for one that
-    cannot be, also where pixels come and nothing is decoded."""
+    """How an operation decodes, by its `chosen` arguments and those that no framework sets.
+
+    Raises:
+      InputError: an argument that cannot be, also where pixels come and nothing is decoded.
+    """
     if isinstance(channels, bool) or channels not in (1, 3):
         raise InputError(f"{op}.channels", repr(channels), "1, 3")
     if len(numbers_of(f"{op}.background", background, 0.0, 1.0)) not in (1, 3):

@@ -31,7 +31,7 @@ def number(where: str, value: object, least: float = -math.inf, most: float = ma
 
 def whole(where: str, value: object, least: int = 0, most: float = math.inf) -> int:
     """`value` as an integer in [least, most]; raises InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= int(value) <= most:
         end = "" if most == math.inf else f" and at most {most}"
         raise InputError(where, repr(value), f"a whole number of at least {least}{end}")
     return int(value)

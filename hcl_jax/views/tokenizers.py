@@ -26,6 +26,8 @@ SPECIALS = ("[PAD]", "[START]", "[END]", "[MASK]")
 # Names that padding has in published tokenizers; id 0 under another name is an ordinary token.
 PADDING_NAMES = ("[PAD]", "<pad>", "<PAD>", "[pad]", "<|pad|>", "<|padding|>")
 KINDS = '"bytes", or the path of a tokenizer.json or of CLIP\'s merges (bpe_simple_vocab_16e6.txt.gz)'
+MOST_IDS = 2**31 - 1  # they are int32, and may move up by one
+STRANGE = "\u2603\U0001f9ff \ufffd\u0e01"  # unknown to most vocabularies of words
 MOST_BYTES = 2**28  # of a file, and of merges when they are unpacked: the largest published ones have 35 MB
 
 
@@ -59,6 +61,7 @@ def _load(path: str, changed: tuple[int, int]) -> Tokenizer:
     digest = hashlib.sha256(content).hexdigest()
     if content[:2] == b"\x1f\x8b":
         content = _read(path, gzip.open)
+    content = content.removeprefix(b"\xef\xbb\xbf")  # what Windows' editors put before UTF-8
     if not content.lstrip().startswith(b"{"):
         return Tokenizer(from_merges(merges_of(content, path)), False, cleaner(path), digest)
     try:
@@ -67,7 +70,20 @@ def _load(path: str, changed: tuple[int, int]) -> Tokenizer:
         raise InputError(path, str(error), "a tokenizer.json of the tokenizers library") from None
     library.no_padding()
     library.no_truncation()
+    _check(library, path)
     return Tokenizer(library, library.id_to_token(0) in PADDING_NAMES, None, digest)
+
+
+def _check(library: Any, path: str) -> None:
+    """Raises InputError for a tokenizer that has no id for some texts: it would end a run where one of them comes."""
+    largest = max(library.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 <= largest < MOST_IDS:
+        found = "no token" if largest < 0 else f"the id {largest}"
+        raise InputError(path, found, f"a vocabulary, with ids below {MOST_IDS}")
+    try:
+        library.encode_batch(["", "a", STRANGE])
+    except Exception as error:  # the library raises a bare Exception
+        raise InputError(path, f"texts without ids ({error})", "a tokenizer with ids for any text") from None
 
 
 def _read(path: str, opened: Callable[..., Any]) -> bytes:

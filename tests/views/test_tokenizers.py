@@ -124,11 +124,18 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path):
     assert tokenizers.vocabulary_size(path, True) == 514 + 4
 
 
+WORDS = b'{"model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": %b}}'
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
         (b"{}", "tokenizer.json of the tokenizers library"),
         (b'{"model": 3', "tokenizer.json of the tokenizers library"),
+        (WORDS % b"{}", "no token"),
+        (WORDS % b'{"[PAD]": 0, "a": 2147483647}', "the id 2147483647"),
+        (WORDS % b'{"a": 0}', "texts without ids .*UNK"),
+        (b"\xef\xbb\xbf" + WORDS % b'{"a": 0}', "texts without ids .*UNK"),
         (b"\x1f\x8b\x08 damaged", "an unreadable file"),
         (b"#version\nt h\nthe cat sat\n", "line 3: found 'the cat sat'"),
         (b"#version\nt h\nth ee</w>\n", "line 3: found 'th ee</w>'"),
