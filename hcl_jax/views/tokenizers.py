@@ -26,6 +26,7 @@ SPECIALS = ("[PAD]", "[START]", "[END]", "[MASK]")
 # Names that padding has in published tokenizers; id 0 under another name is an ordinary token.
 PADDING_NAMES = ("[PAD]", "<pad>", "<PAD>", "[pad]", "<|pad|>", "<|padding|>")
 KINDS = '"bytes", or the path of a tokenizer.json or of CLIP\'s merges (bpe_simple_vocab_16e6.txt.gz)'
+LEARNED = 256 + len(SPECIALS), 2**24  # fewest and most tokens; memory is taken for as many as are asked for
 MOST_IDS = 2**31 - 1  # they are int32, and may move up by one
 STRANGE = "\u2603\U0001f9ff \ufffd\u0e01"  # unknown to most vocabularies of words
 MOST_BYTES = 2**28  # of a file, and of merges when they are unpacked: the largest published ones have 35 MB
@@ -151,7 +152,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:
 
     Args:
       texts: strings.
-      vocab_size: upper limit on tokens, at least 260 (256 bytes and 4 special tokens).
+      vocab_size: upper limit on tokens, at least 260 (256 bytes and 4 special tokens), at most 2^24.
       path: the file to write.
 
     Returns:
@@ -161,7 +162,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: str) -> int:
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    vocab_size = whole("vocab_size", vocab_size, 256 + len(SPECIALS))
+    vocab_size = whole("vocab_size", vocab_size, *LEARNED)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
