@@ -94,9 +94,10 @@ def target_heads(tower: Tower) -> tuple[str, ...]:
 
 
 def _inputs(tower: Tower, views: Mapping[str, Any]) -> dict[str, Any]:
-    """What the encoder reads of each view of the tower."""
+    """What the encoder reads of each view of the tower; all of a view without any of it, so that a refusal names it."""
     reads = getattr(tower.encoder, "reads", None)
-    return {v: {k: x for k, x in views[v].items() if reads is None or k in reads} for v in tower.views if v in views}
+    read = {v: {k: x for k, x in views[v].items() if reads is None or k in reads} for v in tower.views if v in views}
+    return {v: found or dict(views[v]) for v, found in read.items()}
 
 
 def _groups(tower: Tower, inputs: Mapping[str, Any]) -> list[list[str]]:

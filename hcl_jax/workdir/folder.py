@@ -95,7 +95,8 @@ def allowed(old: Any, new: Any, where: str) -> dict[str, tuple[Any, Any]]:
         grows = field in OPEN_ENDS and was is not None and now is not None and now >= was
         engine = field.startswith("objectives.") and field.endswith(".engine")
         if not (grows or engine or field.startswith(configs.OPEN_FIELDS)):
-            raise InputError(f"config.{field}", f"{now!r}", f"{was!r}, as {where} has it; or another --workdir")
+            more = " or more" if field in OPEN_ENDS else ""
+            raise InputError(f"config.{field}", f"{now!r}", f"{was!r}{more}, as {where} has it; or another --workdir")
     return changed
 
 

@@ -1,5 +1,7 @@
 """Towers: what is frozen stands still, and views whose rows refer to rows go through the encoder apart."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,6 +178,12 @@ def teacher(**evaluate):
     c.evaluate.views = {"image": {**view, "output": evaluate.pop("output", "h")}}
     c.evaluate.weights = "target"
     return c
+
+
+def test_an_encoder_for_another_kind_of_view_is_told_what_the_view_has():
+    tower = SimpleNamespace(encoder=SimpleNamespace(reads=("tokens",)), views=("a", "b"))
+    views = {"a": {"image": 1}, "b": {"tokens": 2, "image": 3}}
+    assert towers._inputs(tower, views) == {"a": {"image": 1}, "b": {"tokens": 2}}
 
 
 def test_evaluation_may_read_the_target_in_the_place_of_its_tower():

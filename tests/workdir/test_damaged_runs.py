@@ -81,6 +81,7 @@ def test_every_checkpoint_damaged(work, capsys, tmp_path, damage):
         ("data.num_examples", "96", "64"),
         ("towers.image.heads.z.hidden", "16", "32"),
         ("optimizer.learning_rate", "0.002", "0.003"),
+        ("train.steps", "6 or more", "1"),
     ],
 )
 def test_another_run_is_refused(work, capsys, flag, was, now):
