@@ -3,8 +3,10 @@
 python -m hcl_jax.embed --workdir=DIR --output=DIR2
 python -m hcl_jax.embed --workdir=DIR --output=DIR2 --view=image --output-name=z --step=1000 --split=test
 
-DIR2/train.npz and DIR2/test.npz hold features float32 [N, D], each label by its name, and index int32 [N], the numbers
-of the examples; DIR2/settings.json says what they were made from. A recipe reads them with data.name=npz data.dir=DIR2.
+DIR2/train.npz and DIR2/test.npz hold features float32 [N, D], each label by its name, index int32 [N], the numbers of
+the examples, and as text path [N], their files below the folder of the data, and class_names [C] (class_names_X of a
+label X), where they are known; DIR2/settings.json says what they were made from. A recipe reads them with data.name=npz
+data.dir=DIR2.
 """
 
 import argparse
@@ -25,6 +27,8 @@ import numpy as np
 from hcl_jax import config as configs
 from hcl_jax import workdir
 from hcl_jax.config.check_towers import rows_of
+from hcl_jax.data import Source
+from hcl_jax.data.arrays import CLASS_NAMES, class_names_key
 from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, Features, restored
@@ -33,7 +37,7 @@ from hcl_jax.runtime import distributed
 from hcl_jax.workdir import card
 
 SPLITS = ("train", "test")
-KEYS = ("features", "index")  # of the files; a label may not have these names
+KEYS = ("features", "index", "path", CLASS_NAMES)  # of the files; a label may not have these names
 
 
 def embed(
@@ -84,8 +88,8 @@ def embed(
         found = "nothing" if seed is None else str(seed)
         raise InputError("--seed", found, f"a seed of the run: {', '.join(map(str, seeds))}")
     for label in config.data.labels:
-        if label in KEYS:
-            raise InputError("config.data.labels", repr(label), f"other names than {' and '.join(KEYS)}")
+        if label in KEYS or label.startswith(CLASS_NAMES):
+            raise InputError("config.data.labels", repr(label), f"other names than {', '.join(KEYS)}")
     run, sources, state = restored(folder, config, parts=parts, step=step, splits=tuple(splits), say=say)
     train = sources["train"]
     evaluation = Evaluation(run, train, sources.get("test", train), say=say)
@@ -95,6 +99,7 @@ def embed(
         say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
         features = evaluation.features(split, *evaluation.weights(state), seed=seed)
         made[split] = _columns(features, name, output_name, f"{folder} {split}")
+        made[split] |= names_of(sources[split], made[split]["index"])
         lost = sources[split].num_examples - len(made[split]["index"])
         if lost:
             say(f"embed: {lost} examples have no {name} and are left out, {split}")
@@ -152,6 +157,13 @@ def _columns(made: Features, view: str, output: str, where: str) -> dict[str, np
         raise InputError(where, f"features {view}.{output} that are not finite", "a checkpoint of a run that learnt")
     labels = {k: v[there] for k, v in made.labels.items()}
     return {"features": features, **labels, "index": made.rows[there].astype(np.int32)}
+
+
+def names_of(source: Source, index: np.ndarray) -> dict[str, np.ndarray]:
+    """The names that a source has, as arrays of text: `path` of some records, and the class names of its labels."""
+    words: dict[str, Any] = {} if source.paths is None else {"path": [source.paths[i] for i in index]}
+    words |= {class_names_key(k): v for k, v in source.class_names.items() if k in source.labels}
+    return {k: np.array(v, np.str_) for k, v in words.items()}
 
 
 def check_empty(output: str | pathlib.Path) -> None:

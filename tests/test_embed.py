@@ -57,6 +57,7 @@ def test_the_files_hold_what_evaluation_sees(finished, embedded):
         "features": ((96, 16), "float32"),
         "label": ((96,), "int32"),
         "index": ((96,), "int32"),
+        "class_names": ((10,), "<U1"),
     }
     config = configs.complete(configs.from_json((finished / "config.json").read_text(), "here"))
     sources = [data.open_source(config.data, s) for s in ("train", "test")]
@@ -142,6 +143,18 @@ def test_examples_without_the_view_and_bad_features():
         embed._columns(made, "a", "t", "here")
     with pytest.raises(InputError, match="not finite"):
         embed._columns(made, "a", "n", "here")
+
+
+def test_names_of_records_and_classes():
+    """The path of each row that is there, and nothing that only pickle can read."""
+    source = data.open_source(defaults().data, "train")._replace(paths=["a/0.png", "b/1.png", "b/caf\ufffd.png"])
+    made = embed.names_of(source._replace(labels={"label": 10, "kind": 2}, class_names={"kind": ("x", "yy")}), [0, 2])
+    assert {k: v.tolist() for k, v in made.items()} == {
+        "path": ["a/0.png", "b/caf\ufffd.png"],
+        "class_names_kind": ["x", "yy"],
+    }
+    assert all(v.dtype.kind == "U" for v in made.values())
+    assert list(embed.names_of(source._replace(paths=None), [0])) == ["class_names"]
 
 
 def write_features(folder, n=24, width=5, classes=3, **more):

@@ -33,6 +33,7 @@ FASHION_CLASSES = (
     "Ankle boot",
 )
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+CLASS_NAMES = "class_names"
 NPZ_FIELDS = ("image", "series", "text", "tokens", "features")
 # What programs write for a missing value (those that pandas reads as one).
 MISSING = frozenset(["", *"nan NaN -nan -NaN NA <NA> N/A n/a #N/A #NA NULL null None".split()])
@@ -141,15 +142,16 @@ def npz(data: Any, split: str) -> Arrays:
     labels.
 
     image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C]; text [N] of str; features [N, D];
-    label [N, ...]. With `data.standardise` each channel of a series has mean 0 and deviation 1 over the training split.
-    A file with the key features is one that `python -m hcl_jax.embed` wrote, or like it: any other key
-    is a label, and `index`, the examples' numbers, is passed over.
+    label [N, ...]. `path` [N] of str is the file of each record, `class_names` [C] of str the names of the classes of
+    `label`, `class_names_X` those of a label X. With `data.standardise` each channel of a series has mean 0 and
+    deviation 1 over the training split. A file with the key features is one that `python -m hcl_jax.embed` wrote, or
+    like it: any other key is a label, and `index`, the examples' numbers, is passed over.
     """
     folder = folder_of(data, "<split>.npz")
     path = split_file(folder, split, (".npz",))
     arrays = read_npz(path, max_bytes=data.max_array_bytes)
     named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
-    fields, labels = {}, {}
+    fields, labels, paths, words = {}, {}, None, {}
     embedded = "features" in arrays
     for key, value in arrays.items():
         if embedded and key == "index":
@@ -162,24 +164,48 @@ def npz(data: Any, split: str) -> Arrays:
             labels[key] = value
         elif key.startswith(NPZ_FIELDS) or key in columns_of(data.text):
             fields[key] = _npz_field(f"{path}: {key}", key, value)
+        elif key == "path":
+            paths = _words(f"{path}: {key}", value)
+        elif key.startswith(CLASS_NAMES):
+            words[key] = _words(f"{path}: {key}", value)
         elif embedded:
             labels[key] = value
         else:
             raise InputError(
                 path,
                 f"the key {key!r}",
-                f"keys that begin with {', '.join(NPZ_FIELDS)} or label, and config.data.labels",
+                f"keys that begin with {', '.join(NPZ_FIELDS)} or label, config.data.labels, path and class_names",
             )
     if data.standardise:
         fields |= _standardised(data, folder, split, {k: arrays[k] for k in fields if k.startswith("series")})
     kept = {k: _number_labels(f"{path}: {k}", v) for k, v in labels.items()}
+    classes, names = {k: v[1] for k, v in kept.items()}, {}
+    for label, count in classes.items():
+        key = class_names_key(label)
+        if key in words and count:
+            if len(words[key]) < count:
+                raise InputError(f"{path}: {key}", f"{len(words[key])} names", f"{count}, one a class of {label}")
+            names[label], classes[label] = words[key], len(words[key])
     return Arrays(
         fields=fields,
         labels={k: v[0] for k, v in kept.items()},
-        classes={k: v[1] for k, v in kept.items()},
+        classes=classes,
         licence="",
         citation="",
+        class_names=names,
+        paths=paths,
     )
+
+
+def class_names_key(label: str) -> str:
+    """The array of an npz with the names of a label's classes."""
+    return CLASS_NAMES if label == "label" else f"{CLASS_NAMES}_{label}"
+
+
+def _words(where: str, value: np.ndarray) -> tuple[str, ...]:
+    if value.dtype.kind not in "US" or value.ndim != 1:
+        raise InputError(where, f"{value.dtype} of shape {value.shape}", "a list of str")
+    return tuple(map(as_text, value))
 
 
 def _standardised(data: Any, folder: str, split: str, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

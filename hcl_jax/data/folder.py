@@ -65,7 +65,7 @@ def folder(data: Any, split: str) -> Source:
     classes = tuple(_folders(os.path.join(root, data.train_split if data.train_split in splits else split)))
     files = _listed(root, split, classes)
     files = files[: taken(data, split, len(files))]
-    paths = [os.path.join(root, p) for p, _, _ in files]
+    paths, relative = [os.path.join(root, p) for p, _, _ in files], [shown(p) for p, _, _ in files]
     label = np.array([c for _, c, _ in files], np.int32)
     size = sum(s for _, _, s in files)
     # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
@@ -83,7 +83,7 @@ def folder(data: Any, split: str) -> Source:
         if picture is None:
             raise InputError(data.dir, "pictures of other sizes than their headers say", "whole files")
         arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, "", "", {}, names, names_of)
-        return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint)
+        return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint, paths=relative)
     labels = chosen_labels(data, {"label": None})
     # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
     column = np.array([_read(p) for p in paths] if data.in_memory else [os.fsencode(p) for p in paths], object)
@@ -112,6 +112,7 @@ def folder(data: Any, split: str) -> Source:
         upright=data.upright,
         max_pixels=data.max_pixels,
         sides={"image": found.sides} if found else {},
+        paths=relative,
     )
 
 

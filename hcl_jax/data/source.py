@@ -54,6 +54,7 @@ class Source(NamedTuple):
       tokenizer: of text: "bytes", or the path of a file (views/tokenizers.py).
       sides: field -> (height, width) of encoded pictures that are all of one size, as they are turned, and not
         transparent: a view has them as pixels, uint8 [n, height, width, 3], as if they had been decoded into memory.
+      paths: the file of each record, relative to the folder of the data; None where records are no files of their own.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Source(NamedTuple):
     max_pixels: int = MAX_PIXELS
     tokenizer: str = "bytes"
     sides: Mapping[str, tuple[int, int]] = {}
+    paths: Sequence[str] | None = None
 
 
 class Arrays(NamedTuple):
@@ -88,7 +90,7 @@ class Arrays(NamedTuple):
       classes: label -> number of classes, 0 for values.
       present: field -> bool [N] for the fields that some records lack.
       names: a name for each record, or None.
-      whole: as in Source.
+      whole, paths: as in Source.
     """
 
     fields: Mapping[str, Any]
@@ -100,6 +102,7 @@ class Arrays(NamedTuple):
     class_names: Mapping[str, tuple[str, ...]] = {}
     names: Sequence[str] | None = None
     whole: bool = False
+    paths: Sequence[str] | None = None
 
 
 def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
@@ -167,7 +170,7 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
     labels = {k: arrays.labels[k] for k in chosen_labels(data, arrays.labels)}
     inputs = _parts(arrays.fields)
     columns = {**inputs, **labels}
-    lengths = {k: len(v) for k, v in columns.items()}
+    lengths = {k: len(v) for k, v in (columns if arrays.paths is None else {**columns, "path": arrays.paths}).items()}
     if len(set(lengths.values())) != 1:
         raise InputError(f"{name} {split}", f"lengths {lengths}", "one record in every array")
     if not arrays.fields or min(lengths.values()) == 0:
@@ -224,6 +227,7 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         known_labels={k: columns[k] for k in labels},
         known_present={k: np.asarray(v)[:size] for k, v in arrays.present.items()},
         content=content,
+        paths=None if arrays.paths is None else arrays.paths[:size],
     )
 
 

@@ -181,6 +181,23 @@ def test_bad_npz(config, tmp_path, columns, line):
     refused(line, config(name="npz", dir=str(tmp_path)))
 
 
+def test_names_in_an_npz(config, tmp_path):
+    """Paths follow the records that are kept; a class without a record keeps its name."""
+    names = {"path": np.array(["a", "b", "c"]), "class_names": np.array(["x", "y", "z"])}
+    columns = {"features": np.zeros((3, 2)), "label": np.array([0, 1, 1]), "kind": np.zeros(3, int)}
+    np.savez(tmp_path / "train.npz", **columns, **names, class_names_kind=np.array(["one"]))
+    read = data.open_source(config(name="npz", dir=str(tmp_path), labels=("label", "kind"), num_examples=2), "train")
+    assert read.paths == ("a", "b") and read.labels == {"label": 3, "kind": 1}
+    assert read.class_names == {"label": ("x", "y", "z"), "kind": ("one",)}
+    for other, line in (
+        ({"path": np.array(["a"])}, "'path': 1}; allowed: one record in every array"),
+        ({"class_names": np.array(["x"])}, "class_names: found 1 names; allowed: 2, one a class of label"),
+        ({"class_names": np.array([1, 2])}, r"class_names: found int64 of shape \(2,\); allowed: a list of str"),
+    ):
+        np.savez(tmp_path / "train.npz", **columns, **{**names, **other})
+        refused(line, config(name="npz", dir=str(tmp_path)))
+
+
 def test_npz_that_is_none(config, tmp_path):
     asked = config(name="npz", dir=str(tmp_path))
     refused("found no .npz file", asked)
