@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import logging
-import re
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +13,28 @@ from hcl_jax.compat.fields import check_once
 from hcl_jax.errors import InputError
 
 LOG = logging.getLogger("hcl_jax")
+
+
+def recipe_parser(command: str, description: str | None, workdir: str = "") -> argparse.ArgumentParser:
+    """The parser of a command that takes a recipe and fields of its config; `read_config` reads what it finds.
+
+    Args:
+      command: its module below hcl_jax.
+      description: its docstring.
+      workdir: help of --workdir, where the folder of a run will do too; without it --config is required.
+    """
+    parser = argparse.ArgumentParser(
+        f"python -m hcl_jax.{command}", description=description, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    recipe = "a packaged recipe, or a .py file with get_config"
+    parser.add_argument("--config", metavar="RECIPE[:ARG]", required=not workdir, help=recipe)
+    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
+    if workdir:
+        parser.add_argument("--workdir", metavar="DIR", type=os.path.expanduser, help=workdir)
+    else:
+        parser.set_defaults(workdir=None)
+    return parser
 
 
 def with_overrides(
@@ -41,39 +63,35 @@ def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> 
     else:
         raise InputError("--config", "nothing", f"a recipe, such as {', '.join(configs.recipe_names())}")
     check_once(field for field, _ in overrides)
-    before = {field: _part(config, field) for field, _ in overrides}
+    before = {field: dict(part) for field, _ in overrides if (part := _named_part(config, field)) is not None}
     for field, text in overrides:
         configs.override(config, field, text)
     for field, part in before.items():
-        if part is not None:
-            _drop_strangers(config, field, part, {other for other, _ in overrides})
+        _drop_strangers(config, field, part, {other for other, _ in overrides})
     return config
 
 
-def _part(config: Any, field: str) -> dict[str, Any] | None:
-    """The encoder or head whose name a field is, as it is now; None for any other field."""
-    match re.split(r"\.", field):
-        case ["towers", tower, "encoder", "name"]:
-            return dict(config.towers[tower].encoder) if tower in config.towers else None
-        case ["towers", tower, "heads", head, "name"]:
-            heads = config.towers[tower].heads if tower in config.towers else {}
-            return dict(heads[head]) if head in heads else None
+def _named_part(config: Any, field: str) -> Any:
+    """The encoder or head whose name a field is; None for any other field."""
+    match field.split("."):
+        case ["towers", tower, "encoder", "name"] if tower in config.towers:
+            return config.towers[tower].encoder
+        case ["towers", tower, "heads", head, "name"] if tower in config.towers:
+            return config.towers[tower].heads.get(head)
     return None
 
 
-def _drop_strangers(config: Any, field: str, part: dict[str, Any], given: set[str]) -> None:
+def _drop_strangers(config: Any, field: str, before: Mapping[str, Any], given: set[str]) -> None:
     """Takes out the recipe's arguments that the module of another name has not, and says so."""
     from hcl_jax.encoders import ENCODERS, HEADS
 
-    _, tower, *where, _ = field.split(".")
-    now = config.towers[tower].encoder if where == ["encoder"] else config.towers[tower].heads[where[-1]]
-    table: Mapping[str, Any] = ENCODERS if where == ["encoder"] else HEADS
-    if now["name"] == part.get("name") or now["name"] not in table:
+    now, prefix = _named_part(config, field), field.removesuffix("name")
+    table: Mapping[str, Any] = ENCODERS if prefix.endswith(".encoder.") else HEADS
+    if now["name"] == before.get("name") or now["name"] not in table:
         return
-    own = inspect.signature(table[now["name"]]).parameters
-    prefix = field.removesuffix("name")
-    lost = [k for k in part if k not in ("name", "reads") and k not in own and f"{prefix}{k}" not in given]
+    own = ("name", "reads", *inspect.signature(table[now["name"]]).parameters)
+    lost = [argument for argument in before if argument not in own and f"{prefix}{argument}" not in given]
     for argument in lost:
         del now[argument]
     if lost:
-        LOG.warning("config.%s%s: of %s, left out", prefix, ", ".join(lost), part.get("name"))
+        LOG.warning("config.%s%s: of %s, left out", prefix, ", ".join(lost), before.get("name"))

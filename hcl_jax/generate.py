@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.data import bad_records
 from hcl_jax.data import images as pictures
 from hcl_jax.data.generated import ARRAYS, DTYPES, SEALED, SETTINGS, hashes_of, read_settings
@@ -318,17 +318,13 @@ def _join(folder: pathlib.Path, parts: list[pathlib.Path]) -> int:
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
-    parser = argparse.ArgumentParser("python -m hcl_jax.generate", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", required=True)
-    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
+    parser = recipe_parser("generate", __doc__)
     parser.add_argument("--view", metavar="NAME", required=True, help="the view of the recipe whose ops are run")
     parser.add_argument("--output", metavar="DIR", required=True, type=os.path.expanduser)
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--count", type=int, default=1, help="views of each example")
     known, overrides = with_overrides(parser, arguments)
-    known.workdir = None
     return known, overrides
 
 

@@ -17,21 +17,15 @@ import tempfile
 import traceback
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import NO_ROOM, CorruptState, InputError
 from hcl_jax.runtime import distributed
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """The flags, and the overrides [(field, text)] of --config.FIELD=VALUE. Exits with 0 on --help, 2 on a fault."""
-    parser = argparse.ArgumentParser(
-        "python -m hcl_jax.main", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Packaged recipes: {', '.join(configs.recipe_names())}. docs/config.md lists every field.",
-    )  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe, or a .py file with get_config")
-    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
-    parser.add_argument("--workdir", metavar="DIR", type=os.path.expanduser, help="the run's folder; a run goes on")
+    parser = recipe_parser("main", __doc__, workdir="the run's folder; a run goes on")
+    parser.epilog = f"Packaged recipes: {', '.join(configs.recipe_names())}. docs/config.md lists every field."
     parser.add_argument("--steps", type=int, metavar="N", help="N steps on random input, without data or evaluation")
     parser.add_argument("--profile", action="store_true", help="write a trace of ten steps to DIR/profile")
     return with_overrides(parser, arguments)

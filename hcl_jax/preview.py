@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
-    parser = argparse.ArgumentParser("python -m hcl_jax.preview", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", required=True)
-    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
+    parser = recipe_parser("preview", __doc__)
     parser.add_argument("--output", metavar="FILE", default="views.png", help="a .png, .pdf or .svg file")
     parser.add_argument("--rows", type=int, default=8, help="examples to show")
     parser.add_argument("--step", type=int, default=0, help="the training step whose batch is shown")
@@ -30,7 +27,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
         parser.error("--rows from 1 and --step from 0 are allowed")
     if not known.output.endswith((".png", ".pdf", ".svg")) or not pathlib.Path(known.output).absolute().parent.is_dir():
         parser.error(f"--output={known.output} is no .png, .pdf or .svg in a folder that exists")
-    known.workdir = None
     return known, overrides
 
 

@@ -9,23 +9,18 @@ Exits with 0, or with 2 and, last, one line for what a run would refuse. Nothing
 
 import argparse
 import logging
-import os
 import sys
 from typing import Any
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.runtime import distributed
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
-    parser = argparse.ArgumentParser("python -m hcl_jax.check", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe, or a .py file with get_config")
-    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
-    parser.add_argument("--workdir", metavar="DIR", type=os.path.expanduser, help="the folder of a run")
+    parser = recipe_parser("check", __doc__, workdir="the folder of a run")
     parser.add_argument("--full", action="store_true", help="read every record (a sample of 2,000 otherwise)")
     return with_overrides(parser, arguments)
 

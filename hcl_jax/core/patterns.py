@@ -63,10 +63,9 @@ def checked_rules(rules: Any, paths: list[str], field: str = "rules", number: st
         if not isinstance(rule, list | tuple) or len(rule) != 2:
             raise InputError(where, repr(rule), f"a pair (regex, {number})")
         pattern, value = rule
-        check_pattern(pattern, where)
+        check_matches(pattern, where, paths)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(where, repr(value), allowed)
-        check_matches(pattern, where, paths)
     return tuple((str(pattern), value) for pattern, value in rules)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.plan import chips, cost, program, table
 from hcl_jax.workdir import card, files
@@ -34,13 +34,7 @@ CACHE = pathlib.Path("runs/plan")
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m hcl_jax.plan", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", help="a packaged recipe, or a .py file with get_config")
-    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
-    parser.add_argument("--workdir", metavar="DIR", help="plan the run of this folder")
+    parser = recipe_parser("plan", __doc__, workdir="plan the run of this folder")
     parser.add_argument(
         "--topology", required=True, metavar="T[,T]", help="v5e:16x16, 2*v5e:16x16, v5p:8x8x16, h100:64, cpu:8"
     )

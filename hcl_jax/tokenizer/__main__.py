@@ -12,22 +12,18 @@ import os
 import sys
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, with_overrides
+from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.runtime import distributed
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
     """The flags and the overrides; exits with 0 on --help and 2 on a fault."""
-    parser = argparse.ArgumentParser("python -m hcl_jax.tokenizer", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--config", metavar="RECIPE[:ARG]", required=True)
-    parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")
+    parser = recipe_parser("tokenizer", __doc__)
     parser.add_argument("--view", metavar="NAME", default="", help="of the recipe; its only one with the op tokens")
     parser.add_argument("--vocabulary", type=int, metavar="N", help="most tokens; the encoder's vocab_size")
     parser.add_argument("--output", metavar="FILE", type=os.path.expanduser, help="a new file; config.data.tokenizer")
     known, overrides = with_overrides(parser, arguments)
-    known.workdir = None
     return known, overrides
 
 

@@ -3,6 +3,7 @@
 docs/recipes.md says where each comes from. A default, a schedule or an encoder that moves a published run is seen here.
 """
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -50,17 +51,13 @@ class Published(NamedTuple):
     records: int = IMAGENET
 
 
-def dense_layers(*widths: int) -> int:
-    return sum(a * b for a, b in zip(widths, widths[1:], strict=False))
-
-
 def cosine(peak: float, t: float, steps: float, end: float = 0.0) -> float:
     return end + (peak - end) * (1 + math.cos(math.pi * t / steps)) / 2
 
 
 def head(*widths: int, norms: int = 0, more: int = 0) -> int:
     """Kernels between widths; `norms` scales and biases, and what else there is."""
-    return dense_layers(*widths) + norms + more
+    return sum(a * b for a, b in itertools.pairwise(widths)) + norms + more
 
 
 RESNET_VIEW = ("random_resized_crop", *COLOUR, "blur", "flip", "normalise")

@@ -11,8 +11,8 @@ from configs import graphcl as graphcl_recipe
 from configs import nmtune as nmtune_recipe
 from configs import ts2vec as ts2vec_recipe
 from hcl_jax.config import defaults
-from tests.twins.harness import Read, Run, Twin, batches
-from tests.twins.official import attention, conv1d, dense, norm, patches
+from tests.twins.harness import Read, Run, Twin, batches, of_weights
+from tests.twins.official import blocks, conv1d, dense, norm, patches
 
 
 def graphcl(twin: Twin) -> Run:
@@ -41,9 +41,7 @@ def graphcl(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(h["graphs"], twin.steps, stacked),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
     )
 
 
@@ -71,7 +69,6 @@ def ts2vec(twin: Twin) -> Run:
     c.towers.series.encoder.update({"features": h["output_dims"], "hidden": h["hidden_dims"], "depth": h["depth"]})
     c.towers.series.encoder.update({"mask": 0.0, "dropout": 0.0})
     c.optimizer.learning_rate, c.optimizer.weight_decay = h["lr"], h["weight_decay"]
-    c.optimizer.average_first = True
 
     def tower(g: Read) -> dict[str, Any]:
         encoder: dict[str, Any] = {"input": dense(g, "input_fc")}
@@ -118,22 +115,14 @@ def dino_vit(twin: Twin) -> Run:
     c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.schedule = h["lr"], 0.0, "constant"
 
     def tower(g: Read) -> dict[str, Any]:
-        blocks = {}
-        for i in range(h["depth"]):
-            of = f"blocks.{i}"
-            blocks[f"block{i}"] = {
-                "norm1": norm(g, f"{of}.norm1"),
-                "norm2": norm(g, f"{of}.norm2"),
-                "attention": attention(g, f"{of}.attn.qkv.weight", f"{of}.attn.qkv.bias", f"{of}.attn.proj"),
-                "mlp": {"up": dense(g, f"{of}.mlp.fc1"), "down": dense(g, f"{of}.mlp.fc2")},
-            }
+        names = "norm1 norm2 attn.qkv.weight attn.qkv.bias attn.proj mlp.fc1 mlp.fc2"
         positions, side = g("pos_embed"), h["img"] // h["patch"]
         encoder = {
             "patch": {"kernel": patches(g, "patch_embed.proj"), "bias": g("patch_embed.proj.bias")},
             "position": positions[:, 1:].reshape(1, side, side, -1),
             "cls": g("cls_token"),
             "cls_position": positions[:, :1],
-            "transformer": {**blocks, "norm": norm(g, "norm")},
+            "transformer": {**blocks(g, h["depth"], "blocks", names), "norm": norm(g, "norm")},
         }
         return {"image": {"encoder": encoder, "heads": {}}}
 
@@ -141,9 +130,7 @@ def dino_vit(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(2, twin.steps, {"a": {"image": pictures}}, target=twin["batch/target_large"]),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
     )
 
 
@@ -181,9 +168,7 @@ def simcse(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(16, twin.steps, views),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
         encoders={"sentence": Sentence},
     )
 
@@ -209,9 +194,7 @@ def nmtune(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(rows.shape[1], twin.steps, {"features": {"features": rows}}, label=twin["batch/labels"]),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
         parts={f"loss/{name}": x for name, x in parts.items()},
     )
 
@@ -244,7 +227,5 @@ def grace(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(n, twin.steps, views),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
     )

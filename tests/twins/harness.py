@@ -20,7 +20,7 @@ import optax
 
 from hcl_jax import config as configs
 from hcl_jax.config import validate
-from hcl_jax.core import model, optim, towers, weight_average
+from hcl_jax.core import model, objectives, optim, towers, weight_average
 from hcl_jax.core.step import train_step
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.losses import LOSSES, MEASURES
@@ -95,6 +95,16 @@ class Run:
     beside: tuple[tuple[Any, Any], ...] = ()
 
 
+def of_weights(twin: Twin, params: Callable[[Read], Any], stats: Any = None) -> dict[str, Any]:
+    """`start`, `after` and `final` of a run of which the weights are known, and the running statistics at its end."""
+
+    def known(read: Read) -> dict[str, Any]:
+        return {"params": params(read)}
+
+    last = known(twin.at("final")) | ({} if stats is None else {"stats": stats})
+    return {"start": known(twin.at("init")), "after": lambda t: known(twin.after(t)), "final": last}
+
+
 @dataclasses.dataclass(frozen=True)
 class Alone:
     """A loss by itself: {"loss" or "state": [(ours, theirs), ...]}."""
@@ -146,8 +156,9 @@ def bind(run: Run, steps: int) -> tuple[model.Model, optim.Optimizer, Any]:
     engines = dict.fromkeys(c.objectives, dense())
     bound = model.build(c, measures=MEASURES, engines=engines, steps=steps, **tables)
     like = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), run.batches[0]), 0)
-    sizes = {"steps": steps, "batch_size": c.data.batch_size, "steps_per_epoch": run.steps_per_epoch}
-    return bound, optim.make_optimizer(c.optimizer.to_dict(), like.params, **sizes), like
+    more = {"steps": steps, "batch_size": c.data.batch_size, "steps_per_epoch": run.steps_per_epoch}
+    limits = objectives.limits(bound.objectives)
+    return bound, optim.make_optimizer(c.optimizer.to_dict(), like.params, limits=limits, **more), like
 
 
 def begin(bound: model.Model, tx: optim.Optimizer, like: Any, start: Mapping[str, Any]) -> Any:

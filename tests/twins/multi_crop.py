@@ -7,7 +7,7 @@ import numpy as np
 from configs import dino as dino_recipe
 from configs import swav as swav_recipe
 from hcl_jax.config import defaults
-from tests.twins.harness import Read, Run, Twin, batches
+from tests.twins.harness import Read, Run, Twin, batches, of_weights
 from tests.twins.official import dense, norm, tiny
 from tests.twins.siamese import TINY
 
@@ -48,9 +48,7 @@ def swav(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=crops(twin),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
     )
 
 

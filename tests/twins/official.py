@@ -34,6 +34,21 @@ def attention(g: Read, weight: str, bias: str, out: str) -> dict[str, Any]:
     return {name: {"kernel": w.T, "bias": b} for name, w, b in parts} | {"out": dense(g, out)}
 
 
+def blocks(g: Read, count: int, of: str, names: str) -> dict[str, Any]:
+    """Transformer blocks `of`.0, ...; `names` of norm 1 and 2, of weight, bias and output of the attention, and of the
+    two layers of the MLP, parted by blanks."""
+    made = {}
+    for i in range(count):
+        norm1, norm2, weight, bias, out, up, down = (f"{of}.{i}.{name}" for name in names.split())
+        made[f"block{i}"] = {
+            "norm1": norm(g, norm1),
+            "norm2": norm(g, norm2),
+            "attention": attention(g, weight, bias, out),
+            "mlp": {"up": dense(g, up), "down": dense(g, down)},
+        }
+    return made
+
+
 def tiny(g: Read, prefix: str = "") -> dict[str, Any]:
     """The trunk "Tiny" as our mlp of one layer: dense without bias, BatchNorm, ReLU."""
     return {"dense1": dense(g, f"{prefix}dense", False), "norm1": norm(g, f"{prefix}norm")}

@@ -7,7 +7,7 @@ import numpy as np
 
 from configs import simclr
 from hcl_jax.config import defaults
-from tests.twins.harness import Run, Twin, batches
+from tests.twins.harness import Run, Twin, batches, of_weights
 from tests.twins.official import net2
 
 NET = {"name": "mlp", "widths": (16,), "batch_norm": False}
@@ -28,9 +28,7 @@ def pair(
     return Run(
         config=c,
         batches=batches(x.shape[2], twin.steps, {"a": {"image": x[:, 0]}, "b": {"image": x[:, 1]}}, **given),
-        start={"params": {"image": net2(twin.at("init"))}},
-        after=lambda t: {"params": {"image": net2(twin.after(t))}},
-        final={"params": {"image": net2(twin.at("final"))}},
+        **of_weights(twin, lambda g: {"image": net2(g)}),
     )
 
 

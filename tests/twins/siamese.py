@@ -10,7 +10,7 @@ from configs import byol, moco, simclr, simsiam
 from hcl_jax.config import defaults
 from hcl_jax.losses import quality_weights
 from hcl_jax.losses.foreground import pair_quality
-from tests.twins.harness import Read, Run, Twin, batches
+from tests.twins.harness import Read, Run, Twin, batches, of_weights
 from tests.twins.official import dense, norm, running, tiny
 
 TINY = {"name": "mlp", "widths": (16,)}
@@ -80,9 +80,7 @@ def simclr_google(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=two_views(twin),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final"))},
+        **of_weights(twin, tower),
     )
 
 
@@ -108,9 +106,7 @@ def _simsiam(twin: Twin, c: Any, **labels: Any) -> Run:
     return Run(
         config=c,
         batches=two_views(twin, **labels),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final")), "stats": {"image": moved}},
+        **of_weights(twin, tower, {"image": moved}),
         steps_per_epoch=h.get("steps_per_epoch", 1),
     )
 
@@ -246,7 +242,5 @@ def barlow_twins(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=two_views(twin),
-        start={"params": tower(twin.at("init"))},
-        after=lambda t: {"params": tower(twin.after(t))},
-        final={"params": tower(twin.at("final")), "stats": {"image": {"encoder": {"norm1": moved}}}},
+        **of_weights(twin, tower, {"image": {"encoder": {"norm1": moved}}}),
     )

@@ -8,8 +8,8 @@ import numpy as np
 
 from configs import clip
 from hcl_jax.config import defaults
-from tests.twins.harness import Read, Run, Twin, batches
-from tests.twins.official import attention, dense, net2, norm, patches
+from tests.twins.harness import Read, Run, Twin, batches, of_weights
+from tests.twins.official import blocks, dense, net2, norm, patches
 from tests.twins.pairs import NET
 
 SCALE = {"scale": "logit_scale"}  # our name of a learned number: theirs
@@ -50,9 +50,7 @@ def big_vision_siglip(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=two(twin),
-        start={"params": params(twin.at("init"))},
-        after=lambda t: {"params": params(twin.after(t))},
-        final={"params": params(twin.at("final"))},
+        **of_weights(twin, params),
     )
 
 
@@ -106,9 +104,7 @@ def _open_clip(twin: Twin, **learned: Any) -> Run:
     return Run(
         config=c,
         batches=two(twin),
-        start={"params": _params(twin.at("init"), learned)},
-        after=lambda t: {"params": _params(twin.after(t), learned)},
-        final={"params": _params(twin.at("final"), learned)},
+        **of_weights(twin, lambda g: _params(g, learned)),
     )
 
 
@@ -147,18 +143,9 @@ def open_clip_towers(twin: Twin) -> Run:
     _open_clip_optimizer(c, h)
     c.optimizer.exclude = ("bias$", "scale$", "cls$")
 
-    def blocks(g: Read, net: str, last: str, **more: Any) -> dict[str, Any]:
-        made = {}
-        for i in range(h["layers"]):
-            of = f"{net}.transformer.resblocks.{i}"
-            made[f"block{i}"] = {
-                "norm1": norm(g, f"{of}.ln_1"),
-                "norm2": norm(g, f"{of}.ln_2"),
-                "attention": attention(
-                    g, f"{of}.attn.in_proj_weight", f"{of}.attn.in_proj_bias", f"{of}.attn.out_proj"
-                ),
-                "mlp": {"up": dense(g, f"{of}.mlp.c_fc"), "down": dense(g, f"{of}.mlp.c_proj")},
-            }
+    def transformer(g: Read, net: str, last: str, **more: Any) -> dict[str, Any]:
+        names = "ln_1 ln_2 attn.in_proj_weight attn.in_proj_bias attn.out_proj mlp.c_fc mlp.c_proj"
+        made = blocks(g, h["layers"], f"{net}.transformer.resblocks", names)
         return {**made, "norm": norm(g, last), **more}
 
     def params(g: Read) -> dict[str, Any]:
@@ -168,12 +155,12 @@ def open_clip_towers(twin: Twin) -> Run:
             "cls": g("visual.class_embedding")[None, None],
             "cls_position": table[None, :1],
             "position": table[1:].reshape(1, side, side, -1),
-            "transformer": blocks(g, "visual", "visual.ln_post", pre_norm=norm(g, "visual.ln_pre")),
+            "transformer": transformer(g, "visual", "visual.ln_post", pre_norm=norm(g, "visual.ln_pre")),
         }
         text = {
             "token": {"embedding": g("text.token_embedding.weight")},
             "position": g("text.positional_embedding")[None],
-            "transformer": blocks(g, "text", "text.ln_final"),
+            "transformer": transformer(g, "text", "text.ln_final"),
         }
         heads = {"image": g("visual.proj"), "text": g("text.text_projection")}
         found = {
@@ -186,9 +173,7 @@ def open_clip_towers(twin: Twin) -> Run:
     return Run(
         config=c,
         batches=batches(h["batch"], twin.steps, {"image": pictures, "text": {"tokens": twin["batch/ids"]}}),
-        start={"params": params(twin.at("init"))},
-        after=lambda t: {"params": params(twin.after(t))},
-        final={"params": params(twin.at("final"))},
+        **of_weights(twin, params),
     )
 
 
@@ -235,9 +220,7 @@ def open_clip_coca(twin: Twin) -> Run:
         batch["labels"]["caption"] = caption
     return dataclasses.replace(
         run,
-        start={"params": params(twin.at("init"))},
-        after=lambda t: {"params": params(twin.after(t))},
-        final={"params": params(twin.at("final"))},
+        **of_weights(twin, params),
         heads={"captions": Captions},
         parts={
             "loss/contrast": twin["step/contrastive"],
