@@ -200,6 +200,9 @@ def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str]
     lines = [f"{folder}: resumed at step {start} of {run.steps}"]
     if not start:
         lines = [sharding.table(run.one.abstract.params, run.one.shardings.params)]
+    if config.data.held_out and prepared.test is not None:
+        test = prepared.test.num_examples
+        lines.append(f"held out: {test:,} of {source.num_examples + test:,} records, which evaluation alone reads")
     for seed in run.seeds:
         noise = noise_of(config, source, seed)
         arrays |= data.noise_arrays(noise, seed)

@@ -24,7 +24,16 @@ class Data:
     name: str = setting("digits", "a source (`python -m hcl_jax.parts sources` lists them) or any TFDS name")
     dir: str = setting("", "its folder", open=True)
     train_split: str = setting("train", "name of the split that is trained on; probes are fitted on it")
-    test_split: str = setting("test", "name of the split that probes are read on")
+    test_split: str = setting("test", "name of the split that probes are read on, or of what `data.held_out` holds out")
+    held_out: float = setting(
+        0.0,
+        "share of the training split's records that is held out and stands for the test split, by a hash of "
+        "`data.held_out_seed` and the record's number ([how](data.md#without-a-test-part-held_out))",
+        least=0,
+        below=1,
+        zero="reads the split `data.test_split`",
+    )
+    held_out_seed: int = setting(0, "which ones are held out: the same for every `seed`", least=0, most=2**32 - 1)
     num_examples: int = setting(0, "the first n training examples", least=0, zero="takes all")
     batch_size: int = setting(
         256,
@@ -120,7 +129,7 @@ class Data:
 
 PART_FIELDS = (  # of data that a part of a mixture may have of its own
     *("name", "dir", "train_split", "test_split", "num_examples", "labels", "num_classes"),
-    *("shape", "text", "standardise", "in_memory", "prepare"),
+    *("held_out", "held_out_seed", "shape", "text", "standardise", "in_memory", "prepare"),
 )
 _OWN = [
     (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))

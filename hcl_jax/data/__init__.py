@@ -9,6 +9,7 @@ from hcl_jax.data import arrays, emoji, folder, graphs, icons, mixture, preferen
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
+from hcl_jax.data.held_out import with_held_out
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled, with_tokenizer
@@ -36,7 +37,7 @@ def _mixture(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], S
 def _read(data: Any, split: str, sources: Mapping[str, Callable[[Any, str], Source]]) -> Source:
     if sources.get(data.name) is _mixture:  # whose parts may be of a table of one's own
         return _mixture(data, split, sources)
-    return sources[data.name](data, split) if data.name in sources else tfds.open_tfds(data, split, sources)
+    return with_held_out(data, split, sources.get(data.name, partial(tfds.open_tfds, known=sources)))
 
 
 # Name -> function of (config.data, split). Any other name is a TFDS name.

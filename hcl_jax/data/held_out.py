@@ -1,0 +1,82 @@
+"""A share of the records held out for evaluation, for data that come without a test part."""
+
+import json
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hcl_jax.data import order
+from hcl_jax.data.source import Source, gather
+from hcl_jax.errors import InputError
+
+FIELD = "config.data.held_out"
+CHUNK = 2**22  # records that are hashed at once: 100 MB, whatever the number of records
+
+
+class Rows:
+    """`fetch` of the source that holds some records of another, int64 [n]."""
+
+    def __init__(self, whole: Source, rows: np.ndarray):
+        self.whole, self._numbers = whole, gather({"record": rows})
+
+    def __call__(self, index: Any) -> dict[str, Any]:
+        return self.whole.fetch(self._numbers(index)["record"])
+
+
+# What is read is kept for the other part while the first is in use: pictures are decoded, and oddities said, once.
+_READ: weakref.WeakValueDictionary[Any, Rows] = weakref.WeakValueDictionary()
+
+
+def with_held_out(data: Any, split: str, read: Callable[[Any, str], Source]) -> Source:
+    """One split of a source, of whose training records `data.held_out` are the test split instead.
+
+        record i is held out  <=>  u(data.held_out_seed, i) < data.held_out,  u uniform in [0, 1) by hashing
+
+    Args:
+      data: `config.data`, of any source but a mixture, whose parts hold out each its own share.
+      split: `data.train_split` gives the records that are left, `data.test_split` those held out; others are unchanged.
+      read: function of (data, split).
+
+    Returns:
+      A Source with the records in their order, numbered anew.
+
+    Raises:
+      InputError: one graph, splits of one name, or a share that is nothing or everything.
+    """
+    if not data.held_out or split not in (data.train_split, data.test_split):
+        return read(data, split)
+    if data.train_split == data.test_split:
+        allowed = "another name than data.train_split has: it names what is held out"
+        raise InputError("config.data.test_split", repr(split), allowed)
+    is_test = split == data.test_split
+    key = (read, json.dumps(data.to_dict(), sort_keys=True, default=repr))
+    before = _READ.get(key) if is_test else None
+    whole = before.whole if before is not None else read(data, data.train_split)
+    if whole.whole:
+        raise InputError(FIELD, data.held_out, f"0 for {whole.name}, one graph, which lists the nodes of each split")
+    held = held_out(whole.num_examples, data.held_out, data.held_out_seed)
+    if held.all() or not held.any():
+        found = f"{data.held_out}, which is {'all' if held.all() else 'none'} of {whole.num_examples} records"
+        raise InputError(FIELD, found, "a share, or a data.held_out_seed, that leaves a record on both sides")
+    rows = np.flatnonzero(held == is_test).astype(np.int64)
+    fetch = Rows(whole, rows)
+    if not is_test:
+        _READ[key] = fetch
+    part = "what is held out" if is_test else "without what is held out"
+    return whole._replace(
+        num_examples=len(rows),
+        fetch=fetch,
+        fingerprint=f"{whole.fingerprint}, {part}: {data.held_out} by seed {data.held_out_seed}",
+        describe=lambda number: whole.describe(int(rows[number])),
+        known_labels={k: v[rows] for k, v in whole.known_labels.items()},
+        known_present={k: v[rows] for k, v in whole.known_present.items()},
+        paths=None if whole.paths is None else [whole.paths[i] for i in rows],
+    )
+
+
+def held_out(num_examples: int, share: float, seed: int) -> np.ndarray:
+    """Which of N records are held out: bool [N]. A record's answer depends on its number alone."""
+    parts = (np.arange(i, min(i + CHUNK, num_examples)) for i in range(0, num_examples, CHUNK))
+    return np.concatenate([order.lacks(part, share, seed, "held_out").numpy() for part in parts])
