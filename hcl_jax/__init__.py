@@ -19,9 +19,10 @@ _WHERE = {
     "InputError": "hcl_jax.errors",
     "defaults": "hcl_jax.config",
     "load": "hcl_jax.config",
+    "open": "hcl_jax.trained",
     "train_and_evaluate": "hcl_jax.train",
 }
-__all__ = sorted(_WHERE)
+__all__ = sorted(_WHERE.keys() - {"open"})  # `from hcl_jax import *` leaves Python's own
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *_WHERE, "__version__"})

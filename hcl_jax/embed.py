@@ -1,12 +1,14 @@
-"""Writes what a trained run makes of its data: features and labels as .npz files, for a second stage or other tools.
+"""Writes what a trained run makes of its data, or of new data: features and labels as .npz files, for other tools.
 
 python -m hcl_jax.embed --workdir=DIR --output=DIR2
 python -m hcl_jax.embed --workdir=DIR --output=DIR2 --view=image --output-name=z --step=1000 --split=test
+python -m hcl_jax.embed --workdir=DIR --data=NEW --output=F.npz
 
 DIR2/train.npz and DIR2/test.npz hold features float32 [N, D], each label by its name, index int32 [N], the numbers of
 the examples, and as text path [N], their files below the folder of the data, and class_names [C] (class_names_X of a
 label X), where they are known; DIR2/settings.json says what they were made from. A recipe reads them with data.name=npz
-data.dir=DIR2.
+data.dir=DIR2. F.npz holds the same of NEW: a picture, a folder with pictures at any depth, or an .npz with the field of
+the run's data. A picture's class is the folder below NEW that has the name of one of the run's classes, else the first.
 """
 
 import argparse
@@ -31,9 +33,11 @@ from hcl_jax.data import Source
 from hcl_jax.data.arrays import CLASS_NAMES, class_names_key
 from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
-from hcl_jax.evaluation import Evaluation, Features, restored
+from hcl_jax.evaluators.groups import Features
 from hcl_jax.run import Parts
 from hcl_jax.runtime import distributed
+from hcl_jax.trained import open as open_run
+from hcl_jax.trained import opened, seed_of
 from hcl_jax.workdir import card
 
 SPLITS = ("train", "test")
@@ -82,19 +86,14 @@ def embed(
     check_empty(output)
     frozen = workdir.resume_config(folder)
     name, config = _only(frozen, view, output_name, (parts or Parts()).encoders)
-    seeds = tuple(frozen.seed + i for i in range(frozen.train.seeds))
-    seed = seeds[0] if seed is None and len(seeds) == 1 else seed
-    if seed not in seeds:
-        found = "nothing" if seed is None else str(seed)
-        raise InputError("--seed", found, f"a seed of the run: {', '.join(map(str, seeds))}")
+    seed_of(frozen, seed)
     for label in config.data.labels:
         if label in KEYS or label.startswith(CLASS_NAMES):
             raise InputError("config.data.labels", repr(label), f"other names than {', '.join(KEYS)}")
-    run, sources, state = restored(folder, config, parts=parts, step=step, splits=tuple(splits), say=say)
-    train = sources["train"]
-    evaluation = Evaluation(run, train, sources.get("test", train), say=say)
-    state = next(evaluation.as_read(one, s) for s, one in run.states(state) if s == seed)
-    made = {}
+    run, sources, evaluation, state, seed = opened(
+        folder, config, step=step, seed=seed, parts=parts, splits=tuple(splits), say=say
+    )
+    train, made = sources["train"], {}
     for split in splits:
         say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
         features = evaluation.features(split, *evaluation.weights(state), seed=seed)
@@ -125,6 +124,53 @@ def embed(
                     np.savez(file, **columns)  # type: ignore[arg-type]
             whole.write(part / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n")
     return {s: c["features"].shape for s, c in made.items()}
+
+
+def embed_new(
+    folder: str | pathlib.Path,
+    given: str,
+    output: str | pathlib.Path,
+    *,
+    view: str | None = None,
+    output_name: str = "h",
+    step: int | None = None,
+    seed: int | None = None,
+    parts: Parts | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[int, int]:
+    """Writes the features of records that the run has not seen.
+
+    Args:
+      folder: the run's workdir.
+      given: a picture, a folder of pictures or an .npz.
+      output: a new .npz.
+      view, output_name, step, seed, parts, say: as for `embed`.
+
+    Returns:
+      (N, D). Up to `data.max_bad_records` that cannot be read are left out; `index` tells which are there.
+
+    Raises:
+      InputError: as `embed`, and for data of another kind or shape than the run's.
+    """
+    path = pathlib.Path(output)
+    if path.suffix != ".npz" or path.exists() or not path.absolute().parent.is_dir():
+        found = "a file or folder that is there" if path.exists() else str(output)
+        raise InputError("--output", found, "a new .npz in a folder that exists, for --data")
+    if not os.path.exists(given):
+        raise InputError("--data", f"no file or folder {given}", "a picture, a folder with pictures, or an .npz")
+    frozen = workdir.resume_config(folder)
+    name, _ = _only(frozen, view, output_name, (parts or Parts()).encoders)
+    model = open_run(folder, step=step, seed=seed, parts=parts, say=say)
+    made = model.encoded(given, output_name, input=name, most_bad=frozen.data.max_bad_records, where="--data")
+    if made.features.ndim != 2:
+        raise InputError("--output-name", f"{output_name!r} of shape {made.features.shape}", "one vector [N, D]")
+    columns = {"features": made.features, **made.labels, "index": made.rows.astype(np.int32)}
+    columns |= {} if made.paths is None else {"path": np.array(made.paths, np.str_)}
+    columns |= {class_names_key(k): np.array(v, np.str_) for k, v in made.class_names.items()}
+    if jax.process_index() == 0:
+        with whole.replacing(path) as file:
+            np.savez(file, **columns)  # type: ignore[arg-type]
+    return made.features.shape
 
 
 def _only(frozen: Any, view: str | None, output_name: str, encoders: Mapping) -> tuple[str, Any]:
@@ -203,26 +249,28 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", type=os.path.expanduser)
     parser.add_argument(
-        "--output", required=True, metavar="DIR2", type=os.path.expanduser, help="a new or empty folder"
+        "--output", required=True, metavar="DIR2", type=os.path.expanduser, help="a new or empty folder, or F.npz"
     )
+    parser.add_argument("--data", metavar="NEW", type=os.path.expanduser, help="new data in place of the run's own")
     parser.add_argument("--view", metavar="NAME", help="an evaluation view of the run; its only one when left out")
     parser.add_argument("--output-name", default="h", metavar="NAME", help="h, or a head of the view's tower")
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
     parser.add_argument("--seed", type=int, metavar="S", help="whose model, where the run trained several")
-    parser.add_argument("--split", default=",".join(SPLITS), help="train, test or train,test")
+    parser.add_argument("--split", help="of the run's own data: train, test or train,test, which is the default")
     known = parser.parse_args(arguments)
+    if known.data is not None and known.split is not None:
+        parser.error("--split is of the run's own data, and --data is given")
     distributed.prepare()
+    asked = {"view": known.view, "output_name": known.output_name, "step": known.step, "seed": known.seed}
+    asked["say"] = lambda text: print(text, file=sys.stderr)
+    split = ",".join(SPLITS) if known.split is None else known.split
     try:
-        made = embed(
-            known.workdir,
-            known.output,
-            view=known.view,
-            output_name=known.output_name,
-            step=known.step,
-            seed=known.seed,
-            splits=tuple(dict.fromkeys(s.strip() for s in known.split.split(",") if s.strip())),
-            say=lambda text: print(text, file=sys.stderr),
-        )
+        if known.data is not None:
+            n, d = embed_new(known.workdir, known.data, known.output, **asked)
+            print(f"{known.output}: {n} x {d}")
+            return 0
+        splits = tuple(dict.fromkeys(s.strip() for s in split.split(",") if s.strip()))
+        made = embed(known.workdir, known.output, splits=splits, **asked)
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)
         return 2

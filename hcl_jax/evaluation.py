@@ -89,12 +89,7 @@ class Evaluation:
             for split in splits
         }
         whole = jax.NamedSharding(run.mesh, jax.P())
-        self._encoders = {
-            view: jax.jit(
-                functools.partial(model.encode, run.model, spec["tower"], outputs_of(run, view)), out_shardings=whole
-            )
-            for view, spec in self.spec.views.items()
-        }
+        self._encoders: dict[tuple[str, tuple[str, ...]], Callable] = {}
         self._batch_losses = jax.jit(
             functools.partial(model.evaluate, self.run.model, run.parts.counts), out_shardings=whole
         )
@@ -120,44 +115,71 @@ class Evaluation:
           views: some of the evaluation views; None: all.
           source: the data of an evaluator (Entry.source); "" those of the run.
         """
+        records, bad = self.sources[source][split], self._bad[source, split]
+        return self.features_of(records, bad, params, model_state, raw=raw, seed=seed, views=views, name=split)
+
+    def features_of(
+        self,
+        source: data.Source,
+        bad: data.BadRecords,
+        params: Any,
+        model_state: Any,
+        *,
+        raw: bool = False,
+        seed: int | None = None,
+        views: Iterable[str] | None = None,
+        output: str = "",
+        batch_size: int = 0,
+        name: str = "new",
+    ) -> Features:
+        """The same of any records.
+
+        Args:
+          source: the records.
+          bad: takes those that cannot be used.
+          params, model_state, raw, seed, views: as for `features`.
+          output: the only one that is made; "" those that the views name and evaluators read.
+          batch_size: 0 is that of evaluation; made to be a multiple of the devices.
+          name: of the records, for lines of progress.
+        """
         specs = {v: self.spec.views[v] for v in (self.spec.views if views is None else views)}
         seed = self.run.config.seed if seed is None else seed
         shards = self.run.batch_sharding
-        size = -(-self.spec.batch_size // shards.num_devices) * shards.num_devices
+        size = -(-(batch_size or self.spec.batch_size) // shards.num_devices) * shards.num_devices
         rows = sharding.local_rows(shards, size)
-        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in outputs_of(self.run, v)} for v in specs}
+        made_of = {v: (output,) if output else outputs_of(self.run, v) for v in specs}
+        outputs: dict[str, dict[str, list]] = {v: {o: [] for o in made_of[v]} for v in specs}
         inputs: dict[str, list] = {v: [] for v in specs} if raw else {}
         labels: dict[str, list] = {}
         present: dict[str, list] = {v: [] for v in specs}
         items: dict[str, list] = {v: [] for v in specs if v in self._by_item}
         index = []
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
-        told, done, records = time.monotonic(), 0, self.sources[source][split].num_examples
+        told, done = time.monotonic(), 0
         for local in data.evaluation_batches(
-            self.sources[source][split], specs, seed=seed, batch_size=size, rows=rows,
-            views=self.run.parts.views, bad=self._bad[source, split],
-        ):  # fmt: skip
+            source, specs, seed=seed, batch_size=size, rows=rows, views=self.run.parts.views, bad=bad
+        ):
             self.tick()
             local["items"] = {v: digests(local["views"][v]) for v in items}
             batch = sharding.to_global(local, shards, rows, size)
             # Dispatch every tower before fetching: the host then waits once a batch.
-            made = {v: self._encoders[v](params, model_state, batch["views"][v]) for v in specs}
+            made = {v: self._encoder(v, made_of[v])(params, model_state, batch["views"][v]) for v in specs}
             rest = jax.device_get(whole({k: batch[k] for k in ("index", "labels", "present", "items")}))
             real = rest["index"] >= 0
             index.append(rest["index"][real])
             done += int(real.sum())
             if time.monotonic() > told + SILENT:
                 told = time.monotonic()
-                self.say(f"evaluation: {done} of {records} {split} records")
-            for name, value in rest["labels"].items():
-                labels.setdefault(name, []).append(value[real])
+                self.say(f"evaluation: {done} of {source.num_examples} {name} records")
+            for label, value in rest["labels"].items():
+                labels.setdefault(label, []).append(value[real])
             for view, by_output in made.items():
                 there = rest["present"].get(view, np.ones_like(real))
                 present[view].append(there[real])
                 if view in items:
                     items[view].append(rest["items"][view][real])
-                for name, value in by_output.items():
-                    outputs[view][name].append(np.asarray(value)[real])
+                for one, value in by_output.items():
+                    outputs[view][one].append(np.asarray(value)[real])
                 if raw:
                     inputs[view].append(raw_features(jax.device_get(whole(batch["views"][view])))[real])
         return Features(
@@ -168,6 +190,14 @@ class Evaluation:
             rows=np.concatenate(index),
             items={v: numbered(np.concatenate(x)) for v, x in items.items()},
         )
+
+    def _encoder(self, view: str, outputs: tuple[str, ...]) -> Callable:
+        """The compiled tower of a view."""
+        if (view, outputs) not in self._encoders:
+            made = functools.partial(model.encode, self.run.model, self.spec.views[view]["tower"], outputs)
+            whole = jax.NamedSharding(self.run.mesh, jax.P())
+            self._encoders[view, outputs] = jax.jit(made, out_shardings=whole)
+        return self._encoders[view, outputs]
 
     def weights(self, state: TrainState) -> tuple[Any, Any]:
         """(params, running statistics) that features are made with: those trained, or of the targets."""

@@ -57,7 +57,7 @@ def test_the_files_hold_what_evaluation_sees(finished, embedded):
         "features": ((96, 16), "float32"),
         "label": ((96,), "int32"),
         "index": ((96,), "int32"),
-        "class_names": ((10,), "<U1"),
+        "class_names": ((10,), "str32"),
     }
     config = configs.complete(configs.from_json((finished / "config.json").read_text(), "here"))
     sources = [data.open_source(config.data, s) for s in ("train", "test")]

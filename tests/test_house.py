@@ -25,7 +25,7 @@ FLOORS = (
     ("cli", "data"),
     ("run",),
     ("evaluation",),
-    ("check",),
+    ("check", "trained"),
     ("prepare",),
     ("train",),
     ("main", "embed", "generate", "preview", "claims", "plan", "parts", "tokenizer", "check.__main__"),

@@ -217,6 +217,11 @@ def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
 
 
+def pictures_below(root: str, others: collections.Counter[str]) -> list[str]:
+    """Paths of the pictures in a folder at any depth, relative to it; `others` counts the endings of all else."""
+    return [path for path, _ in _pictures(root, "", others, set())]
+
+
 def _pictures(
     folder: str, below: str, others: collections.Counter[str], above: set[tuple[int, int]]
 ) -> Iterator[tuple[str, int]]:

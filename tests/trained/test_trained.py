@@ -1,0 +1,88 @@
+"""A run as a model to use: what it makes of its own records, of new ones, and what it refuses."""
+
+import numpy as np
+import pytest
+
+import hcl_jax
+from hcl_jax import embed
+from hcl_jax.views.lazy import tf
+
+
+def test_the_star_import_leaves_pythons_own_open():
+    assert "open" in dir(hcl_jax) and "open" not in hcl_jax.__all__
+
+
+@pytest.fixture(scope="module")
+def model(shared_run):
+    return hcl_jax.open(shared_run)
+
+
+@pytest.fixture(scope="module")
+def own(model):
+    return model.records("test")
+
+
+@pytest.fixture(scope="module")
+def pixels(model):
+    return model.source("test").fetch(np.arange(360))["image"].numpy()
+
+
+@pytest.fixture
+def pictures(pixels, tmp_path):
+    """Pictures of three test records in class folders."""
+    for row, name in ((0, "0/a.png"), (1, "1/b.png"), (2, "1/c.png")):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / name).write_bytes(tf.io.encode_png(pixels[row]).numpy())
+    return tmp_path / "new"
+
+
+@pytest.mark.slow(one=True)
+def test_own_records_again_are_what_embed_writes(shared_run, model, own, pixels, tmp_path):
+    assert embed.main([f"--workdir={shared_run}", f"--output={tmp_path / 'h'}", "--split=test"]) == 0
+    with np.load(tmp_path / "h" / "test.npz") as file:
+        np.testing.assert_array_equal(own.features, file["features"])
+        np.testing.assert_array_equal(own.labels["label"], file["label"])
+    np.testing.assert_array_equal(model.encode(pixels), own.features)
+    np.testing.assert_allclose(model.encode(pixels[:5, :, :, 0]), own.features[:5], atol=1e-6)
+    assert model.encode(pixels[:3], output="z").shape == (3, 64)
+    assert (model.step, model.towers, model.inputs) == (6, {"image": ("h", "z")}, ("image",))
+    assert model.class_names == {"label": tuple("0123456789")} and model.config.data.name == "digits"
+
+
+@pytest.mark.slow
+def test_pictures_and_the_command(shared_run, model, own, pictures, tmp_path, capsys):
+    """Files are the records that they were made from, by path and by class; a broken one is named."""
+    made = model.encode([pictures / "1/c.png", pictures / "0/a.png"])
+    np.testing.assert_allclose(made, own.features[[2, 0]], atol=1e-6)
+    flags = [f"--workdir={shared_run}", f"--data={pictures}", f"--output={tmp_path / 'f.npz'}"]
+    assert embed.main(flags) == 0
+    with np.load(tmp_path / "f.npz", allow_pickle=False) as file:
+        np.testing.assert_allclose(file["features"], own.features[:3], atol=1e-6)
+        assert file["path"].tolist() == ["0/a.png", "1/b.png", "1/c.png"] and file["index"].tolist() == [0, 1, 2]
+        assert file["label"].tolist() == [0, 1, 1] and file["class_names"].tolist() == list("0123456789")
+    assert embed.main(flags) == 2
+    assert "--output: found a file or folder that is there" in capsys.readouterr().err
+    (pictures / "1/b.png").write_bytes(b"no picture")
+    with pytest.raises(hcl_jax.InputError, match=r"1/b.png: found a picture that does not decode"):
+        model.encode(pictures)
+
+
+@pytest.mark.slow
+def test_refusals_are_one_line(shared_run, model, pixels, tmp_path):
+    (tmp_path / "wide.png").write_bytes(tf.io.encode_png(np.zeros((9, 9, 3), np.uint8)).numpy())
+    (tmp_path / "config.json").write_text((shared_run / "config.json").read_text())
+    for call, said in (
+        (lambda: model.encode(pixels, output="y"), "output: found 'y'; allowed: outputs of tower image: h, z"),
+        (lambda: model.encode(pixels, input="text"), "input: found 'text'; allowed: an input of the run: image"),
+        (
+            lambda: model.encode(pixels[:, :7]),
+            "inputs: found a view of shape image [7, 8, 1]; allowed: image [8, 8, 1]",
+        ),
+        (lambda: model.encode(tmp_path / "wide.png"), "wide.png: found a picture of another size; allowed: image of"),
+        (lambda: model.records("valid"), "split: found 'valid'"),
+        (lambda: hcl_jax.open(tmp_path), "found no finished checkpoint"),
+        (lambda: hcl_jax.open(tmp_path / "no"), "found no config.json"),
+    ):
+        with pytest.raises(hcl_jax.InputError) as error:
+            call()
+        assert said in str(error.value) and "\n" not in str(error.value)
