@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_namespace_packages(include=["hcl_jax", "hcl_jax.*"]) + list(FOLDERS),
     package_dir=FOLDERS,
-    package_data={"": ["*.txt", "*.json", "*.md", "*.sh", "*.toml", "*.yaml", "py.typed"]},
+    package_data={"": ["*.txt", "*.json", "*.md", "*.sh", "*.toml", "*.yaml", "*.css", "*.js", "py.typed"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.7; sys_platform != 'win32'",

@@ -56,17 +56,23 @@ def draw(views: Mapping[str, Mapping[str, Any]], present: Mapping[str, Any], row
                 cell.plot(np.asarray(view["features"][row]), linewidth=0.8)
             else:
                 tokens = np.asarray(next(iter(view.values()))[row])
-                cell.text(0.5, 0.5, _text(tokens), ha="center", va="center", fontsize=7, wrap=True)
+                cell.text(0.5, 0.5, text(tokens), ha="center", va="center", fontsize=7, wrap=True)
     figure.tight_layout()
     figure.savefig(output, dpi=120)
     pyplot.close(figure)
 
 
 def _image(cell: Any, image: np.ndarray) -> None:
+    shown = picture(image)
+    cell.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=1)
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """A view of a picture [H, W, C] as levels from 0 to 1, [H, W, 1] or [H, W, 3]."""
     low, high = float(image.min()), float(image.max())
     if low < 0 or high > 1:  # a normalised picture: shown over its own range
         image = (image - low) / max(high - low, 1e-6)
-    cell.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=1)
+    return image if image.shape[-1] == 1 else image[..., :3]
 
 
 def _graph(cell: Any, view: Mapping[str, np.ndarray]) -> None:
@@ -74,21 +80,28 @@ def _graph(cell: Any, view: Mapping[str, np.ndarray]) -> None:
     if view["nodes"].ndim == 1:
         cell.plot(view["nodes"], linewidth=0.5)
         return
+    place, edges, kinds = circle(view)
+    for edge in edges:
+        cell.plot(*place[edge].T, color="grey", linewidth=0.6)
+    there = np.flatnonzero(view["node_mask"])
+    cell.scatter(*place[there].T, s=8, c=kinds[there], cmap="tab10", zorder=2)
+
+
+def circle(view: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A graph drawn on a circle: places [n, 2] from -1 to 1, edges [e, 2] between nodes, kinds int [n] of nodes."""
     there = np.flatnonzero(view["node_mask"])
     angle = 2 * np.pi * np.arange(len(view["nodes"])) / max(len(there), 1)
     place = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    for source, destination in view["edges"][view["edge_mask"]]:
-        cell.plot(*place[[source, destination]].T, color="grey", linewidth=0.6)
-    cell.scatter(*place[there].T, s=8, c=view["nodes"][there].argmax(axis=1), cmap="tab10", zorder=2)
+    return place, view["edges"][view["edge_mask"]], view["nodes"].argmax(axis=1)
 
 
-def _text(tokens: np.ndarray) -> str:
+def text(tokens: np.ndarray) -> str:
     """Bytes as text where the ids are those of the byte tokenizer; else the ids."""
     ids = [int(t) for t in tokens if t > 2]
     if ids and max(ids) < 259:
-        text = bytes(i - 3 for i in ids).decode("utf-8", "replace")
-        if text.isprintable():
-            return text
+        decoded = bytes(i - 3 for i in ids).decode("utf-8", "replace")
+        if decoded.isprintable():
+            return decoded
     return " ".join(map(str, tokens[tokens > 0][:24]))
 
 

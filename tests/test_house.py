@@ -29,6 +29,8 @@ FLOORS = (
     ("prepare",),
     ("train",),
     ("main", "embed", "generate", "preview", "claims", "plan", "parts", "tokenizer", "check.__main__"),
+    ("compare",),
+    ("report",),
 )
 # Phrases with a plain word of English or of the field in their place.
 HOME_MADE = {

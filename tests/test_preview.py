@@ -15,5 +15,5 @@ def test_every_kind_of_view_is_drawn(recipe, tmp_path, capsys):
 
 
 def test_bytes_are_shown_as_text_and_other_ids_as_numbers():
-    assert preview._text(np.array([1, *(b + 3 for b in b"red car"), 2, 0])) == "red car"
-    assert preview._text(np.array([5, 17, 1, 3, 0])) == "5 17 1 3"
+    assert preview.text(np.array([1, *(b + 3 for b in b"red car"), 2, 0])) == "red car"
+    assert preview.text(np.array([5, 17, 1, 3, 0])) == "5 17 1 3"

@@ -104,12 +104,12 @@ COLUMNS = {
 SETTINGS = ("n", "draws", "linear_l2")  # numbers of the evaluators themselves: on the card, not in the table
 
 
-def table(results: Mapping[str, float]) -> str:
-    """The results as text: a row a metric, a column a set of features, paired differences, all with standard errors.
+def cells(results: Mapping[str, float]) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """The results as {row: {column of COLUMNS: (value, its standard error or None)}}, rows in the order of the run.
 
     `eval/image/linear_accuracy` 0.93 and `eval/image/raw/linear_accuracy` 0.90 stand in one row.
     """
-    cells: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, tuple[float, float | None]]] = {}
     for name, value in results.items():
         if re.match(r"seed\d+/", name):  # each run's own numbers are on the card; here stand means over seeds
             continue
@@ -118,15 +118,24 @@ def table(results: Mapping[str, float]) -> str:
             continue
         column = next((c for c in COLUMNS if c in parts), "trained")
         row = " ".join(p for p in parts if p != column)
-        error = results.get(f"{name}_se")
-        sign = "+" if column.startswith("gain") else ""
-        shown = f"{value:{sign}.4f}" if error is None else f"{value:{sign}.4f} ± {error:.4f}"
-        cells.setdefault(row, {})[column] = shown
-    if not cells:
+        found.setdefault(row, {})[column] = value, results.get(f"{name}_se")
+    return found
+
+
+def table(results: Mapping[str, float]) -> str:
+    """The results as text: a row a metric, a column a set of features, paired differences, all with standard errors."""
+    rows = cells(results)
+    if not rows:
         return ""
-    used = [c for c in COLUMNS if any(c in row for row in cells.values())]
-    width = max(map(len, cells))
+    used = [c for c in COLUMNS if any(c in row for row in rows.values())]
+    width = max(map(len, rows))
     lines = ["  ".join([" " * width, *(f"{COLUMNS[c]:>16}" for c in used)])]
-    for row, values in cells.items():
-        lines.append("  ".join([row.ljust(width), *(f"{values.get(c, ''):>16}" for c in used)]))
+    for row, values in rows.items():
+        shown = (_shown(c, *values[c]) if c in values else "" for c in used)
+        lines.append("  ".join([row.ljust(width), *(f"{text:>16}" for text in shown)]))
     return "\n".join(lines)
+
+
+def _shown(column: str, value: float, error: float | None) -> str:
+    text = f"{value:{'+' if column.startswith('gain') else ''}.4f}"
+    return text if error is None else f"{text} ± {error:.4f}"

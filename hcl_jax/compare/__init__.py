@@ -1,0 +1,1 @@
+"""Runs beside each other: what their folders say, and their paired differences over seeds."""
