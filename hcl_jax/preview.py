@@ -42,24 +42,28 @@ def draw(views: Mapping[str, Mapping[str, Any]], present: Mapping[str, Any], row
     for column, (name, view) in enumerate(views.items()):
         axes[0][column].set_title(name)
         for row in range(rows):
-            cell = axes[row][column]
-            cell.axis("off")
-            if name in present and not present[name][row]:
-                cell.text(0.5, 0.5, "absent", ha="center", va="center")
-            elif "image" in view:
-                _image(cell, np.asarray(view["image"][row]))
-            elif "series" in view:
-                cell.plot(np.asarray(view["series"][row]), linewidth=0.8)
-            elif "nodes" in view:
-                _graph(cell, {k: np.asarray(v[row]) for k, v in view.items()})
-            elif "features" in view:
-                cell.plot(np.asarray(view["features"][row]), linewidth=0.8)
-            else:
-                tokens = np.asarray(next(iter(view.values()))[row])
-                cell.text(0.5, 0.5, text(tokens), ha="center", va="center", fontsize=7, wrap=True)
+            here = name not in present or present[name][row]
+            draw_one(axes[row][column], {k: np.asarray(v[row]) for k, v in view.items()} if here else None)
     figure.tight_layout()
     figure.savefig(output, dpi=120)
     pyplot.close(figure)
+
+
+def draw_one(cell: Any, view: Mapping[str, np.ndarray] | None) -> None:
+    """Draws one row of a view into axes of matplotlib; None is an absent one."""
+    cell.axis("off")
+    if view is None:
+        cell.text(0.5, 0.5, "absent", ha="center", va="center")
+    elif "image" in view:
+        _image(cell, view["image"])
+    elif "series" in view:
+        cell.plot(view["series"], linewidth=0.8)
+    elif "nodes" in view:
+        _graph(cell, view)
+    elif "features" in view:
+        cell.plot(view["features"], linewidth=0.8)
+    else:
+        cell.text(0.5, 0.5, text(next(iter(view.values()))), ha="center", va="center", fontsize=7, wrap=True)
 
 
 def _image(cell: Any, image: np.ndarray) -> None:

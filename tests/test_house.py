@@ -29,7 +29,7 @@ FLOORS = (
     ("prepare",),
     ("train",),
     ("main", "embed", "generate", "preview", "claims", "plan", "parts", "tokenizer", "check.__main__"),
-    ("compare",),
+    ("compare", "neighbours"),
     ("report",),
 )
 # Phrases with a plain word of English or of the field in their place.

@@ -14,6 +14,7 @@ from hcl_jax.config.check_towers import rows_of
 from hcl_jax.core.state import TrainState
 from hcl_jax.data import new
 from hcl_jax.data.series import moments
+from hcl_jax.data.subset import subset
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
 from hcl_jax.parallel import mesh as meshes
@@ -48,6 +49,7 @@ class Encoded(NamedTuple):
       paths: the file of each row; None where they are not known.
       class_names: label -> names.
       classes: label -> number of classes.
+      parts: where the records are.
     """
 
     features: np.ndarray
@@ -56,6 +58,19 @@ class Encoded(NamedTuple):
     paths: list[str] | None
     class_names: Mapping[str, tuple[str, ...]]
     classes: Mapping[str, int]
+    parts: tuple[new.New, ...]
+
+    def name(self, row: int) -> str:
+        """The path of a row, or the number of its record."""
+        return str(self.rows[row]) if self.paths is None else self.paths[row]
+
+    def class_of(self, row: int) -> str:
+        """The name of a row's class by its first label, its number where it has none, "" where it is not known."""
+        for label, values in self.labels.items():
+            if self.classes[label] and values.ndim == 1:
+                number, names = int(values[row]), self.class_names.get(label, ())
+                return "" if number < 0 else names[number] if number < len(names) else str(number)
+        return ""
 
 
 class Model:
@@ -129,6 +144,7 @@ class Model:
             paths=[paths[i] for i in order] if paths else None,
             class_names=found[0].class_names,
             classes=found[0].classes,
+            parts=tuple(made),
         )
 
     def records(self, split: str = "train", output: str = "h", *, input: str | None = None) -> Encoded:
@@ -185,7 +201,29 @@ class Model:
             paths=None if source.paths is None else [source.paths[i] for i in index],
             class_names={k: v for k, v in source.class_names.items() if k in source.labels},
             classes=source.labels,
+            parts=(new.New(np.arange(source.num_examples), source),),
         )
+
+    def views(self, found: Encoded, at: Sequence[int], *, input: str | None = None) -> list[dict[str, np.ndarray]]:
+        """What some rows look like to the tower: the evaluation view of each, for pictures of them.
+
+        Args:
+          found: of `encoded` or `records`.
+          at: rows of its features.
+          input: as for `encode`.
+        """
+        view, run = self.view_of("h", input), self._opened.run
+        spec, wanted = self._opened.evaluation.spec.views[view], found.rows[np.asarray(at, int)]
+        made: dict[int, dict[str, np.ndarray]] = {}
+        for part in found.parts:
+            local = np.flatnonzero(np.isin(part.rows, wanted))
+            if len(local):
+                size, views = len(local), {view: spec}
+                batch = next(data.evaluation_batches(subset(part.source, local), views, seed=self.seed, batch_size=size,
+                                                     rows=np.arange(size), views=run.parts.views))  # fmt: skip
+                for i, row in enumerate(part.rows[local].tolist()):
+                    made[row] = {k: np.asarray(v)[i] for k, v in batch["views"][view].items() if hasattr(v, "shape")}
+        return [made[row] for row in wanted.tolist()]
 
     def _check_shape(self, source: data.Source, view: str, where: str) -> None:
         """Raises InputError for records whose view has another shape than that of the run's."""

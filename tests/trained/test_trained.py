@@ -5,6 +5,7 @@ import pytest
 
 import hcl_jax
 from hcl_jax import embed
+from hcl_jax.neighbours.__main__ import main as neighbours
 from hcl_jax.views.lazy import tf
 
 
@@ -86,3 +87,21 @@ def test_refusals_are_one_line(shared_run, model, pixels, tmp_path):
         with pytest.raises(hcl_jax.InputError) as error:
             call()
         assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_neighbours(shared_run, model, pixels, pictures, tmp_path, capsys):
+    """The records with the largest cosine, in that order, with their classes; and a picture of them."""
+    (query,), bank = model.encode(pictures / "1/b.png"), model.records("train")
+    cosine = bank.features @ query / np.linalg.norm(bank.features, axis=1) / np.linalg.norm(query)
+    flags = [f"--workdir={shared_run}", f"--query={pictures / '1/b.png'}", "--k=3"]
+    assert neighbours([*flags, f"--output={tmp_path / 'hits.png'}"]) == 0
+    text = capsys.readouterr().out.splitlines()
+    assert text[:2] == [f"nearest to {pictures / '1/b.png'}", "rank  similarity  record  class"]
+    for rank, (row, line) in enumerate(zip(np.argsort(-cosine), text[2:5], strict=False), 1):
+        assert line.split() == [str(rank), f"{cosine[row]:.4f}", str(row), str(bank.labels["label"][row])]
+    assert (tmp_path / "hits.png").read_bytes()[:4] == b"\x89PNG"
+    assert neighbours([*flags, f"--data={pictures}"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split() == ["1", "1.0000", "1/b.png", "1"]
+    assert neighbours([*flags[:2], "--k=97"]) == 2
+    assert "--k: found 97; allowed: 1 to 96" in capsys.readouterr().err
