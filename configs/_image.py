@@ -16,6 +16,9 @@ DIGITS_ENCODER = {"name": "convnet", "widths": (64, 128, 256)}
 FASHION_ENCODER = {"name": "convnet", "widths": (32, 128, 256)}
 
 
+PHOTOS_ENCODER = {"name": "convnet", "widths": (32, 64, 128, 256)}
+
+
 def crop(size, scale, **like):
     """A random part of the image, its area within `scale`, resized."""
     return {"op": "random_resized_crop", "size": size, "scale": scale, **like}
@@ -43,6 +46,7 @@ def light(strength):
 
 
 DIGITS = (AFFINE, light(0.4), {"op": "noise", "std": 0.1})
+PHOTOS = ({"op": "random_resized_crop", "scale": (0.2, 1.0)}, FLIP, jitter(0.4, 0.4, 0.4, 0.1), grey())  # of data.size
 FASHION = (crop(28, (0.3, 1.0)), FLIP, light(0.4))
 
 
@@ -75,6 +79,17 @@ def fashion_mnist():
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 1.0
     c.train.epochs, c.checkpoint.every = 10.0, 100
     evaluate(c)
+    return c
+
+
+def folder():
+    """Pictures in a folder of any kind, 64 x 64: `data.size` is the side of all views."""
+    c = defaults()
+    c.data.name, c.data.batch_size, c.data.train_split, c.data.held_out = "folder", 64, "", 0.2
+    c.data.size, c.data.shape = 64, (96, 128, 3)
+    c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 2.0
+    c.train.epochs = 50.0
+    evaluate(c, ({"op": "centre_crop"},), per_class=(1, 10))
     return c
 
 

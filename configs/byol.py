@@ -1,8 +1,8 @@
 """BYOL on images: a predictor on one view guesses a moving average's output on the other; no negatives.
 
 Command:  python -m hcl_jax.main --config=byol:digits --workdir=runs/byol
-Arguments: digits, fashion_mnist, imagenet; digits_no_predictor and digits_no_stop_gradient leave out what keeps the
-          method from a constant output: the first shrinks `spread` in metrics.jsonl, the second takes it to 0.
+Arguments: digits, fashion_mnist, folder, imagenet; digits_no_predictor and digits_no_stop_gradient leave out what keeps
+          the method from a constant output: the first shrinks `spread` in metrics.jsonl, the second takes it to 0.
 Hardware: digits and fashion_mnist on 2 CPU cores; imagenet on 512 TPU v3 cores.
 Expected: see docs/results.md; imagenet as published: 74.3 % linear top-1 after 1000 epochs at batch 4096 (8 h).
 Twins:    docs/twins.md, the authors' code beside these words, step by step: byol.
@@ -72,6 +72,14 @@ def fashion_mnist():
     return c
 
 
+def folder():
+    """A folder of pictures, --config.data.dir=PHOTOS, with or without classes; --config.data.size=96 is their size."""
+    c = _image.folder()
+    views(c, a=_image.PHOTOS, b=_image.PHOTOS)
+    method(c, _image.PHOTOS_ENCODER, 256, 64, 0.99)
+    return c
+
+
 def imagenet():
     """The paper's run: ResNet-50, batch 4096, LARS 0.2 x B/256 = 3.2, target momentum 0.996, 1000 epochs."""
     c = _image.imagenet(4096, NORMALISE, rounding="down", **BICUBIC)
@@ -92,7 +100,9 @@ def imagenet():
     return c
 
 
-ARGUMENTS = {f.__name__: f for f in (digits, digits_no_predictor, digits_no_stop_gradient, fashion_mnist, imagenet)}
+ARGUMENTS = {
+    f.__name__: f for f in (digits, digits_no_predictor, digits_no_stop_gradient, fashion_mnist, folder, imagenet)
+}
 
 
 def get_config(argument="digits"):

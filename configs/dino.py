@@ -1,7 +1,7 @@
 """DINO on images: a student matches its moving average's centred and sharpened output on other views.
 
 Command:  python -m hcl_jax.main --config=dino:digits --workdir=runs/dino
-Arguments: digits (two views), imagenet (ViT-S/16, 2 x 224 + 8 x 96 pixels)
+Arguments: digits and folder (two views), imagenet (ViT-S/16, 2 x 224 + 8 x 96 pixels)
 Hardware: digits on 2 CPU cores; imagenet on 16 V100 GPUs.
 Expected: see docs/results.md; imagenet as published: 73.3 % kNN and 76.0 % linear top-1 of the teacher after 300 epochs
           (README of the code; 2.6 days).
@@ -56,6 +56,14 @@ def digits():
     return c
 
 
+def folder():
+    """A folder of pictures, --config.data.dir=PHOTOS, in two views; --config.data.size=96 is their size."""
+    c = _image.folder()
+    projector, outputs = {"hidden": 256, "features": 64}, {"features": 256, "normalise": True}
+    method(c, _image.PHOTOS_ENCODER, projector, outputs, 0.99, 100, _image.PHOTOS, _image.PHOTOS)
+    return c
+
+
 def imagenet():
     """ViT-S/16, batch 1024, AdamW 5e-4 x B/256, 65,536 outputs, target momentum 0.996, 300 epochs."""
     bicubic = {**TORCHVISION, "method": "bicubic"}
@@ -89,7 +97,7 @@ def imagenet():
     return c
 
 
-ARGUMENTS = {f.__name__: f for f in (digits, imagenet)}
+ARGUMENTS = {f.__name__: f for f in (digits, folder, imagenet)}
 
 
 def get_config(argument="digits"):

@@ -1,9 +1,11 @@
 """SimCLR on images: two augmented views, one tower, NT-Xent.
 
 Command:  python -m hcl_jax.main --config=simclr:digits --workdir=runs/digits
-Arguments: digits, fashion_mnist, cifar10, cifar10_paper, imagenet (as the paper says: decay 1e-6, a head of 2 layers),
-          imagenet_code (as the README of the authors' code runs it: decay 1e-4, a head of 3 layers, twice the loss)
-Hardware: digits, fashion_mnist and cifar10 on 2 CPU cores; imagenet and imagenet_code on 128 TPU v3 cores.
+          python -m hcl_jax.main --config=simclr:folder --config.data.dir=PHOTOS --workdir=runs/photos
+Arguments: digits, fashion_mnist, cifar10, folder (your own pictures), cifar10_paper, imagenet (as the paper says: decay
+          1e-6, a head of 2 layers), imagenet_code (as the README of the authors' code runs it: decay 1e-4, a head of 3
+          layers, twice the loss)
+Hardware: digits, fashion_mnist, cifar10 and folder on 2 CPU cores; imagenet and imagenet_code on 128 TPU v3 cores.
 Expected: see the table in README.md; imagenet as published: 64.6 % linear top-1 after 100 epochs at batch 4096
           (Table B.1), 69.3 % after 1000 (section 6; 1.5 h for 100 epochs on 128 TPU v3 cores); imagenet_code: 64.5 %.
 Twins:    docs/twins.md, the authors' code beside these words, step by step: simclr.
@@ -93,6 +95,15 @@ def cifar10_paper():
     return c
 
 
+def folder():
+    """A folder of pictures, --config.data.dir=PHOTOS, with or without classes; --config.data.size=96 is their size."""
+    c = _image.folder()
+    views(c, a=_image.PHOTOS, b=_image.PHOTOS)
+    towers(c, _image.PHOTOS_ENCODER, 256, 128)
+    nt_xent(c, 0.2)
+    return c
+
+
 def imagenet():
     """The paper's default: ResNet-50, batch 4096, LARS 0.3 x B/256 = 4.8, 10 epochs of warm-up, temperature 0.1."""
     c = _image.imagenet(4096, {"op": "clip"}, **_image.TENSORFLOW_1)
@@ -121,7 +132,7 @@ def imagenet_code():
     return c
 
 
-ARGUMENTS = {f.__name__: f for f in (digits, fashion_mnist, cifar10, cifar10_paper, imagenet, imagenet_code)}
+ARGUMENTS = {f.__name__: f for f in (digits, fashion_mnist, cifar10, folder, cifar10_paper, imagenet, imagenet_code)}
 
 
 def get_config(argument="digits"):

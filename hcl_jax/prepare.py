@@ -13,6 +13,7 @@ from hcl_jax.check.evaluation import check_evaluation, is_evaluated
 from hcl_jax.check.memory import check_memory, share_of
 from hcl_jax.check.tokenizers import check_tokenizers, without_bytes
 from hcl_jax.config import validate
+from hcl_jax.config.as_found import left_out
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
 from hcl_jax.parallel import mesh as meshes
@@ -90,7 +91,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
     odd: tuple[str, ...] = ()
     bad = data.BadRecords(config.data.max_bad_records)
     if opened is None and processes.index() == 0 and not workdir.has_run(workdir_path):
-        page = look_before_run(config, parts.evaluators, source, test)
+        page = look_before_run(run.config, parts.evaluators, source, test)
         if page.refusal is not None:
             raise page.refusal
         odd = page.odd
@@ -128,6 +129,7 @@ def bound(
     check_tokenizers(run, source)
     check_memory("config.data.batch_size", config.data.batch_size, run.abstract_batch, share_of(run))
     check_length(run, source, changed)
+    test = test if is_evaluated(run.config, parts) else None
     return Bound(run, source, test, changed, {} if test is None else check_evaluation(run, source, test))
 
 
@@ -208,13 +210,16 @@ def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str]
         arrays |= data.noise_arrays(noise, seed)
         line = data.noise_line(noise, source.num_examples, seed)
         lines += [line] if line else []
+    left = left_out(config, run.config)
+    lines += [left] if left else []
     if prepared.odd:
         shown = [f"data: {line}" for line in prepared.odd[:ODD]]
         more = len(prepared.odd) - ODD
         lines += [*shown, f"data: {more} more such lines; python -m hcl_jax.check shows all"] if more > 0 else shown
     records, rows, k = epoch_examples(config, source), config.data.batch_size, config.train.accumulate
     if rows > records and config.data.order == "shuffled":
-        lines.append(f"batch {rows}: of {records} records some stand in it more than once")
+        said = "some stand in it more than once; config.data.batch_size"
+        lines.append(f"batch {rows}: of {records} records {said}={records} has each once")
     if k > 1:
         lines.append(f"accumulate {k}: {k} losses of {rows // k} rows each; negatives do not add up")
     if config.train.cache > 1:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from hcl_jax import data
+from hcl_jax.config.as_found import as_found
 from hcl_jax.core import model, objectives, statistics
 from hcl_jax.core.optim import Optimizer, make_optimizer
 from hcl_jax.core.state import TrainState
@@ -127,6 +128,7 @@ def steps_of(steps: int, epochs: float, num_examples: int, batch_size: int) -> i
 
 def build(config: Any, parts: Parts, source: data.Source, mesh: jax.sharding.Mesh, specs: Any = None) -> Run:
     """Binds a checked config to data, mesh and parts; allocates nothing. `specs` are the batch's shapes."""
+    config = as_found(config, source.labels)
     if config.train.seeds == 1:
         meshes.check_batch(config.data.batch_size // config.train.accumulate, mesh)
         return _one(config, parts, source, mesh, specs)

@@ -13,6 +13,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
+from hcl_jax.config.as_found import left_out
 from hcl_jax.core.state import TrainState
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
@@ -276,6 +277,9 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
         card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
                    params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
         log.say(card.table(results) + note(run.seeds))
+        left = left_out(prepared.config, run.config)
+        if left:
+            log.say(left)
 
 
 def _save(session: Session, done: int, state: TrainState) -> None:

@@ -40,6 +40,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     """Prints the page of a completed config's data. Raises InputError for what a run would refuse."""
     from hcl_jax.check import as_files, look_before_run
     from hcl_jax.config import validate
+    from hcl_jax.config.as_found import as_found
     from hcl_jax.prepare import bound, open_splits
     from hcl_jax.run import Parts
 
@@ -49,7 +50,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     propagated, logger.propagate = logger.propagate, False  # the page has these lines
     try:
         source, test = open_splits(as_files(config, parts.sources), parts)
-        page = look_before_run(config, parts.evaluators, source, test, full=full)
+        page = look_before_run(as_found(config, source.labels), parts.evaluators, source, test, full=full)
     finally:
         logger.removeHandler(said)
         logger.propagate = propagated

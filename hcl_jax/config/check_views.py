@@ -17,6 +17,13 @@ def check_views(c: Mapping[str, Any], views: Mapping[str, Any]) -> None:
             raise InputError(f"{where}.swapped", view["swapped"], "0, for data.order is whole")
 
 
+def check_size(c: Mapping[str, Any]) -> None:
+    """Raises InputError for a `data.size` that no operation takes: it would change nothing without a word."""
+    size, views = c["data"]["size"], [*c["views"].values(), *c["evaluate"]["views"].values()]
+    if size and not any(op.get("size") == size for view in views for op in view["ops"]):
+        raise InputError("config.data.size", size, "0, for every operation names a size of its own")
+
+
 def check_ops(where: str, ops: Any, views: Mapping[str, Any]) -> None:
     """Raises InputError for an operation that is not in the table `views`, or whose arguments it does not take."""
     for i, op in enumerate(ops):

@@ -35,6 +35,8 @@ OPEN_FIELDS = tuple(
     for name in ([f"{section}."] if f.rule.open else open_fields(f.kind, f"{section}."))
 )
 
+SIZED = ("random_resized_crop", "centre_crop", "resize")  # ops whose `size` may be that of the data
+
 
 def defaults() -> ConfigDict:
     """Every field of a run with its default. A recipe starts here and fills in views, towers and objectives."""
@@ -75,7 +77,16 @@ def complete(config: ConfigDict) -> ConfigDict:
         for name, view in views.items() if isinstance(views, dict) else ():
             if isinstance(view, dict):
                 view["draws"] = view["draws"] or name
+                _size_ops(view.get("ops"), c["data"])
     return _frozen(c)
+
+
+def _size_ops(ops: Any, data: Any) -> None:
+    """Gives the ops that take the size of a picture and name none that of the data, in place."""
+    size = data.get("size") if isinstance(data, dict) else None
+    for op in ops if size and isinstance(ops, list | tuple) else ():
+        if isinstance(op, dict) and op.get("op") in SIZED:
+            op.setdefault("size", size)
 
 
 def _with_evaluators(evaluate: dict[str, Any]) -> dict[str, Any]:

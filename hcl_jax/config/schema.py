@@ -81,6 +81,14 @@ class Data:
     shape: tuple[int, ...] = setting(
         (), "of one example where no data can say it (random input, folders)", least=1, cap=2**20
     )
+    size: int = setting(
+        0,
+        "side in pixels of the ops `random_resized_crop`, `centre_crop` and `resize` that name no `size`; a "
+        "frozen config has it in each of them",
+        least=0,
+        cap=2**16,
+        zero="each must name its own",
+    )
     text: str = setting("text", "column or columns of a CSV, or the key of an npz, that hold the text")
     tokenizer: str = setting(
         "bytes",

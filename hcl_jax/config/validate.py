@@ -11,7 +11,7 @@ from typing import Any
 from hcl_jax.config.check_evaluation import check_evaluation, reads_batches
 from hcl_jax.config.check_objectives import check_objectives
 from hcl_jax.config.check_towers import check_memory, check_towers, outputs_of
-from hcl_jax.config.check_views import check_views
+from hcl_jax.config.check_views import check_size, check_views
 from hcl_jax.config.fields import check as check_fields
 from hcl_jax.config.schema import PART_FIELDS, Config, Part
 from hcl_jax.errors import InputError
@@ -43,6 +43,7 @@ def check(
     _data(c)
     _rest(c)
     check_views(c, views)
+    check_size(c)
     check_towers(c, encoders, heads)
     outputs = outputs_of(c, encoders)
     check_objectives(c, outputs, losses, evaluated=reads_batches(c, evaluators))

@@ -1,8 +1,9 @@
-"""Pictures in folders: `<data.dir>/<split>/<class>/*.jpg`, the ImageFolder layout."""
+"""Pictures in folders: `<data.dir>/<split>/<class>/*.jpg`, the ImageFolder layout, or anywhere in `data.dir`."""
 
 import collections
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -30,16 +31,19 @@ from hcl_jax.views.lazy import tf
 # Not .bmp: TensorFlow decodes one with a palette to other colours, without an error.
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp")
 LAYOUT = "<split>/<class>/*.jpg, .jpeg, .png, .gif or .webp"
+ANYWHERE = "data.train_split='' data.held_out=0.2 for pictures in folders of any kind"
+SPLITS = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing"])  # no names of classes
 LOG = logging.getLogger("hcl_jax")
 MEMORY_LIMIT = 16 << 30  # bytes that `data.in_memory` may take
 
 
 def folder(data: Any, split: str) -> Source:
-    """Pictures by class folder: image and label.
+    """Pictures by class folder: image and label; with `data.train_split` "" all pictures in `data.dir`, at any depth.
 
     Classes are the sorted class folders of the training split; pictures in folders below one are of that class. Records
     go round the classes (first file of each class, second of each, ...), so that the first n have all classes. A line
-    of the log counts what is passed over: other types of files, and files outside of a class.
+    of the log counts what is passed over: other types of files, and files outside of a class. Where no split is read
+    the classes are the folders of `data.dir`, if all pictures are in one of two or more; else there is no label.
 
     To a view, pictures of one size without transparency are pixels; of several sizes, or with transparency, its ops
     decode them. That follows from the files' headers alone and not from data.in_memory.
@@ -47,7 +51,7 @@ def folder(data: Any, split: str) -> Source:
     Args:
       data: `config.data`; in_memory=True decodes pictures of one size at once (uint8 [N, H, W, 3]) and keeps the bytes
         of others; False reads files as they are needed.
-      split: a folder of `data.dir`.
+      split: a folder of `data.dir`, or "" where that is `data.train_split`.
 
     Returns:
       A Source whose image is an array [H, W, 3], or encoded bytes where sizes differ, pictures are transparent, or
@@ -57,20 +61,17 @@ def folder(data: Any, split: str) -> Source:
       InputError: a folder missing or empty, a class that the training split lacks, a file that is no picture.
     """
     root = folder_of(data, LAYOUT)
-    splits = _folders(root)
-    if not splits:
-        raise InputError("config.data.dir", f"no folder in {data.dir}", LAYOUT)
-    if split not in splits:
-        raise unknown_split(split, splits, data.dir)
-    classes = tuple(_folders(os.path.join(root, data.train_split if data.train_split in splits else split)))
-    files = _listed(root, split, classes)
+    files, classes = _of_split(root, data, split) if data.train_split else _anywhere(root, data, split)
+    if not classes and data.labels in (("label",), "label"):  # the default; any other name is refused below
+        data = type(data)({**data, "labels": ()})
+    there = {"label": len(classes)} if classes else {}
     files = files[: taken(data, split, len(files))]
     paths, relative = [os.path.join(root, p) for p, _, _ in files], [shown(p) for p, _, _ in files]
     label = np.array([c for _, c, _ in files], np.int32)
     size = sum(s for _, _, s in files)
     # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
     fingerprint = fingerprint_files([(p, s) for p, _, s in files], "upright" if data.upright else "")
-    names = {"label": tuple(map(shown, classes))}
+    names = {"label": tuple(map(shown, classes))} if classes else {}
     if data.in_memory and size > MEMORY_LIMIT:
         said = f"True for {size / 2**30:.0f} GiB of files"
         raise InputError("config.data.in_memory", said, f"False above {MEMORY_LIMIT >> 30} GiB")
@@ -82,12 +83,12 @@ def folder(data: Any, split: str) -> Source:
         picture = images.decoded(paths, channels=images.CHANNELS, describe=names_of.__getitem__, turns=found.turns)
         if picture is None:
             raise InputError(data.dir, "pictures of other sizes than their headers say", "whole files")
-        arrays = Arrays({"image": picture}, {"label": label}, {"label": len(classes)}, "", "", {}, names, names_of)
+        arrays = Arrays({"image": picture}, dict.fromkeys(there, label), there, "", "", {}, names, names_of)
         return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint, paths=relative)
-    labels = chosen_labels(data, {"label": None})
+    labels = chosen_labels(data, there)
     # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
     column = np.array([_read(p) for p in paths] if data.in_memory else [os.fsencode(p) for p in paths], object)
-    columns = gather({"image": column, "label": label})
+    columns = gather({"image": column} | dict.fromkeys(there, label))
 
     def fetch(index: Any) -> dict[str, Any]:
         record = columns(index)
@@ -159,6 +160,56 @@ def _one_size(paths: list[str], data: Any) -> OneSize | None:
     return OneSize(sides, turns, faults) if sides else None
 
 
+def _of_split(root: str, data: Any, split: str) -> tuple[list[tuple[str, int, int]], tuple[str, ...]]:
+    """What `_listed` gives of one split, and the classes of the training split."""
+    splits = _folders(root)
+    if not splits:
+        raise InputError("config.data.dir", f"no folder in {data.dir}", f"{LAYOUT}; or {ANYWHERE}")
+    if split not in splits:
+        error = unknown_split(split, splits, data.dir)
+        raise InputError(error.where, error.found, f"{error.allowed}; or {ANYWHERE}")
+    classes = tuple(_folders(os.path.join(root, data.train_split if data.train_split in splits else split)))
+    return _listed(root, split, classes), classes
+
+
+def _anywhere(root: str, data: Any, split: str) -> tuple[list[tuple[str, int, int]], tuple[str, ...]]:
+    """[(path relative to root, class number, bytes)] of all pictures at any depth in record order, and the classes."""
+    if split:
+        raise InputError("config.data.held_out", data.held_out, "a share above 0: data.train_split '' reads no splits")
+    others: collections.Counter[str] = collections.Counter()
+    found = sorted(_pictures(root, "", others, set(), anywhere=True))
+    if not found:
+        kinds = f": {_kinds(others)}" if others else ""
+        raise InputError("config.data.dir", f"no picture in {shown(data.dir)}{kinds}", ", ".join(ENDINGS))
+    by_folder: dict[str, list[tuple[str, int]]] = {}
+    for path, size in found:
+        folder, slash, _ = path.partition("/")
+        by_folder.setdefault(folder if slash else "", []).append((path, size))
+    classes, why = tuple(sorted(by_folder)), ""
+    if SPLITS >= set(classes):
+        if any(_folders(os.path.join(root, name)) for name in classes):
+            first = "train" if "train" in classes else classes[0]
+            allowed = f"{first!r}, with data.held_out=0 to read the split data.test_split: these are splits"
+            raise InputError("config.data.train_split", f"'' for a folder of {', '.join(classes)}", allowed)
+        why = f"the folders {', '.join(classes)} are splits"
+    elif "" in classes:
+        why = (
+            f"{_files(len(by_folder['']))} of {len(found):,} are in no folder"
+            if classes[1:]
+            else "there are no folders"
+        )
+    elif len(classes) == 1:
+        why = f"all pictures are in {shown(classes[0])}"
+    empty = [shown(name) for name in _folders(root) if name not in by_folder]
+    for line in _passed_over(others, 0, empty) + _names([path for path, _ in found], depth=sys.maxsize):
+        LOG.warning("%s: %s", shown(data.dir), line)
+    if why:
+        LOG.warning("%s: no classes, for %s", shown(data.dir), why)
+        return [(path, 0, size) for path, size in found], ()
+    listed = [(rank, number, *file) for number, name in enumerate(classes) for rank, file in enumerate(by_folder[name])]
+    return [(path, number, size) for _, number, path, size in sorted(listed)], classes
+
+
 def _folders(root: str) -> list[str]:
     return sorted(e.name for e in _entries(root) if e.is_dir() and not e.name.startswith("."))
 
@@ -195,8 +246,7 @@ def _passed_over(others: collections.Counter[str], outside: int, empty: list[str
     """Lines that count what is no record."""
     lines = []
     if others:
-        kinds = ", ".join(f"{ending} {count}" for ending, count in sorted(others.items()))
-        lines.append(f"{_files(others.total())} of other types passed over: {kinds}")
+        lines.append(f"{_files(others.total())} of other types passed over: {_kinds(others)}")
     if outside:
         lines.append(f"{_files(outside)} outside of the class folders passed over")
     if empty:
@@ -205,9 +255,13 @@ def _passed_over(others: collections.Counter[str], outside: int, empty: list[str
     return lines
 
 
-def _names(paths: list[str]) -> list[str]:
-    """Lines that count what is read, and not as everyone would expect; paths begin with split and class."""
-    deep = [p for p in paths if p.count("/") > 2]
+def _kinds(others: collections.Counter[str]) -> str:
+    return ", ".join(f"{ending} {count}" for ending, count in sorted(others.items()))
+
+
+def _names(paths: list[str], depth: int = 2) -> list[str]:
+    """Lines that count what is read, and not as everyone would expect; `depth` folders are above a picture."""
+    deep = [p for p in paths if p.count("/") > depth]
     odd = [p for p in paths if shown(p) != p]
     lines = [f"{_files(len(deep))} in folders below a class: {shown(deep[0])}"] if deep else []
     return lines + ([f"{_files(len(odd))} whose name is not UTF-8: {shown(odd[0])}"] if odd else [])
@@ -223,7 +277,7 @@ def pictures_below(root: str, others: collections.Counter[str]) -> list[str]:
 
 
 def _pictures(
-    folder: str, below: str, others: collections.Counter[str], above: set[tuple[int, int]]
+    folder: str, below: str, others: collections.Counter[str], above: set[tuple[int, int]], anywhere: bool = False
 ) -> Iterator[tuple[str, int]]:
     """(path below the class folder, bytes) of each picture, at any depth; a link to nothing is one that cannot be read.
 
@@ -231,6 +285,7 @@ def _pictures(
       folder: to be listed; `below` is its path below the class folder, with a slash, or "".
       others: counts the endings of all else.
       above: the folders that this one is in, for links that go round.
+      anywhere: folders whose name begins with a dot are not looked into, and a .bmp without a palette is a picture.
     """
     with readable(shown(folder), "a folder that can be read", "an unreadable folder"):
         status = os.stat(folder)
@@ -239,8 +294,9 @@ def _pictures(
         return
     for entry in _entries(folder):
         if entry.is_dir():
-            yield from _pictures(entry.path, f"{below}{entry.name}/", others, inside)
-        elif entry.name.lower().endswith(ENDINGS) and not entry.name.startswith("."):
+            if not (anywhere and entry.name.startswith(".")):
+                yield from _pictures(entry.path, f"{below}{entry.name}/", others, inside, anywhere)
+        elif _is_one(entry, anywhere) and not entry.name.startswith("."):
             try:
                 yield below + entry.name, entry.stat().st_size
             except OSError:
@@ -248,6 +304,18 @@ def _pictures(
         else:
             ending = "hidden" if entry.name.startswith(".") else os.path.splitext(entry.name)[1].lower()
             others[ending or "without an ending"] += 1
+
+
+def _is_one(entry: os.DirEntry, bmp: bool) -> bool:
+    """Whether a file's name says that it is a picture; of a BMP, if `bmp`, whether it is one without a palette."""
+    name = entry.name.lower()
+    if not (bmp and name.endswith(".bmp")):
+        return name.endswith(ENDINGS)
+    try:
+        with open(entry.path, "rb") as file:
+            return headers.header(file) is not None
+    except OSError:
+        return True  # a bad record, as any other file that cannot be read
 
 
 def shown(path: str) -> str:
