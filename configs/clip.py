@@ -2,7 +2,7 @@
 
 Command:  python -m hcl_jax.main --config=clip:emoji --config.data.dir=DIR --workdir=runs/clip
           python -m hcl_jax.tokenizer --config=clip:icons --config.data.dir=DIR, then the same with hcl_jax.main
-Arguments: emoji, icons, pairs, vit_b, siglip_b
+Arguments: emoji, icons, pairs, csv (your own, by a table of paths and texts), vit_b, siglip_b
 Hardware: emoji and icons on 2 CPU cores; vit_b on 128 A100 or as many TPU chips (36 h for ViT-B/32 at batch 32768).
 Expected: emoji and icons, see docs/results.md; vit_b on LAION-400M as published by open_clip: ViT-B/32 62.96 %
           zero-shot ImageNet. SigLIP's data (WebLI) are not public: no published number is of siglip_b on LAION-400M.
@@ -92,6 +92,23 @@ def pairs():
     return c
 
 
+def csv():
+    """Your own pairs by a table, --config.data.dir=PAIRS.csv: columns filepath (data.picture) and title (data.text)."""
+    c = defaults()
+    c.data.name, c.data.batch_size, c.data.labels, c.data.in_memory = "pairs_csv", 128, (), False
+    c.data.picture, c.data.text, c.data.held_out = "filepath", "title", 0.2
+    c.data.size, c.data.shape = 64, (96, 128, 3)
+    words = {"op": "tokens", "length": 96}
+    pair(c, ({"op": "random_resized_crop", "scale": (0.6, 1.0)},), (words,))
+    towers(c, {"name": "convnet", "widths": (32, 64, 128, 256)},
+           {"name": "text_transformer", "vocab_size": 259, "width": 128, "depth": 3, "heads": 4}, 128)  # fmt: skip
+    c.optimizer.learning_rate, c.optimizer.warmup_epochs, c.optimizer.weight_decay = 1e-3, 2.0, 0.1
+    c.train.epochs = 30.0
+    held_out(c, ({"op": "resize"},), (words,), ks=(1, 5, 10))
+    c.evaluate.labels, c.evaluate.evaluators = "", {"retrieval": c.evaluate.evaluators.retrieval}
+    return c
+
+
 def laion(c, batch_size):
     """LAION-400M as TFDS has it, its first 10,000 pairs held out: 224 x 224 pixels, as they are stored."""
     c.data.name, c.data.batch_size, c.data.in_memory, c.data.labels = "laion400m", batch_size, False, ()
@@ -172,7 +189,7 @@ def siglip_b():
     return c
 
 
-ARGUMENTS = {f.__name__: f for f in (emoji, icons, pairs, vit_b, siglip_b)}
+ARGUMENTS = {f.__name__: f for f in (emoji, icons, pairs, csv, vit_b, siglip_b)}
 
 
 def get_config(argument="emoji"):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from hcl_jax.data import arrays, emoji, folder, graphs, icons, mixture, preferences, series, synthetic, tfds
+from hcl_jax.data import arrays, emoji, folder, graphs, icons, mixture, pairs_csv, preferences, series, synthetic, tfds
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
@@ -50,6 +50,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "npz": partial(in_memory, arrays.npz),
     "csv": partial(in_memory, arrays.text_table),
     "folder": folder.folder,
+    "pairs_csv": pairs_csv.pairs_csv,
     "series": partial(in_memory, series.series),
     **{name: partial(in_memory, series.series) for name in series.PACKAGED},
     "planetoid": partial(in_memory, graphs.planetoid),
@@ -69,13 +70,14 @@ READ = {
     "npz": ("dir", "text", "standardise"),
     "csv": ("dir", "text"),
     "folder": ("dir", "in_memory"),
+    "pairs_csv": ("dir", "text", "picture", "in_memory"),
     **dict.fromkeys(("series", *series.PACKAGED), ("dir", "standardise")),
     "preferences": ("dir",),
-    "random": ("dir", "text", "standardise", "in_memory", "prepare"),  # stands for another source
-    "mixture": ("dir", "text", "standardise", "in_memory", "prepare"),  # of its parts
+    "random": ("dir", "text", "picture", "standardise", "in_memory", "prepare"),  # stands for another source
+    "mixture": ("dir", "text", "picture", "standardise", "in_memory", "prepare"),  # of its parts
 }
 TFDS_READS = ("dir", "in_memory", "prepare")
-UNUSED = {"dir": "", "text": "text", "standardise": False, "in_memory": True, "prepare": False}
+UNUSED = {"dir": "", "text": "text", "picture": "filepath", "standardise": False, "in_memory": True, "prepare": False}
 
 
 def fields_read(name: str, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> tuple[str, ...]:

@@ -267,10 +267,10 @@ def text_table(data: Any, split: str) -> Arrays:
     folder = folder_of(data, "<split>.csv")
     texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
     path_of = split_file(folder, split, (".csv", ".tsv"))
-    table = _table(path_of, (*texts, *labels), data.max_array_bytes)
+    columns = table(path_of, (*texts, *labels), data.max_array_bytes)
     kept = {}
     for label in labels:
-        here, both = set(table[label]), set()
+        here, both = set(columns[label]), set()
         for other in dict.fromkeys((data.train_split, data.test_split)):
             path = next(
                 (p for p in (os.path.join(folder, other + e) for e in (".csv", ".tsv")) if os.path.isfile(p)), None
@@ -278,10 +278,10 @@ def text_table(data: Any, split: str) -> Arrays:
             if other == split:
                 both |= here
             elif path:
-                both |= set(_table(path, (label,), data.max_array_bytes, say=False)[label])
-        kept[label] = _text_labels(f"{path_of}: {label}", table[label], both, here - both)
+                both |= set(table(path, (label,), data.max_array_bytes, say=False)[label])
+        kept[label] = _text_labels(f"{path_of}: {label}", columns[label], both, here - both)
     return Arrays(
-        fields={k: np.array(table[k], object) for k in texts},
+        fields={k: np.array(columns[k], object) for k in texts},
         labels={k: v[0] for k, v in kept.items()},
         classes={k: v[1] for k, v in kept.items()},
         licence="",
@@ -308,7 +308,7 @@ def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
     raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
 
 
-def _table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True) -> dict[str, list[str]]:
+def table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True) -> dict[str, list[str]]:
     """The columns of a table. What is passed over, or looks like a slip, is counted in a line of the log if `say`."""
     allowed = 'UTF-8 text with one record a line; of a .csv, a quoted text as "it says ""so"""'
     with readable(path, allowed), open(path, encoding="utf-8-sig", newline="") as file:

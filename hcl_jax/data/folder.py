@@ -4,7 +4,7 @@ import collections
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,20 +86,10 @@ def folder(data: Any, split: str) -> Source:
         arrays = Arrays({"image": picture}, dict.fromkeys(there, label), there, "", "", {}, names, names_of)
         return from_arrays("folder", arrays, data, split)._replace(fingerprint=fingerprint, paths=relative)
     labels = chosen_labels(data, there)
-    # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
-    column = np.array([_read(p) for p in paths] if data.in_memory else [os.fsencode(p) for p in paths], object)
-    columns = gather({"image": column} | dict.fromkeys(there, label))
-
-    def fetch(index: Any) -> dict[str, Any]:
-        record = columns(index)
-        if not data.in_memory:
-            record["image"] = tf.map_fn(tf.io.read_file, record["image"])
-        return record
-
     return Source(
         name="folder",
         num_examples=len(files),
-        fetch=fetch,
+        fetch=fetch_of(paths, dict.fromkeys(there, label), data.in_memory),
         fields={"image": ((), "string")},
         labels={k: class_count(data, len(classes)) for k in labels},
         present=None,
@@ -115,6 +105,21 @@ def folder(data: Any, split: str) -> Source:
         sides={"image": found.sides} if found else {},
         paths=relative,
     )
+
+
+def fetch_of(paths: list[str], columns: Mapping[str, np.ndarray], in_memory: bool) -> Callable[[Any], dict[str, Any]]:
+    """`fetch` of the bytes of files as the field image, beside other columns; in_memory=True reads the files now."""
+    # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
+    image = np.array([_read(p) for p in paths] if in_memory else [os.fsencode(p) for p in paths], object)
+    rows = gather({"image": image, **columns})
+
+    def fetch(index: Any) -> dict[str, Any]:
+        record = rows(index)
+        if not in_memory:
+            record["image"] = tf.map_fn(tf.io.read_file, record["image"])
+        return record
+
+    return fetch
 
 
 class OneSize(NamedTuple):

@@ -34,6 +34,8 @@ def with_held_out(data: Any, split: str, read: Callable[[Any, str], Source]) -> 
 
         record i is held out  <=>  u(data.held_out_seed, i) < data.held_out,  u uniform in [0, 1) by hashing
 
+    Of records that are one thing (Source.groups) the first decides for all.
+
     Args:
       data: `config.data`, of any source but a mixture, whose parts hold out each its own share.
       split: `data.train_split` gives the records that are left, `data.test_split` those held out; others are unchanged.
@@ -57,6 +59,7 @@ def with_held_out(data: Any, split: str, read: Callable[[Any, str], Source]) -> 
     if whole.whole:
         raise InputError(FIELD, data.held_out, f"0 for {whole.name}, one graph, which lists the nodes of each split")
     held = held_out(whole.num_examples, data.held_out, data.held_out_seed)
+    held = held if whole.groups is None else held[whole.groups]
     if held.all() or not held.any():
         found = f"{data.held_out}, which is {'all' if held.all() else 'none'} of {whole.num_examples} records"
         raise InputError(FIELD, found, "a share, or a data.held_out_seed, that leaves a record on both sides")
@@ -72,6 +75,7 @@ def with_held_out(data: Any, split: str, read: Callable[[Any, str], Source]) -> 
         describe=lambda number: whole.describe(int(rows[number])),
         known_labels={k: v[rows] for k, v in whole.known_labels.items()},
         known_present={k: v[rows] for k, v in whole.known_present.items()},
+        groups=None,
         paths=None if whole.paths is None else [whole.paths[i] for i in rows],
     )
 

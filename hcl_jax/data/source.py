@@ -55,6 +55,8 @@ class Source(NamedTuple):
       sides: field -> (height, width) of encoded pictures that are all of one size, as they are turned, and not
         transparent: a view has them as pixels, uint8 [n, height, width, 3], as if they had been decoded into memory.
       paths: the file of each record, relative to the folder of the data; None where records are no files of their own.
+      groups: int [N], the first record of the same thing (one picture with several captions), which are held out
+        together; None where each stands alone.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Source(NamedTuple):
     tokenizer: str = "bytes"
     sides: Mapping[str, tuple[int, int]] = {}
     paths: Sequence[str] | None = None
+    groups: np.ndarray | None = None
 
 
 class Arrays(NamedTuple):

@@ -24,7 +24,7 @@ GOLDEN, CONFIGS = ROOT / "tests" / "golden", ROOT / "configs"
 RECIPES = [
     "simclr:digits", "simclr:fashion_mnist", "simclr:cifar10", "simclr:cifar10_paper", "simclr:imagenet",
     "simclr:imagenet_code", "simclr:folder", "byol:folder", "dino:folder",
-    "clip:emoji", "clip:icons", "clip:pairs", "clip:siglip_b", "clip:vit_b",
+    "clip:emoji", "clip:icons", "clip:pairs", "clip:csv", "clip:siglip_b", "clip:vit_b",
     "three_views:emoji", "simclr_series:BasicMotions", "byol:digits",
     "byol:digits_no_predictor", "byol:digits_no_stop_gradient", "byol:fashion_mnist", "byol:imagenet", "moco:digits",
     "moco:fashion_mnist", "moco:imagenet_v1", "moco:imagenet_v2", "moco:imagenet_v3_r50", "moco:imagenet_v3_vit",

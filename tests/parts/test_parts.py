@@ -33,7 +33,7 @@ def test_arguments_are_those_that_a_recipe_may_give():
     assert losses["nt_xent"].call == "nt_xent(za, zb, *, temperature, convention='mean', denominator='all')"
     assert views["flip"].arguments == {"p": "0.5", "axis": "'horizontal'"}
     assert catalogue("encoders")["resnet50"].arguments["depth"] == "50"
-    assert list(catalogue("recipes")["clip"].arguments) == ["emoji", "icons", "pairs", "vit_b", "siglip_b"]
+    assert list(catalogue("recipes")["clip"].arguments) == ["emoji", "icons", "pairs", "csv", "vit_b", "siglip_b"]
 
 
 def test_one_in_full(capsys):
