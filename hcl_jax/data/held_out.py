@@ -8,21 +8,12 @@ from typing import Any
 import numpy as np
 
 from hcl_jax.data import order
-from hcl_jax.data.source import Source, gather
+from hcl_jax.data.source import Source
+from hcl_jax.data.subset import Rows, subset
 from hcl_jax.errors import InputError
 
 FIELD = "config.data.held_out"
 CHUNK = 2**22  # records that are hashed at once: 100 MB, whatever the number of records
-
-
-class Rows:
-    """`fetch` of the source that holds some records of another, int64 [n]."""
-
-    def __init__(self, whole: Source, rows: np.ndarray):
-        self.whole, self._numbers = whole, gather({"record": rows})
-
-    def __call__(self, index: Any) -> dict[str, Any]:
-        return self.whole.fetch(self._numbers(index)["record"])
 
 
 # What is read is kept for the other part while the first is in use: pictures are decoded, and oddities said, once.
@@ -63,20 +54,13 @@ def with_held_out(data: Any, split: str, read: Callable[[Any, str], Source]) -> 
     if held.all() or not held.any():
         found = f"{data.held_out}, which is {'all' if held.all() else 'none'} of {whole.num_examples} records"
         raise InputError(FIELD, found, "a share, or a data.held_out_seed, that leaves a record on both sides")
-    rows = np.flatnonzero(held == is_test).astype(np.int64)
-    fetch = Rows(whole, rows)
-    if not is_test:
-        _READ[key] = fetch
+    made = subset(whole, np.flatnonzero(held == is_test))
+    if not is_test and isinstance(made.fetch, Rows):
+        _READ[key] = made.fetch
     part = "what is held out" if is_test else "without what is held out"
-    return whole._replace(
-        num_examples=len(rows),
-        fetch=fetch,
+    return made._replace(
         fingerprint=f"{whole.fingerprint}, {part}: {data.held_out} by seed {data.held_out_seed}",
-        describe=lambda number: whole.describe(int(rows[number])),
-        known_labels={k: v[rows] for k, v in whole.known_labels.items()},
-        known_present={k: v[rows] for k, v in whole.known_present.items()},
-        groups=None,
-        paths=None if whole.paths is None else [whole.paths[i] for i in rows],
+        content=whole.content,
     )
 
 

@@ -1,10 +1,21 @@
 """Some records of a source as a source of its own."""
 
+from typing import Any
+
 import numpy as np
 
-from hcl_jax.data.held_out import Rows
-from hcl_jax.data.source import Source
+from hcl_jax.data.source import Source, gather
 from hcl_jax.errors import InputError
+
+
+class Rows:
+    """`fetch` of the source that holds some records of another, int64 [n]."""
+
+    def __init__(self, whole: Source, rows: np.ndarray):
+        self.whole, self._numbers = whole, gather({"record": rows})
+
+    def __call__(self, index: Any) -> dict[str, Any]:
+        return self.whole.fetch(self._numbers(index)["record"])
 
 
 def subset(source: Source, rows: np.ndarray) -> Source:
@@ -31,5 +42,6 @@ def subset(source: Source, rows: np.ndarray) -> Source:
         known_labels={k: np.asarray(v)[rows] for k, v in source.known_labels.items()},
         known_present={k: np.asarray(v)[rows] for k, v in source.known_present.items()},
         content=None,
+        groups=None,
         paths=None if source.paths is None else [source.paths[i] for i in rows],
     )
