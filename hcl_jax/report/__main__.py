@@ -43,7 +43,7 @@ def report(
     """
     where = f"--output={os.fspath(output)}"
     check(output, where)
-    parts = [_part(run, records, say) for run in logged.read(runs)]
+    parts = [part_of(run, records, say) for run in logged.read(runs)]
     with readable(where, "a file that this user may write, with room", "no file"):
         whole.write(output, page(parts))
 
@@ -59,7 +59,7 @@ def check(output: str | os.PathLike, where: str) -> None:
         raise InputError(where, f"{path.parent}, which cannot be written", "a folder that this user may write")
 
 
-def _part(run: logged.Logged, records: int, say: Callable[[str], None]) -> Part:
+def part_of(run: logged.Logged, records: int, say: Callable[[str], None]) -> Part:
     """What can be read of a run; a line for what cannot."""
     notes, rows, shown = [], None, None
     try:

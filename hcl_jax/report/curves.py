@@ -13,11 +13,12 @@ from hcl_jax.workdir.card import COLUMNS, SETTINGS
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 58, 12, 10, 40
 FIRST = ("loss", "learning_rate", "contrastive_top1", "spread")  # charts that come first
 OWN = ("step", "minutes")  # numbers of a line that are no curve
+DASHES = 8  # kinds of lines in page.css
 MOST = 600  # points of a line; every other point is left out until there are no more
 
 
 class Line(NamedTuple):
-    """A curve: its name in the legend, its points, and whether it is one seed of several."""
+    """A curve: its name in the legend, its points, and whether it is one seed of several, whose mean has that name."""
 
     name: str
     points: list[tuple[float, float]]
@@ -40,7 +41,7 @@ def charts(runs: Sequence[Logged]) -> dict[str, list[Line]]:
             if len(points) < 2:
                 continue
             shown = " ".join(filter(None, (run.name if len(runs) > 1 else "", member))) or "last"
-            found.setdefault(group, []).append(Line("" if seed else shown, thinned(points), bool(seed)))
+            found.setdefault(group, []).append(Line(shown, thinned(points), bool(seed)))
     order = [g for g in FIRST if g in found] + [g for g in found if g.startswith("eval ")]
     return {g: found[g] for g in [*order, *(g for g in found if g not in order)]}
 
@@ -101,16 +102,14 @@ def chart(title: str, lines: Sequence[Line]) -> Html:
         parts.append(tag("text", f"{x:,.6g}", class_="tick middle", x=f"{at:.1f}", y=HEIGHT - BOTTOM + 17))
     parts.append(tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM))
     parts.append(tag("text", "step", class_="label end", x=WIDTH - RIGHT, y=HEIGHT - 6))
-    legend, number = [], 0
+    legend = []
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(line.name for line in lines))}
     for line in lines:
-        style = number % 8
+        style = numbers[line.name] % DASHES
         corners = (place(x, factor * y) for x, y in line.points)
         spots = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
-        # The lines of seeds come after that of their mean, and look as it does.
-        faint = max(number - 1, 0) % 8 if line.faint else style
-        parts.append(tag("polyline", points=spots, class_=f"line s{faint} faint" if line.faint else f"line s{style}"))
+        parts.append(tag("polyline", points=spots, class_=f"line s{style}" + " faint" * line.faint))
         if not line.faint:
-            number += 1
             sample = tag(
                 "svg", tag("line", class_=f"line s{style}", x1=0, x2=26, y1=6, y2=6), class_="key", viewBox="0 0 26 12"
             )

@@ -111,9 +111,9 @@ def mark(kind: int, x: float, y: float, title: str = "", **attributes: object) -
 def scatter(points: np.ndarray, kinds: np.ndarray, titles: Sequence[str], axes: tuple[str, str], label: str) -> Html:
     """A map of points [n, 2], whose classes are numbered from 0 (-1 = unknown)."""
     low, span = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-9)
-    at = 20 + 400 * (points - low) / span
+    at = 16 + 408 * (points - low) / span
     order = np.random.default_rng(0).permutation(len(points))  # else the last class would lie over the others
-    parts = [mark(int(kinds[i]), at[i, 0], 440 - at[i, 1], titles[i], data_k=int(kinds[i])) for i in order]
+    parts = [mark(int(kinds[i]), at[i, 0], 442 - 0.96 * at[i, 1], titles[i], data_k=int(kinds[i])) for i in order]
     parts.append(tag("text", axes[0], class_="label end", x=436, y=457))
     parts.append(tag("text", axes[1], class_="label", x=4, y=12))
     frame = tag("rect", class_="frame", x=2, y=18, width=436, height=424, rx=6)

@@ -15,7 +15,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluators.folds import fold_of
 from hcl_jax.evaluators.knn import knn_predict
 from hcl_jax.evaluators.neighbours import nearest_rows, unit_rows
-from hcl_jax.trained import opened
+from hcl_jax.trained import on_this_machine, opened
 from hcl_jax.workdir import files
 
 QUERIES, NEAREST = 8, 6
@@ -115,7 +115,7 @@ def read(run: Logged, *, most: int, say: Callable[[str], None] = print) -> Shown
     frozen = run.config
     plain = frozen.to_dict()
     plain["evaluate"]["evaluators"] = {}
-    config = configs.complete(configs.ConfigDict(plain))
+    config = on_this_machine(configs.complete(configs.ConfigDict(plain)))
     folded = bool(frozen.evaluate.folds)
     splits = ("train",) if folded else ("train", "test")
     made, sources, evaluation, state, seed = opened(

@@ -11,7 +11,7 @@ from hcl_jax.report.html import Html, join, tag
 from hcl_jax.report.style import document
 from hcl_jax.workdir import card
 
-TILES = 3  # numbers in the head of a page on one run
+TILES, FIRST = 3, "recall_1"  # numbers in the head of a page on one run, and those that come before others
 
 
 class Part(NamedTuple):
@@ -104,7 +104,8 @@ def _tiles(parts: Sequence[Part]) -> list[Html]:
     if len(parts) > 1:
         return []
     run, tiles = parts[0].run, list[Html]()
-    for row, columns in card.cells(run.results).items():
+    cells = sorted(card.cells(run.results).items(), key=lambda cell: not cell[0].endswith(FIRST))
+    for row, columns in cells:
         if not table.is_share(row) or "trained" not in columns or len(tiles) == TILES or "labels_" in row:
             continue
         beside = [

@@ -60,10 +60,17 @@ def side_by_side(runs: Sequence[Logged]) -> Html:
     for row in table.rows_of(runs):
         cells = [card.cells(run.results).get(row, {}).get("trained") for run in runs]
         shown = ["" if cell is None else table.shown(row, *cell) for cell in cells]
-        body.append([row, *shown, *(table.of_difference(row, d[row]) if row in d else "" for d in apart)])
+        body.append([row, *shown, *(_difference(row, d[row]) if row in d else "" for d in apart)])
     head = ["", *(run.name for run in runs), *(f"{run.name} − {base.name}" for run in others)]
-    notes = (tag("li", table.pairing(run, base)) for run in others)
+    notes = [tag("li", table.pairing(run, base)) for run in others]
+    if any(found.judged for d in apart for found in d.values()):
+        notes.append(tag("li", "in bold: the interval does not hold zero"))
     return join(rows(head, body), tag("ul", *notes, class_="note"))
+
+
+def _difference(row: str, found: table.Difference) -> str:
+    text = table.of_difference(row, found)
+    return tag("b", text) if found.judged and found.judged.verdict != "undecided" else text
 
 
 def views(found: Mapping[str, Sequence[Any]]) -> Html:
@@ -135,8 +142,9 @@ def neighbours(look: Look) -> Html:
             verdict = "" if own < 0 or kind < 0 else "✓ " if kind == own else "✗ "
             cards.append(card_of(of_bank.get(int(row)), bool(of_bank), look.bank, row, f"cos {similar:.2f}", verdict))
         body.append(tag("div", *cards, class_="hits"))
+    left = "a record" if look.test is look.bank else "a record of the test split"
     note = (
-        f"Left, a record that the run did not train on where it has such; then the nearest of {len(look.bank.names):,} "
+        f"Left, {left}; then the nearest of {len(look.bank.names):,} training records "
         f"by the cosine of {look.view}.{look.output}" + (", ✓ of its class and ✗ of another." if look.label else ".")
     )
     return join(*body, tag("p", note, class_="note"))

@@ -297,7 +297,7 @@ def open(
     plain = frozen.to_dict()
     plain["evaluate"]["evaluators"] = {}
     plain["evaluate"]["views"] = {k: {**v, "missing": 0.0} for k, v in plain["evaluate"]["views"].items()}
-    config = _on_this_machine(configs.complete(configs.ConfigDict(plain)))
+    config = on_this_machine(configs.complete(configs.ConfigDict(plain)))
     return Model(opened(folder, config, step=step, seed=seed, parts=parts, splits=(), say=say), frozen, parts)
 
 
@@ -341,7 +341,7 @@ def seed_of(config: Any, seed: int | None) -> int:
     return seed
 
 
-def _on_this_machine(config: Any) -> Any:
+def on_this_machine(config: Any) -> Any:
     """The config with a mesh that these devices can make."""
     try:
         mesh = meshes.make_mesh(config.mesh)

@@ -8,6 +8,7 @@ import pathlib
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -15,6 +16,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ("--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--hide-scrollbars",
          "--disable-component-update", "--disable-dev-shm-usage", "--remote-debugging-pipe")  # fmt: skip
 SECONDS = 60
+MOVED = """import os, sys
+for end, pipe in zip((3, 4), [os.dup(int(x)) for x in sys.argv[1:3]]):
+    os.dup2(pipe, end)
+    os.set_inheritable(end, True)
+os.execv(sys.argv[3], sys.argv[3:])"""
 
 
 def path():
@@ -62,13 +68,17 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.size(width, height)
         self.call("Page.navigate", url=pathlib.Path(file).absolute().as_uri())
         until = time.monotonic() + SECONDS
         while not any(method == "Page.loadEventFired" for method, _ in self.events):
             answer = self._next(until)
             self.events.append((answer["method"], answer["params"]))
+
+    def size(self, width, height):
+        """Sets the size of the window, in pixels."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def value(self, script):
         """What an expression is."""
@@ -93,14 +103,11 @@ def browser():
     back, from_child = os.pipe()
     flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]  # root has no sandbox
 
-    def pipes():  # the protocol reads from 3 and writes to 4
-        low, high = os.dup(to_child), os.dup(from_child)
-        os.dup2(low, 3)
-        os.dup2(high, 4)
-
+    # The protocol reads from 3 and writes to 4. A fork of this process, which has JAX's threads, could hang.
+    start = [sys.executable, "-ISc", MOVED, str(to_child), str(from_child)]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            [path(), *flags, f"--user-data-dir={profile}"], preexec_fn=pipes, close_fds=False,
+            [*start, path(), *flags, f"--user-data-dir={profile}"], pass_fds=(to_child, from_child),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_child)

@@ -1,40 +1,16 @@
 """The page on a run: what is in it, what is escaped, a run that is not finished, and what is refused."""
 
-import html.parser
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from report.outline import Outline
 
-from hcl_jax.report import curves, drawings, features
+from hcl_jax.report import curves, drawings, features, sections
 from hcl_jax.report.__main__ import main
 from hcl_jax.report.html import Html, tag
-
-VOID = ("meta", "img")
-
-
-class Outline(html.parser.HTMLParser):
-    """Fails on an element that is not closed; keeps tabs, texts and addresses."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tabs, self.text, self.addresses = [], [], "", []
-        self.feed(page)
-        assert not self.open
-
-    def handle_starttag(self, name, attributes):
-        self.open += [] if name in VOID else [name]
-        found = dict(attributes)
-        self.tabs += [found["aria-controls"]] if found.get("role") == "tab" else []
-        self.addresses += [found[k] for k in ("src", "href") if k in found]
-
-    def handle_endtag(self, name):
-        assert self.open.pop() == name
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +90,39 @@ def test_maps_keep_clusters_apart_and_are_the_same_twice():
         np.testing.assert_array_equal(maps[way], again[way])
     assert 0 < shares[1] <= shares[0] < 1
     assert features.maps_of(np.ones((20, 4), np.float32))[0] == {}
+
+
+def rows(centres, labels):
+    """Records that lie at the centres of their classes, and a little beside."""
+    beside = 0.01 * np.random.default_rng(0).normal(size=(len(labels), 4))
+    x = (centres[labels] + beside).astype(np.float32)
+    return features.Rows(x, np.array(labels), np.arange(len(labels)), [f"record {i}" for i in range(len(labels))])
+
+
+def test_neighbours_and_guesses_of_a_run_with_folds_leave_out_the_record_itself():
+    same = rows(np.eye(4), [0, 0, 0, 1, 1, 1])
+    found = features._neighbours(same, same, lambda at: [], lambda at: [], True)
+    assert all(q not in row for q, row in zip(found.queries, found.found, strict=True))
+    assert (same.labels[found.found[:, :2]] == same.labels[found.queries][:, None]).all()
+    counts = features._confusion(same, same, {"k": 2, "temperature": 0.07}, 3, 0).counts
+    np.testing.assert_array_equal(counts, [[3, 0], [0, 3]])
+
+
+def test_confusion_has_a_row_for_each_true_class_and_leaves_the_unknown_out():
+    bank, test = rows(np.eye(4), [0, 0, 1, 1, -1]), rows(np.eye(4)[[1, 0]], [0, 1, 0, -1])
+    found = features._confusion(test, bank, {"k": 1, "temperature": 0.07}, 0, 0)
+    np.testing.assert_array_equal(found.counts, [[0, 2], [1, 0]])
+    assert "3 test records, 4 training records" in found.how
+
+
+def test_of_many_classes_the_frequent_confusions_are_listed():
+    counts = 5 * np.eye(25, dtype=int)
+    counts[3, 7] = 4
+    names = [f"kind <{i}>" for i in range(25)]
+    test = rows(np.eye(4), [0])
+    found = features.Confusion(counts, np.arange(25), "how")
+    shown = sections.confusion(features.Look("image", "h", "kind", names, test, test, {}, (0, 0), None, found))
+    assert '<td>kind &lt;7&gt;</td><td class="n">4</td><td class="n">44</td>' in shown and shown.count("<tr>") == 2
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2], [-1, -1, 3, -1, 3]])
