@@ -1,8 +1,10 @@
 """SimCLR on time series: two augmented windows of a series, a dilated convolution tower, NT-Xent.
 
 Command:  python -m hcl_jax.main --config=simclr_series:BasicMotions --workdir=runs/motions
-Arguments: any series set that aeon carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
-Needs:    pip install hcl_jax[series]
+          python -m hcl_jax.main --config=simclr_series:csv --config.data.dir=SERIES.csv --workdir=runs/series
+Arguments: csv (your own, by a table with the columns id, time, channels and perhaps label), or any series set that aeon
+          carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
+Needs:    pip install hcl_jax[series] for aeon's
 Hardware: 2 CPU cores.
 Expected: see docs/results.md.
 Source:   Chen et al. 2020, arXiv 2002.05709; encoder of Yue et al. 2022, "TS2Vec", arXiv 2106.10466;
@@ -16,6 +18,8 @@ def get_config(argument="BasicMotions"):
     """SimCLR on the series set that `argument` names."""
     c = defaults()
     c.data.name, c.data.batch_size = argument, 32
+    if argument == "csv":
+        c.data.name, c.data.held_out, c.data.shape = "series_csv", 0.2, (128, 3)
     ops = (
         {"op": "z_normalise"},
         {"op": "crop_resize", "fraction": (0.5, 1.0)},

@@ -91,6 +91,8 @@ class Data:
     )
     text: str = setting("text", "column or columns of a CSV, or the key of an npz, that hold the text")
     picture: str = setting("filepath", "pairs_csv: column with the paths of the pictures")
+    record: str = setting("id", "series_csv: column with the name of the series that a line is of")
+    time: str = setting("time", "series_csv: column with the time of a line")
     tokenizer: str = setting(
         "bytes",
         "of the ops `tokens` that name none: `bytes`, or a file ([which](data.md#captions-and-tokenizers)), which is "
@@ -138,7 +140,7 @@ class Data:
 
 PART_FIELDS = (  # of data that a part of a mixture may have of its own
     *("name", "dir", "train_split", "test_split", "num_examples", "labels", "num_classes"),
-    *("held_out", "held_out_seed", "shape", "text", "picture", "standardise", "in_memory", "prepare"),
+    *("held_out", "held_out_seed", "shape", "text", "picture", "record", "time", "standardise", "in_memory", "prepare"),
 )
 _OWN = [
     (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))

@@ -12,6 +12,7 @@ from hcl_jax.data.generated import with_generated
 from hcl_jax.data.held_out import with_held_out
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
+from hcl_jax.data.series_csv import series_csv
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled, with_tokenizer
 from hcl_jax.data.synthetic import random_like
 from hcl_jax.errors import InputError
@@ -52,6 +53,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "folder": folder.folder,
     "pairs_csv": pairs_csv.pairs_csv,
     "series": partial(in_memory, series.series),
+    "series_csv": series_csv,
     **{name: partial(in_memory, series.series) for name in series.PACKAGED},
     "planetoid": partial(in_memory, graphs.planetoid),
     "tu": partial(in_memory, graphs.tu),
@@ -63,7 +65,12 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
 }
 
 
-# Fields of data that some sources alone read: name -> those that it reads. Any other name is TFDS's.
+# Fields of data that some sources alone read, as they are where they are not read.
+UNUSED = {
+    **{"dir": "", "text": "text", "picture": "filepath", "record": "id", "time": "time"},
+    **{"standardise": False, "in_memory": True, "prepare": False},
+}
+# Name -> those that it reads. Any other name is TFDS's.
 READ = {
     **dict.fromkeys(("emoji", "icons", "idx", "planetoid", "tu"), ("dir",)),
     "fashion_mnist": ("dir", "in_memory", "prepare"),
@@ -72,12 +79,12 @@ READ = {
     "folder": ("dir", "in_memory"),
     "pairs_csv": ("dir", "text", "picture", "in_memory"),
     **dict.fromkeys(("series", *series.PACKAGED), ("dir", "standardise")),
+    "series_csv": ("dir", "record", "time", "standardise"),
     "preferences": ("dir",),
-    "random": ("dir", "text", "picture", "standardise", "in_memory", "prepare"),  # stands for another source
-    "mixture": ("dir", "text", "picture", "standardise", "in_memory", "prepare"),  # of its parts
+    "random": tuple(UNUSED),  # stands for another source
+    "mixture": tuple(UNUSED),  # of its parts
 }
 TFDS_READS = ("dir", "in_memory", "prepare")
-UNUSED = {"dir": "", "text": "text", "picture": "filepath", "standardise": False, "in_memory": True, "prepare": False}
 
 
 def fields_read(name: str, sources: Mapping[str, Callable[[Any, str], Source]] = SOURCES) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ FASHION_CLASSES = (
 )
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CLASS_NAMES = "class_names"
+ENDINGS = (".csv", ".tsv")  # of tables
 NPZ_FIELDS = ("image", "series", "text", "tokens", "features")
 # What programs write for a missing value (those that pandas reads as one).
 MISSING = frozenset(["", *"nan NaN -nan -NaN NA <NA> N/A n/a #N/A #NA NULL null None".split()])
@@ -279,7 +280,7 @@ def text_table(data: Any, split: str) -> Arrays:
                 both |= here
             elif path:
                 both |= set(table(path, (label,), data.max_array_bytes, say=False)[label])
-        kept[label] = _text_labels(f"{path_of}: {label}", columns[label], both, here - both)
+        kept[label] = text_labels(f"{path_of}: {label}", columns[label], both, here - both)
     return Arrays(
         fields={k: np.array(columns[k], object) for k in texts},
         labels={k: v[0] for k, v in kept.items()},
@@ -308,8 +309,21 @@ def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
     raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
 
 
+def table_path(data: Any, split: str) -> str:
+    """`<data.dir>/<split>.csv` or .tsv, or `data.dir` itself, which is the training split."""
+    given = os.path.expanduser(data.dir)
+    if not os.path.isfile(given):
+        return split_file(folder_of(data, "<split>.csv, or a .csv or .tsv itself"), split, ENDINGS)
+    if not given.endswith(ENDINGS):
+        raise InputError("config.data.dir", data.dir, "a .csv or .tsv, or a folder with <split>.csv")
+    if split != data.train_split:
+        allowed = f"{data.train_split!r}, for data.dir is one table; data.held_out=0.2 holds a share of it out"
+        raise InputError("config.data.test_split", repr(split), allowed)
+    return given
+
+
 def table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True) -> dict[str, list[str]]:
-    """The columns of a table. What is passed over, or looks like a slip, is counted in a line of the log if `say`."""
+    """The columns of a table, () for all. What is passed over, or looks like a slip, is counted in a line if `say`."""
     allowed = 'UTF-8 text with one record a line; of a .csv, a quoted text as "it says ""so"""'
     with readable(path, allowed), open(path, encoding="utf-8-sig", newline="") as file:
         check_bytes(path, os.path.getsize(path), max_bytes)
@@ -332,7 +346,7 @@ def table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True)
         LOG.warning("%s: %d blank lines passed over", path, blank)
     if not lines:
         raise InputError(path, "an empty file", "at least one line")
-    headless = all(c.isdigit() for c in columns) and not set(columns) <= set(lines[0])
+    headless = bool(columns) and all(c.isdigit() for c in columns) and not set(columns) <= set(lines[0])
     header = [str(i) for i in range(len(lines[0]))] if headless else lines.pop(0)
     if not lines:
         raise InputError(path, "no record", "at least one below the names of the columns")
@@ -342,6 +356,7 @@ def table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True)
     for number, row in enumerate(lines, 1 if headless else 2):
         if len(row) != len(header):
             raise InputError(f"{path} record {number}", f"{len(row)} columns", f"{len(header)}")
+    columns = columns or tuple(dict.fromkeys(header))
     for column in columns:
         if column not in header:
             raise InputError(path, f"no column {column!r}", f"columns {nearest(column, header)}")
@@ -359,7 +374,7 @@ def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
     return whole_numbers(where, values), int(values.max(initial=0)) + 1
 
 
-def _text_labels(
+def text_labels(
     where: str, values: list[str], both: set[str], more: set[str]
 ) -> tuple[np.ndarray, int, tuple[str, ...]]:
     """(values, number of classes, their names) of a column, given the words of the two splits of a run and more, those

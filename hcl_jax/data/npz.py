@@ -69,7 +69,8 @@ def npy_size(file: Any, length: int, where: str, allowed: str) -> int:
             raise InputError(where, f"an .npy of version {'.'.join(map(str, version))}", allowed)
         shape, _, dtype = READERS[version](file)
     if dtype.hasobject:
-        raise InputError(where, "pickled objects", f"plain arrays: {allowed}")
+        unequal = "series of unequal lengths are one array, filled up with nan"
+        raise InputError(where, "pickled objects", f"plain arrays: {allowed}; {unequal}")
     if any(isinstance(n, bool) or n < 0 for n in shape):
         raise InputError(where, f"the shape {_short(shape)}", "sizes from 0 on")
     size = math.prod(shape) * dtype.itemsize

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.arrays import columns_of, split_file, table
+from hcl_jax.data.arrays import columns_of, table, table_path
 from hcl_jax.data.content import of_files
 from hcl_jax.data.folder import fetch_of, shown
-from hcl_jax.data.source import Source, chosen_labels, fingerprint_arrays, fingerprint_files, folder_of, taken
+from hcl_jax.data.source import Source, chosen_labels, fingerprint_arrays, fingerprint_files, taken
 from hcl_jax.errors import InputError
-
-ENDINGS = (".csv", ".tsv")
 
 
 def pairs_csv(data: Any, split: str) -> Source:
@@ -29,7 +27,7 @@ def pairs_csv(data: Any, split: str) -> Source:
     Raises:
       InputError: no such table or column, or more files that are not there than `data.max_bad_records`.
     """
-    path = _path(data, split)
+    path = table_path(data, split)
     words = columns_of(data.text)
     if len(words) != 1:
         raise InputError("config.data.text", repr(data.text), "one column, that of the texts")
@@ -63,19 +61,6 @@ def pairs_csv(data: Any, split: str) -> Source:
         paths=named,
         groups=np.array([first[name] for name in named]) if len(first) < size else None,
     )
-
-
-def _path(data: Any, split: str) -> str:
-    given = os.path.expanduser(data.dir)
-    if not os.path.isfile(given):
-        folder = folder_of(data, "<split>.csv, or a .csv or .tsv itself")
-        return split_file(folder, split, ENDINGS)
-    if not given.endswith(ENDINGS):
-        raise InputError("config.data.dir", data.dir, "a .csv or .tsv, or a folder with <split>.csv")
-    if split != data.train_split:
-        allowed = f"{data.train_split!r}, for data.dir is one table; data.held_out=0.2 holds a share of it out"
-        raise InputError("config.data.test_split", repr(split), allowed)
-    return given
 
 
 def _sizes(table_path: str, paths: list[str], most_bad: int) -> list[int]:

@@ -25,7 +25,7 @@ RECIPES = [
     "simclr:digits", "simclr:fashion_mnist", "simclr:cifar10", "simclr:cifar10_paper", "simclr:imagenet",
     "simclr:imagenet_code", "simclr:folder", "byol:folder", "dino:folder",
     "clip:emoji", "clip:icons", "clip:pairs", "clip:csv", "clip:siglip_b", "clip:vit_b",
-    "three_views:emoji", "simclr_series:BasicMotions", "byol:digits",
+    "three_views:emoji", "simclr_series:BasicMotions", "simclr_series:csv", "byol:digits",
     "byol:digits_no_predictor", "byol:digits_no_stop_gradient", "byol:fashion_mnist", "byol:imagenet", "moco:digits",
     "moco:fashion_mnist", "moco:imagenet_v1", "moco:imagenet_v2", "moco:imagenet_v3_r50", "moco:imagenet_v3_vit",
     "swav:imagenet_256", "swav:digits", "swav:fashion_mnist", "swav:imagenet", "dino:digits",
