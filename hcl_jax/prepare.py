@@ -203,8 +203,7 @@ def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str]
     if not start:
         lines = [sharding.table(run.one.abstract.params, run.one.shardings.params)]
     if config.data.held_out and prepared.test is not None:
-        test = prepared.test.num_examples
-        lines.append(f"held out: {test:,} of {source.num_examples + test:,} records, which evaluation alone reads")
+        lines.append(_held_out(source, prepared.test))
     for seed in run.seeds:
         noise = noise_of(config, source, seed)
         arrays |= data.noise_arrays(noise, seed)
@@ -227,6 +226,16 @@ def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str]
         lines.append(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
     lines += [f"config.{field}: {old!r} -> {new!r}" for field, (old, new) in prepared.changed.items()]
     return lines, arrays
+
+
+def _held_out(source: data.Source, test: data.Source) -> str:
+    """What `data.held_out` holds out, in numbers."""
+    if not source.whole:
+        n, m = test.num_examples, source.num_examples + test.num_examples
+        return f"held out: {n:,} of {m:,} records, which evaluation alone reads"
+    counts = {k: [int((s.known_labels[k] >= 0).sum()) for s in (test, source)] for k in test.known_labels}
+    said = (f"the {label} of {n:,} of {n + m:,} nodes that have one" for label, (n, m) in counts.items())
+    return f"held out: {', '.join(said) or 'nothing, for no node has a label'}"
 
 
 def shortened(config: Any, steps: int) -> Any:

@@ -91,7 +91,7 @@ class Data:
     )
     text: str = setting("text", "column or columns of a CSV, or the key of an npz, that hold the text")
     picture: str = setting("filepath", "pairs_csv: column with the paths of the pictures")
-    record: str = setting("id", "series_csv: column with the name of the series that a line is of")
+    record: str = setting("id", "series_csv, graph_csv: column with the name of the series, or of the node")
     time: str = setting("time", "series_csv: column with the time of a line")
     tokenizer: str = setting(
         "bytes",

@@ -9,6 +9,7 @@ from hcl_jax.data import arrays, emoji, folder, graphs, icons, mixture, pairs_cs
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
+from hcl_jax.data.graph_csv import graph_csv
 from hcl_jax.data.held_out import with_held_out
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
@@ -56,6 +57,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "series_csv": series_csv,
     **{name: partial(in_memory, series.series) for name in series.PACKAGED},
     "planetoid": partial(in_memory, graphs.planetoid),
+    "graph_csv": graph_csv,
     "tu": partial(in_memory, graphs.tu),
     "blocks": partial(in_memory, graphs.stochastic_blocks),
     "motifs": partial(in_memory, graphs.motifs),
@@ -80,6 +82,7 @@ READ = {
     "pairs_csv": ("dir", "text", "picture", "in_memory"),
     **dict.fromkeys(("series", *series.PACKAGED), ("dir", "standardise")),
     "series_csv": ("dir", "record", "time", "standardise"),
+    "graph_csv": ("dir", "record"),
     "preferences": ("dir",),
     "random": tuple(UNUSED),  # stands for another source
     "mixture": tuple(UNUSED),  # of its parts

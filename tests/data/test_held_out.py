@@ -73,13 +73,26 @@ def test_a_part_of_a_mixture_holds_out_its_own_share(config, counting):
     assert data.open_source(asked, "test", sources).mix.sizes == tuple(held)
 
 
+def test_of_one_graph_classes_are_held_out_and_no_node(config):
+    whole = data.open_source(config(name="blocks"), "train")
+    held = held_out(whole.num_examples, 0.25, 0)
+    rows = np.arange(whole.num_examples)
+    known = whole.known_labels["label"]
+    assert (known >= 0).any()
+    for split, hidden in (("train", held), ("test", ~held)):
+        part = data.open_source(config(name="blocks", held_out=0.25), split)
+        got, wanted = part.fetch(rows), np.where(hidden, -1, known)
+        np.testing.assert_array_equal(got["label"], wanted)
+        np.testing.assert_array_equal(part.known_labels["label"], wanted)
+        np.testing.assert_array_equal(got["graph"]["nodes"], whole.fetch(rows)["graph"]["nodes"])
+
+
 @pytest.mark.parametrize(
     "fields, line",
     [
         ({"held_out": 1e-6}, r"config.data.held_out: found 1e-06, which is none of 40 records; allowed: a share, or a"),
         ({"held_out": 0.999999}, "which is all of 40 records"),
         ({"test_split": "train"}, "config.data.test_split: found 'train'; allowed: another name than data.train_split"),
-        ({"name": "blocks"}, "config.data.held_out: found 0.25; allowed: 0 for blocks, one graph"),
     ],
 )
 def test_what_cannot_be_held_out(config, counting, fields, line):

@@ -1,0 +1,112 @@
+"""One graph by two tables: a list of edges, and a line for each node with its features, label and split."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from hcl_jax.data.arrays import ENDINGS, table, text_labels
+from hcl_jax.data.graphs import NODE_SPLITS, one_graph
+from hcl_jax.data.source import Arrays, Source, folder_of, from_arrays, listed, unknown_split
+from hcl_jax.errors import InputError, nearest
+
+ENDS = ("source", "target")
+SPLIT = "split"
+
+
+def graph_csv(data: Any, split: str) -> Source:
+    """The graph of `<data.dir>/edges.csv` (columns source, target) and `nodes.csv`; a record is a node.
+
+    A node has its name in the column `data.record` and may have labels and a split (train, validation, test, or blank);
+    all other columns are features, numbers. Without features a node has 1 and log(1 + its neighbours). Edges have no
+    direction and no weight: each counts once, both ways, and other columns of them are passed over. Without a column
+    split all nodes with a label are the training split, of which `data.held_out` takes a share.
+
+    Raises:
+      InputError: a column or a node that is not there, two nodes of one name, a feature that is no number, no split.
+    """
+    folder = folder_of(data, "nodes.csv and edges.csv")
+    nodes_path, edges_path = (_file(folder, name) for name in ("nodes", "edges"))
+    if data.num_examples:
+        raise InputError("config.data.num_examples", data.num_examples, "0: graph_csv is one graph and cannot be cut")
+    nodes = table(nodes_path, (), data.max_array_bytes)
+    labels = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
+    if labels == ("label",) and "label" not in nodes:  # the default
+        labels, data = (), type(data)({**data, "labels": ()})
+    for name in (data.record, *labels):
+        if name not in nodes:
+            raise InputError(nodes_path, f"no column {name!r}", f"columns {nearest(name, nodes)}")
+    number = {name: i for i, name in enumerate(nodes[data.record])}
+    count = len(nodes[data.record])
+    if len(number) < count:
+        twice = next(n for i, n in enumerate(nodes[data.record]) if number[n] != i)
+        raise InputError(nodes_path, f"{data.record} {twice} more than once", "a name of its own for each node")
+    edges = _edges(edges_path, table(edges_path, ENDS, data.max_array_bytes), number)
+    channels = [name for name in nodes if name not in (data.record, SPLIT, *labels)]
+    features = [_numbers(nodes_path, name, nodes[name]) for name in channels]
+    if not features:
+        features = [np.ones(count), np.log1p(np.bincount(edges[:, 1], minlength=count))]
+    inside = _inside(nodes_path, nodes.get(SPLIT), split, data, count)
+    kept = {label: text_labels(f"{nodes_path}: {label}", nodes[label], set(nodes[label]), set()) for label in labels}
+    for label, (_, classes, _) in kept.items():
+        if not classes:
+            raise InputError(f"{nodes_path}: {label}", "numbers that are not whole", "classes")
+    arrays = Arrays(
+        fields={"graph": one_graph(np.stack(features, 1), edges)},
+        labels={k: np.where(inside, v[0], -1).astype(np.int32) for k, v in kept.items()},
+        classes={k: v[1] for k, v in kept.items()},
+        licence="",
+        citation="",
+        class_names={k: v[2] for k, v in kept.items() if v[2]},
+        names=[f"{data.record} {name}" for name in number],
+        whole=True,
+    )
+    return from_arrays("graph_csv", arrays, data, split)
+
+
+def _file(folder: str, name: str) -> str:
+    files = listed(folder)
+    found = [name + ending for ending in ENDINGS if name + ending in files]
+    if len(found) != 1:
+        there = " and ".join(found) or f"no {name}.csv"
+        raise InputError("config.data.dir", f"{there} in {folder}", "one nodes.csv and one edges.csv, or .tsv")
+    return os.path.join(folder, found[0])
+
+
+def _edges(path: str, columns: dict[str, list[str]], number: dict[str, int]) -> np.ndarray:
+    """int [E, 2], each edge both ways and once; one from a node to itself is none, for encoders add it."""
+    ends = []
+    for name in ENDS:
+        for line, cell in enumerate(columns[name]):
+            if cell not in number:
+                raise InputError(f"{path} record {line}: {name}", repr(cell), "a node of nodes.csv")
+        ends.append(np.array([number[cell] for cell in columns[name]], np.int64))
+    one = np.stack(ends, 1)
+    one = one[one[:, 0] != one[:, 1]]
+    return np.unique(np.concatenate([one, one[:, ::-1]]), axis=0)
+
+
+def _numbers(path: str, name: str, cells: list[str]) -> np.ndarray:
+    made = np.empty(len(cells))
+    for line, cell in enumerate(cells):
+        try:
+            made[line] = float(cell)
+        except ValueError:
+            allowed = "a number: every column beside name, labels and split is a feature"
+            raise InputError(f"{path} record {line}: {name}", repr(cell), allowed) from None
+    return made
+
+
+def _inside(path: str, cells: list[str] | None, split: str, data: Any, count: int) -> np.ndarray:
+    """Which nodes are in a split: bool [N]."""
+    if cells is None:
+        if split == data.train_split:
+            return np.ones(count, bool)
+        allowed = f"a share of the nodes with a label, such as 0.8, for {path} has no column {SPLIT!r}"
+        raise InputError("config.data.held_out", data.held_out, allowed)
+    if split not in NODE_SPLITS:
+        raise unknown_split(split, NODE_SPLITS, path)
+    for line, cell in enumerate(cells):
+        if cell.strip() not in ("", *NODE_SPLITS):
+            raise InputError(f"{path} record {line}: {SPLIT}", repr(cell), f"{', '.join(NODE_SPLITS)}, or blank")
+    return np.array([cell.strip() == split for cell in cells])
