@@ -89,6 +89,7 @@ class Evaluation:
             for split in splits
         }
         whole = jax.NamedSharding(run.mesh, jax.P())
+        self._kept: dict[str, np.ndarray] = {}
         self._encoders: dict[tuple[str, tuple[str, ...]], Callable] = {}
         self._batch_losses = jax.jit(
             functools.partial(model.evaluate, self.run.model, run.parts.counts), out_shardings=whole
@@ -217,7 +218,7 @@ class Evaluation:
           step: the evaluators that are due after it; None: all.
         """
         due = [e for e in self.entries if step is None or (e.every and step % e.every == 0)]
-        found = [self._evaluate({"": one}, seed, due) for seed, one in self.several.states(state)]
+        found = [self._evaluate({"": one}, seed, due, keep=step is None) for seed, one in self.several.states(state)]
         return summary(found, self.several.seeds)
 
     def full(self, state: TrainState) -> dict[str, float]:
@@ -230,8 +231,23 @@ class Evaluation:
                 self.say(f"evaluation: seed {seed}")
             both = {"": one, "untrained": self.run.init(seed)}
             raw = any("raw" in e.features for e in self.entries)
-            found.append(self._evaluate(both, seed, self.entries, raw=raw))
+            found.append(self._evaluate(both, seed, self.entries, raw=raw, keep=True))
         return summary(found, self.several.seeds)
+
+    def classifiers(self, step: int) -> dict[str, np.ndarray]:
+        """The classifiers that the last whole evaluation fitted to the run's data, as the arrays of a file.
+
+        Args:
+          step: of the weights.
+
+        Returns:
+          "view.output.label.seed.weights" and the other fields of a `Classifier`, the class names of each label as
+          "class_names.label", and the step; empty where nothing was fitted.
+        """
+        if not self._kept:
+            return {}
+        names = {f"class_names.{k}": np.array(v, np.str_) for k, v in self.sources[""]["train"].class_names.items()}
+        return {**self._kept, **names, "step": np.asarray(step)}
 
     def batches(self, state: TrainState, seed: int, source: str = "") -> Iterator[tuple[Any, Any]]:
         """(values, counts) of each batch of the test split in evaluation mode: losses and measures, and their rows. The
@@ -247,7 +263,13 @@ class Evaluation:
             yield jax.device_get(self._batch_losses(state, state.params, batch))
 
     def _evaluate(
-        self, states: Mapping[str, TrainState], seed: int, listed: Iterable[Entry], *, raw: bool = False
+        self,
+        states: Mapping[str, TrainState],
+        seed: int,
+        listed: Iterable[Entry],
+        *,
+        raw: bool = False,
+        keep: bool = False,
     ) -> dict[str, float]:
         """The numbers of some entries: each split is read once for all of them."""
         listed = list(listed)
@@ -267,9 +289,14 @@ class Evaluation:
                 )
                 for (source, split), views in reads.items()
             }
+
+        def kept(name: str, arrays: Mapping[str, np.ndarray]) -> None:
+            self._kept |= {f"{name}.{seed}.{field}": value for field, value in arrays.items()}
+
         for group in groups:
             self.tick()
-            results |= {f"eval/{k}": v for k, v in numbers(group, made, self.spec.folds, self.say).items()}
+            found = numbers(group, made, self.spec.folds, self.say, kept if keep else None)
+            results |= {f"eval/{k}": v for k, v in found.items()}
         return results
 
     def _of_batches(self, name: str, state: TrainState, seed: int, listed: Iterable[Entry]) -> dict[str, float]:

@@ -273,6 +273,9 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
     log.write(run.steps, results)
     if processes.index() == 0:
         minutes = log.history.minutes + (time.monotonic() - began) / 60
+        fitted = session.evaluation.classifiers(run.steps)
+        if fitted:
+            workdir.write_arrays(folder / workdir.CLASSIFIERS, fitted)
         sources = {"train": prepared.source, "test": prepared.test}
         card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
                    params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip

@@ -71,7 +71,11 @@ def wanted(groups: Iterable[Group], views: Iterable[str]) -> dict[tuple[str, str
 
 
 def numbers(
-    group: Group, made: Mapping[str, Mapping[tuple[str, str], Features]], folds: int, say: Callable[[str], None]
+    group: Group,
+    made: Mapping[str, Mapping[tuple[str, str], Features]],
+    folds: int,
+    say: Callable[[str], None],
+    keep: Callable[[str, Mapping[str, np.ndarray]], None] | None = None,
 ) -> dict[str, float]:
     """The numbers of a group.
 
@@ -80,6 +84,7 @@ def numbers(
       made: {"" or "untrained": {(source, split): Features}}; with raw features in the first, they are read too.
       folds: of cross-validation, or 0.
       say: where a line of progress goes.
+      keep: given what was fitted to the run's own data, by its name "view.output.label".
 
     Returns:
       {"image/knn_accuracy": number}, after the views' names.
@@ -113,5 +118,6 @@ def numbers(
     items = None
     if "test" in first and all(v in first["test"].items for v in views):
         items = tuple(first["test"].items[v][there["test"]] for v in views)
-    found = side_by_side(group.entries, sets, labels, folds=folds, names=views, items=items, failed=failed)
+    own = None if keep is None or group.source else functools.partial(keep, ".".join((*group.call[0], group.labels)))
+    found = side_by_side(group.entries, sets, labels, folds=folds, names=views, items=items, failed=failed, keep=own)
     return {f"{title}/{k}": v for k, v in found.items()}

@@ -8,6 +8,7 @@ import numpy as np
 
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.accuracy import Accuracy, accuracy
+from hcl_jax.evaluators.classifier import Classifier, class_means
 from hcl_jax.evaluators.neighbours import unit_rows
 from hcl_jax.evaluators.result import Result, Splits
 from hcl_jax.evaluators.rows import labelled, train_and_test
@@ -315,4 +316,14 @@ def linear(
       l2, scaling, seed: as in `linear_probe`.
     """
     found = linear_probe(*features.with_labels(labels), l2=l2, seed=seed, scaling=scaling)
-    return Result({"linear_accuracy": found.accuracy, "linear_l2": found.l2}, {"linear_accuracy": found.correct})
+    metrics: dict[str, float | Accuracy] = {"linear_accuracy": found.accuracy, "linear_l2": found.l2}
+    kept = _kept(found.probe, features.train, labels.train) if scaling == "columns" else {}
+    return Result(metrics, {"linear_accuracy": found.correct}, kept=kept)
+
+
+def _kept(probe: Probe, features: jax.typing.ArrayLike, labels: jax.typing.ArrayLike) -> dict[str, np.ndarray]:
+    """The arrays of a `Classifier`: the probe on features as they are, and the class means."""
+    weights = probe.weights / probe.scale[None, :]
+    bias = probe.bias - weights @ probe.mean
+    means, variance = class_means(*labelled(features, labels, "train"), probe.classes)
+    return Classifier(weights, bias, means, variance, probe.classes)._asdict()

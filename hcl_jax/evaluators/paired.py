@@ -54,6 +54,7 @@ def side_by_side(
     names: tuple[str, ...] = (),
     items: tuple[np.ndarray, ...] | None = None,
     failed: Callable[[Entry, Exception], None] | None = None,
+    keep: Callable[[Mapping[str, np.ndarray]], None] | None = None,
 ) -> dict[str, float]:
     """The numbers of evaluators that read the same rows.
 
@@ -67,6 +68,7 @@ def side_by_side(
       names: of the views.
       items: int [m] of each view, which test rows hold the same item; None: each its own.
       failed: told of an evaluator that raises, and the others go on; None raises.
+      keep: given what evaluators have fitted to the first set and keep.
 
     Returns:
       {name: number}: of the set "untrained" behind "untrained/", paired differences behind "gain_over_untrained/", and
@@ -87,6 +89,8 @@ def side_by_side(
                     raise
                 failed(entry, error)
                 continue
+            if keep is not None and not name and found.kept:
+                keep(found.kept)
             once = {} if name else found.once
             metrics = with_errors({**found.metrics, **once})
             results |= {f"{before}{entry.prefix}{key}": value for key, value in metrics.items()}

@@ -37,11 +37,13 @@ class Result(NamedTuple):
       paired: {name: what the difference of two sets of features is taken of}: bool [m], right or wrong by test row, or
         float [draws], one number a draw. A name in it is written as gain_over_untrained/name too.
       once: numbers that do not depend on the features, such as chance: written for the trained encoder alone.
+      kept: arrays of what was fitted, for use on new features.
     """
 
     metrics: Mapping[str, float | Accuracy]
     paired: Mapping[str, np.ndarray] = NOTHING
     once: Mapping[str, float] = NOTHING
+    kept: Mapping[str, np.ndarray] = NOTHING
 
 
 def result_of(found: Any, name: str = "evaluator") -> Result:

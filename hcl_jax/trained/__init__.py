@@ -1,5 +1,6 @@
 """A trained run as a model to use: `model = hcl_jax.open("runs/x")`, `model.encode(paths)`."""
 
+import io
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,15 @@ from hcl_jax.core.state import TrainState
 from hcl_jax.data import new
 from hcl_jax.data.series import moments
 from hcl_jax.data.subset import subset
+from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
+from hcl_jax.evaluators.classifier import METHODS, Classifier, probabilities, read
+from hcl_jax.evaluators.linear import linear
+from hcl_jax.evaluators.result import Splits
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run
+from hcl_jax.workdir import files
 
 
 class Opened(NamedTuple):
@@ -73,6 +79,20 @@ class Encoded(NamedTuple):
         return ""
 
 
+class Classified(NamedTuple):
+    """The classes of records.
+
+    Fields:
+      names: of the most probable class of each record; its number where the classes have no names.
+      probabilities: float32 [n, c].
+      classes: the names of the c columns.
+    """
+
+    names: list[str]
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+
+
 class Model:
     """A trained run: what `open` gives.
 
@@ -85,8 +105,9 @@ class Model:
       class_names: label -> the names of its classes, where the data has them.
     """
 
-    def __init__(self, opened: Opened, config: Any, parts: Parts):
-        self._opened = opened
+    def __init__(self, opened: Opened, config: Any, parts: Parts, folder: str | os.PathLike):
+        self._opened, self._folder = opened, folder
+        self._classifiers: dict[str, Classifier] = {}
         self._shapes: dict[str, str] = {}
         self.config, self.step, self.seed = config, int(jax.device_get(opened.state.step)), opened.seed
         self.towers = {k: (*rows_of(v, parts.encoders), *v["heads"]) for k, v in config.towers.items()}
@@ -146,6 +167,61 @@ class Model:
             classes=found[0].classes,
             parts=tuple(made),
         )
+
+    def classify(
+        self, inputs: Any, method: str = "linear", *, input: str | None = None, label: str | None = None
+    ) -> Classified:
+        """The class of new records, by a classifier of the run's training features.
+
+        It is the one that the run's evaluation fitted with its linear probe (classifiers.npz in its folder). A
+        checkpoint without one has it fitted now, to the run's training split.
+
+        Args:
+          inputs, input: as for `encode`.
+          method: "linear", the logistic regression, or "nearest", the nearest class mean.
+          label: which label of the run; None: that of its evaluation.
+
+        Returns:
+          `Classified`: (names, probabilities [n, c], the names of the columns).
+
+        Raises:
+          InputError: as `encode`; a label that the run does not have, or that is no class; an unknown method.
+        """
+        if method not in METHODS:
+            raise InputError("method", repr(method), ", ".join(METHODS))
+        known = [k for k, count in self._opened.sources["train"].labels.items() if count]
+        wanted = self.config.evaluate.labels if label is None else label
+        if wanted not in known:
+            said = repr(wanted) if wanted else "nothing"
+            raise InputError("label", said, f"a label of the run that is a class: {nearest(wanted, known)}")
+        view = self.view_of("h", input)
+        output = self.config.evaluate.views[view]["output"]
+        classifier = self._classifier(view, output, wanted)
+        found = probabilities(classifier, self.encode(inputs, output, input=view), method)
+        names = self.class_names.get(wanted, ())
+        columns = tuple(names[c] if c < len(names) else str(c) for c in classifier.classes.tolist())
+        return Classified([columns[i] for i in found.argmax(axis=1)], found, columns)
+
+    def _classifier(self, view: str, output: str, label: str) -> Classifier:
+        name = f"{view}.{output}.{label}.{self.seed}"
+        if name not in self._classifiers:
+            saved = self._saved()
+            found = read(saved, name) if int(saved.get("step", -1)) == self.step else None
+            if found is None:
+                train = self.records("train", output, input=view)
+                both = (Splits(x, x) for x in (train.features, train.labels[label]))
+                found = Classifier(**linear(*both).kept)
+            self._classifiers[name] = found
+        return self._classifiers[name]
+
+    def _saved(self) -> dict[str, np.ndarray]:
+        """The arrays of the run's classifiers.npz; none where it has no such file."""
+        path = files.path(self._folder) / workdir.CLASSIFIERS
+        if not path.exists():
+            return {}
+        allowed = "the file that the run's evaluation wrote, or none"
+        with readable(path, allowed), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return dict(file)
 
     def records(self, split: str = "train", output: str = "h", *, input: str | None = None) -> Encoded:
         """Features of the run's own records, as `python -m hcl_jax.embed` writes them.
@@ -298,7 +374,7 @@ def open(
     plain["evaluate"]["evaluators"] = {}
     plain["evaluate"]["views"] = {k: {**v, "missing": 0.0} for k, v in plain["evaluate"]["views"].items()}
     config = on_this_machine(configs.complete(configs.ConfigDict(plain)))
-    return Model(opened(folder, config, step=step, seed=seed, parts=parts, splits=(), say=say), frozen, parts)
+    return Model(opened(folder, config, step=step, seed=seed, parts=parts, splits=(), say=say), frozen, parts, folder)
 
 
 def opened(

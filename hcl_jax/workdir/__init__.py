@@ -3,9 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hcl_jax.workdir.folder import allowed, as_begun, check, freeze, has_run, resume_config, write_arrays
+    from hcl_jax.workdir.folder import (
+        CLASSIFIERS,
+        allowed,
+        as_begun,
+        check,
+        freeze,
+        has_run,
+        resume_config,
+        write_arrays,
+    )
 
-__all__ = ["allowed", "as_begun", "check", "freeze", "has_run", "resume_config", "write_arrays"]
+__all__ = ["CLASSIFIERS", "allowed", "as_begun", "check", "freeze", "has_run", "resume_config", "write_arrays"]
 
 
 def __getattr__(name: str) -> Any:

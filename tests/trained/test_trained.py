@@ -1,10 +1,13 @@
 """A run as a model to use: what it makes of its own records, of new ones, and what it refuses."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 import hcl_jax
-from hcl_jax import embed
+from hcl_jax import config as configs
+from hcl_jax import embed, evaluation, trained, workdir
 from hcl_jax.neighbours.__main__ import main as neighbours
 from hcl_jax.views.lazy import tf
 
@@ -105,3 +108,38 @@ def test_neighbours(shared_run, model, pixels, pictures, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].split() == ["1", "1.0000", "1/b.png", "1"]
     assert neighbours([*flags[:2], "--k=97"]) == 2
     assert "--k: found 97; allowed: 1 to 96" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_classifier_of_the_evaluation_is_kept(shared_run, model, own, pixels, tmp_path, monkeypatch):
+    """The file gives what is fitted where there is none; its accuracy is the one that the evaluation prints."""
+    fitted = model.classify(pixels)
+    assert fitted.classes == tuple("0123456789") and fitted.probabilities.shape == (360, 10)
+    np.testing.assert_allclose(fitted.probabilities.sum(axis=1), 1, rtol=1e-5)
+    plain = workdir.resume_config(shared_run).to_dict()
+    plain["evaluate"] |= {"evaluators": {"linear": {}}, "baselines": False}
+    config = configs.complete(configs.ConfigDict(plain))
+    run, sources, state = evaluation.restored(shared_run, config, say=lambda text: None)
+    whole = evaluation.Evaluation(run, *sources.values(), say=lambda text: None)
+    results = whole.full(state)
+    right = np.array(fitted.names) == own.labels["label"].astype(str)
+    assert right.mean() == pytest.approx(results["eval/image/linear_accuracy"])
+    copy = shutil.copytree(shared_run, tmp_path / "copy")
+    workdir.write_arrays(copy / workdir.CLASSIFIERS, whole.classifiers(6))
+
+    def not_again(*features):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(trained, "linear", not_again)
+    saved = hcl_jax.open(copy)
+    np.testing.assert_allclose(saved.classify(pixels).probabilities, fitted.probabilities, atol=1e-5)
+    near = saved.classify(pixels, "nearest")
+    train = model.records("train")
+    means = np.stack([train.features[train.labels["label"] == c].mean(axis=0) for c in range(10)])
+    distance = np.linalg.norm(own.features[:, None] - means[None], axis=2)
+    assert near.names == [str(c) for c in distance.argmin(axis=1)]
+    with pytest.raises(AssertionError):  # the file is of step 6
+        hcl_jax.open(copy, step=4).classify(pixels[:1])
+    for more, said in (("knn", "method: found 'knn'"), ("linear", "label: found 'kind'; allowed: a label of the run")):
+        with pytest.raises(hcl_jax.InputError, match=said):
+            model.classify(pixels, more, label="kind")
