@@ -3,6 +3,7 @@
 One map makes a whole local batch: one gather, one call of each op. Nothing is buffered that a restart would restore.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -13,6 +14,7 @@ import numpy as np
 
 from hcl_jax.data import bad_records, images, mixture
 from hcl_jax.data import order as orders
+from hcl_jax.data.alike import Alike
 from hcl_jax.data.bad_records import BadRecords
 from hcl_jax.data.noise import Noise, training_noise
 from hcl_jax.data.source import Source
@@ -265,8 +267,12 @@ def _stream(
         some = [field for field in pictures if field in source.sides]
         return record | {f: images.pixels(record[f], source.sides[f], source.upright) for f in some}
 
+    def viewed(view: Any, name: str, x: Any, draws: Draws) -> dict[str, Any]:
+        return make_view(view, x, draws, views, name, upright=source.upright, tokenizer=source.tokenizer)
+
     @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
     def make(step: Any) -> Batch:
+        alike = Alike(views_config)
         index, real = positions(step)
         index, bad = replace(index)
         real = None if real is None else real & ~bad
@@ -287,10 +293,7 @@ def _stream(
                 key = (word, view["swapped"])
                 shown = others[key] if key in others else fetch(replace(tf.gather(borrowed[name], index))[0])
                 others[key] = shown
-            made = make_view(
-                view, shown[view["field"]], draws, views=views, where=f"{where}.{name}",
-                upright=source.upright, tokenizer=source.tokenizer,
-            )  # fmt: skip
+            made = alike.make(view, shown[view["field"]], draws, functools.partial(viewed, view, f"{where}.{name}"))
             there = _presence(source, shown, name, view, index, real, seed)
             if there is not None:
                 made = {

@@ -38,6 +38,8 @@ class Draws:
 
     def __init__(self, seed: int, step: Any, batch_size: int, rows: Any, salt: str):
         self.batch_size, self.salt, self.rows = int(batch_size), str(salt), rows
+        self._words: Any = None
+        self._asked: list[str] = []
         self.record: dict[str, Any] = {}
         self.targets: dict[str, Any] = {}
         self._seed, self._step, self._prefix = int(seed), step, ""
@@ -51,6 +53,25 @@ class Draws:
         child = object.__new__(type(self))
         child.__dict__.update(self.__dict__, _prefix=f"{self._prefix}{name}/")
         return child
+
+    def with_words(self, words: Any) -> "Draws":
+        """The draws of a graph that several salts share, with a record and targets of its own.
+
+        `words` int64 [k] hold the words that the salt gives: `words_of` the names in `asked`, which are known once the
+        graph is traced.
+        """
+        child = object.__new__(type(self))
+        child.__dict__.update(self.__dict__, record={}, targets={}, _words=words, _asked=[])
+        return child
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names that `with_words` draws took words for, in order."""
+        return tuple(self._asked)
+
+    def words_of(self, names: Sequence[str]) -> np.ndarray:
+        """int64 [k], the words of these names under this salt."""
+        return np.array([zlib.crc32(f"{self._seed}/{self.salt}/{name}".encode()) for name in names], np.int64)
 
     def uniform(self, name: str, shape: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Any:
         """Uniform numbers in [low, high): float32 [n, *shape]."""
@@ -69,8 +90,7 @@ class Draws:
 
         Recorded as [n, *shape], like all others.
         """
-        word = zlib.crc32(f"{self._seed}/{self.salt}/{self._prefix}{name}".encode())
-        seed = tf.stack([tf.constant(word, tf.int64), tf.cast(self._step, tf.int64)])
+        seed = tf.stack([self._word(name), tf.cast(self._step, tf.int64)])
         value = tf.random.stateless_uniform([int(s) for s in shape], seed, alg="philox")
         self._keep(name, tf.repeat(value[None], tf.size(self.rows), axis=0))
         return value
@@ -81,6 +101,13 @@ class Draws:
             raise InputError(f"target {name!r}", "made by two ops of one view", "another name for one of them")
         self.targets[name] = value
 
+    def _word(self, name: str) -> Any:
+        """The first half of a draw's key, an int64 scalar."""
+        if self._words is None:
+            return tf.constant(int(self.words_of([self._prefix + name])[0]), tf.int64)
+        self._asked.append(self._prefix + name)
+        return self._words[len(self._asked) - 1]
+
     def _keep(self, name: str, value: Any) -> Any:
         if self._prefix + name in self.record:
             # The same name gives the same numbers: two uses would be silently correlated.
@@ -90,12 +117,11 @@ class Draws:
 
     def _draw(self, name: str, shape: Sequence[int], kind: str) -> Any:
         make = tf.random.stateless_uniform if kind == "uniform" else tf.random.stateless_normal
-        word = zlib.crc32(f"{self._seed}/{self.salt}/{self._prefix}{name}".encode())
-        step = tf.cast(self._step, tf.int64)
+        word, step = self._word(name), tf.cast(self._step, tf.int64)
         shape = [int(s) for s in shape]
         width = math.prod(shape)
         if width <= NARROW or width * self.batch_size <= SMALL:
-            everyone = make([self.batch_size, *shape], tf.stack([tf.constant(word, tf.int64), step]), alg="philox")
+            everyone = make([self.batch_size, *shape], tf.stack([word, step]), alg="philox")
             return tf.gather(everyone, self.rows)
 
         def one(row: Any) -> Any:

@@ -8,7 +8,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span, whole
-from hcl_jax.views.resample import pixels, products, to_planes, unit
+from hcl_jax.views.resample import never_alone, pixels, to_planes, unit
 from hcl_jax.views.row_subset import column, sometimes
 
 
@@ -238,13 +238,17 @@ def _smooth(x: Any, taps: Any, edges: str, passes: int) -> Any:
     offset = tf.range(tile + kernel - 1)[:, None] - tf.range(tile)[None, :]
     offset = tf.where((offset >= 0) & (offset < kernel), offset, kernel)
     band = tf.gather(tf.pad(taps, [[0, 0], [0, 1]]), offset, axis=1)
-    fill = tf.zeros([tf.shape(x)[0], x.shape[1], tiles * tile - length])
-    for _ in range(passes):
-        before, after = EDGES[edges](x, radius, length)
-        x = tf.concat([before, x, after, fill], axis=2)
-        parts = [products(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
-        x = (tf.concat(parts, axis=2) if tiles > 1 else parts[0])[:, :, :length]
-    return x
+
+    def made(x: Any, band: Any) -> Any:
+        fill = tf.zeros([tf.shape(x)[0], x.shape[1], tiles * tile - length])
+        for _ in range(passes):
+            before, after = EDGES[edges](x, radius, length)
+            x = tf.concat([before, x, after, fill], axis=2)
+            parts = [tf.matmul(x[:, :, k * tile : (k + 1) * tile + kernel - 1], band) for k in range(tiles)]
+            x = (tf.concat(parts, axis=2) if tiles > 1 else parts[0])[:, :, :length]
+        return x
+
+    return never_alone(made, x, band)
 
 
 def noise(x: Any, draws: Any, *, std: float = 0.1, p: float = 1.0) -> Any:

@@ -4,7 +4,7 @@ At 32 pixels it costs about what tf.image.crop_and_resize does, and it has the p
 The work grows as size * H * W: 375 x 500 to 224 takes 10 ms of a core; cropping a JPEG of that size takes 3 to 4 ms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from hcl_jax.errors import InputError
@@ -192,16 +192,21 @@ def resized(x: Any, size: Any, how: Resampling) -> Any:
 
 
 def products(a: Any, b: Any) -> Any:
-    """The products of matrices, of [n, ..., P, Q] with [n, ..., Q, R]; n may be 1 on one side. A matrix alone is
-    multiplied by another kernel, with other last bits: a row must not depend on whether others stand beside it."""
-    alone = (tf.shape(a)[0] == 1) & (tf.shape(b)[0] == 1)
+    """The products of matrices, of [n, ..., P, Q] with [n, ..., Q, R]; n may be 1 on one side."""
+    return never_alone(tf.matmul, a, b)
 
-    def never_alone(x: Any) -> Any:
+
+def never_alone(f: Callable[..., Any], *xs: Any) -> Any:
+    """f(*xs) of arrays [n, ...], n 1 in some of them, where f multiplies matrices row by row. A matrix alone is
+    multiplied by another kernel, with other last bits: a row must not depend on whether others stand beside it."""
+    alone = tf.reduce_all([tf.shape(x)[0] == 1 for x in xs])
+
+    def twice(x: Any) -> Any:
         return tf.cond(alone, lambda: tf.concat([x, x], axis=0), lambda: x)
 
-    # The branches stand around the product whatever the number of rows: an optimizer that sees through them for some
-    # would take another kernel for these.
-    out = tf.matmul(never_alone(a), never_alone(b))
+    # The branches stand around f whatever the number of rows: an optimizer that sees through them for some would take
+    # another kernel for these.
+    out = f(*map(twice, xs))
     out = tf.cond(alone, lambda: out[:1], lambda: out)
-    rows = [x.shape[0] for x in (a, b)]
+    rows = [x.shape[0] for x in xs]
     return out if None in rows else tf.ensure_shape(out, [max(rows), *out.shape[1:]])
