@@ -23,7 +23,7 @@ def graph_csv(data: Any, split: str) -> Source:
     split all nodes with a label are the training split, of which `data.held_out` takes a share.
 
     Raises:
-      InputError: a column or a node that is not there, two nodes of one name, a feature that is no number, no split.
+      InputError: a column or a node that is not there, two nodes of one name, a feature that is not a number, no split.
     """
     folder = folder_of(data, "nodes.csv and edges.csv")
     nodes_path, edges_path = (_file(folder, name) for name in ("nodes", "edges"))
