@@ -43,7 +43,7 @@ def series_csv(data: Any, split: str) -> Source:
     training split.
 
     Raises:
-      InputError: a column that is not there, a value that is not a number, two lines of one time, two values of a label.
+      InputError: a column that is not there, a value that is not a number, two lines of a time, two values of a label.
     """
     path = table_path(data, split)
     known = {split: path} if os.path.isfile(os.path.expanduser(data.dir)) else _both(data, split, path)
