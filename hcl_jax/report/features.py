@@ -12,6 +12,8 @@ from hcl_jax import data
 from hcl_jax.compare.logged import Logged
 from hcl_jax.data.subset import subset
 from hcl_jax.errors import InputError
+from hcl_jax.evaluators import EVALUATORS
+from hcl_jax.evaluators.entries import entries
 from hcl_jax.evaluators.folds import fold_of
 from hcl_jax.evaluators.knn import knn_predict
 from hcl_jax.evaluators.neighbours import nearest_rows, unit_rows
@@ -88,12 +90,30 @@ class Look(NamedTuple):
     confusion: Confusion | None
 
 
+class Pair(NamedTuple):
+    """Records of one view that look for themselves in another, where the run measures retrieval.
+
+    Attributes:
+      title: "text.z to image.z".
+      test: the rows of the first view; their labels are the records' numbers.
+      bank: those of the second.
+      neighbours: what is nearest in the second view.
+    """
+
+    title: str
+    test: Rows
+    bank: Rows
+    neighbours: Neighbours
+
+
 class Shown(NamedTuple):
-    """The step of the checkpoint that was read, its seed, and a `Look` for each evaluation view."""
+    """The step of the checkpoint that was read, its seed, a `Look` for each evaluation view, and a `Pair` for each way
+    of a retrieval."""
 
     step: int
     seed: int
     looks: tuple[Look, ...]
+    pairs: tuple[Pair, ...] = ()
 
 
 def read(run: Logged, *, most: int, say: Callable[[str], None] = print) -> Shown:
@@ -121,16 +141,20 @@ def read(run: Logged, *, most: int, say: Callable[[str], None] = print) -> Shown
     made, sources, evaluation, state, seed = opened(
         run.folder, config, step=None, seed=run.seeds[0], parts=None, splits=splits, say=say
     )
-    weights, found = evaluation.weights(state), {}
-    records = {}
+    weights = evaluation.weights(state)
+    records, samples = {}, {}
     for split in splits:
         source = sources[split]
         records[split] = np.arange(source.num_examples)
         if not source.whole and source.num_examples > most:
             records[split] = np.sort(np.random.default_rng(0).permutation(source.num_examples)[:most])
-        sample = source if source.whole else subset(source, records[split])
+        samples[split] = source if source.whole else subset(source, records[split])
+
+    def encoded(split: str, **options: Any) -> Any:
         bad = data.BadRecords(frozen.data.max_bad_records, f"report/{split}")
-        found[split] = evaluation.features_of(sample, bad, *weights, seed=seed, name=split)
+        return evaluation.features_of(samples[split], bad, *weights, seed=seed, name=split, **options)
+
+    found = {split: encoded(split) for split in splits}
     looks = []
     for view, spec in frozen.evaluate.views.items():
         say(f"report: {run.name}, {view}")
@@ -152,7 +176,42 @@ def read(run: Logged, *, most: int, say: Callable[[str], None] = print) -> Shown
                 _confusion(test, bank, settings, frozen.evaluate.folds, seed) if label else None,
             )
         )  # fmt: skip
-    return Shown(int(state.step), seed, tuple(looks))
+    pairs = []
+    for ends in _retrievals(frozen) if not folded and not sources["test"].whole else ():
+        say(f"report: {run.name}, {' to '.join('.'.join(end) for end in ends)}")
+        sides = [
+            _rows(
+                encoded("test", views=[view], output=output), view, output, "", records["test"], sources["test"], most
+            )
+            for view, output in ends
+        ]
+        draw_of = [
+            functools.partial(_pictures, sources["test"], frozen.evaluate.views[view], made.parts.views, seed)
+            for view, _ in ends
+        ]
+        pairs += _pairs(ends, sides, draw_of)
+    return Shown(int(state.step), seed, tuple(looks), tuple(pairs))
+
+
+def _retrievals(frozen: Any) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """The two (view, output) of each call of an evaluator that compares views."""
+    listed = entries(frozen.evaluate, EVALUATORS)
+    return list(dict.fromkeys(call for e in listed if e.evaluator == "retrieval" for call in e.views if len(call) == 2))
+
+
+def _pairs(ends: Sequence[tuple[str, str]], sides: Sequence[Rows], draw: Sequence[Callable]) -> list[Pair]:
+    """Both ways of a retrieval; a record is right where it finds itself."""
+    sides = [side._replace(labels=side.records) for side in sides]
+    if not all(len(side.records) and side.features.ndim == 2 for side in sides):
+        return []
+    found = []
+    for a, b in ((0, 1), (1, 0)):
+        both = np.flatnonzero(np.isin(sides[a].records, sides[b].records))
+        if len(both):
+            queries = both[np.unique(np.linspace(0, len(both) - 1, QUERIES).astype(int))]
+            near = _nearest(sides[a], sides[b], queries, draw[a], draw[b], False)
+            found += [Pair(f"{'.'.join(ends[a])} to {'.'.join(ends[b])}", sides[a], sides[b], near)] if near else []
+    return found
 
 
 def _knn(frozen: Any) -> dict[str, Any]:
@@ -230,10 +289,15 @@ def queries_of(labels: np.ndarray, count: int = QUERIES) -> np.ndarray:
 
 def _neighbours(test: Rows, bank: Rows, of_query: Callable, of_bank: Callable, same: bool) -> Neighbours | None:
     """Neighbours of some test rows among the bank, which has them too where it is the `same`."""
+    return _nearest(test, bank, queries_of(test.labels), of_query, of_bank, same)
+
+
+def _nearest(
+    test: Rows, bank: Rows, queries: np.ndarray, of_query: Callable, of_bank: Callable, same: bool
+) -> Neighbours | None:
     k = min(NEAREST, len(bank.features) - same)
     if k < 1:
         return None
-    queries = queries_of(test.labels)
     cosine, found = nearest_rows(unit_rows(test.features[queries]), unit_rows(bank.features), k + same)
     if same:  # a row is no neighbour of its own
         others = np.array([np.flatnonzero(row != q)[:k] for row, q in zip(found, queries, strict=True)])

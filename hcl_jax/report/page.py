@@ -40,7 +40,7 @@ def page(parts: Sequence[Part]) -> str:
         tabs["Views"] = _each(parts, lambda part: sections.views(part.views) if part.views else None)
     if any(part.shown and part.shown.looks for part in parts):
         tabs["Features"] = _looks(parts, sections.maps)
-        tabs["Neighbours"] = _looks(parts, sections.neighbours)
+        tabs["Neighbours"] = _each(parts, _neighbours)
         if any(look.confusion for part in parts if part.shown for look in part.shown.looks):
             tabs["Confusion"] = _looks(parts, sections.confusion)
     tabs["Card"] = _each(parts, lambda part: about.card(part.run))
@@ -80,6 +80,16 @@ def _looks(parts: Sequence[Part], content: Callable[[Look], Html]) -> Html:
         return join(*named) if named else None
 
     return _each(parts, of)
+
+
+def _neighbours(part: Part) -> Html | None:
+    """What records find in another view, where the run measures that, then in their own."""
+    if not part.shown:
+        return None
+    named = [join(tag("h3", pair.title), sections.pair(pair)) for pair in part.shown.pairs]
+    alone = not named and len(part.shown.looks) == 1
+    named += [join(*([] if alone else [tag("h3", k.view)]), sections.neighbours(k)) for k in part.shown.looks]
+    return join(*named)
 
 
 def _results(parts: Sequence[Part]) -> Html:

@@ -1,6 +1,6 @@
 """The parts of the page that one run fills: results, views, maps, neighbours, confusion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from hcl_jax.compare import table
 from hcl_jax.compare.logged import Logged
 from hcl_jax.report import drawings
-from hcl_jax.report.features import Confusion, Look
+from hcl_jax.report.features import Confusion, Look, Neighbours, Pair, Rows
 from hcl_jax.report.html import Html, join, tag
 from hcl_jax.workdir import card, seed_stats
 
@@ -124,30 +124,49 @@ def neighbours(look: Look) -> Html:
     near = look.neighbours
     if near is None:
         return tag("p", "Too few records to find neighbours among.", class_="note")
-    of_query, of_bank = near.pictures
-
-    def card_of(picture: Any, drawn: bool, rows: Any, at: int, text: str, verdict: str = "") -> Html:
-        kind, name = int(rows.labels[at]), str(rows.names[at])
-        said = _name(look, kind) if look.label else name
-        shown = [drawings.record(picture, f"{name}, {said}")] if drawn else []
-        return tag("figure", *shown, tag("figcaption", tag("b", f"{verdict}{said}"), tag("small", text)),
-                   class_="card " + {"✓ ": "right", "✗ ": "wrong"}.get(verdict, ""), title=name)  # fmt: skip
-
-    body = []
-    for query, found, cosine in zip(near.queries, near.found, near.cosine, strict=True):
-        own = int(look.test.labels[query])
-        cards = [card_of(of_query.get(int(query)), bool(of_query), look.test, query, str(look.test.names[query]))]
-        for row, similar in zip(found, cosine, strict=True):
-            kind = int(look.bank.labels[row])
-            verdict = "" if own < 0 or kind < 0 else "✓ " if kind == own else "✗ "
-            cards.append(card_of(of_bank.get(int(row)), bool(of_bank), look.bank, row, f"cos {similar:.2f}", verdict))
-        body.append(tag("div", *cards, class_="hits"))
     left = "a record" if look.test is look.bank else "a record of the test split"
     note = (
         f"Left, {left}; then the nearest of {len(look.bank.names):,} training records "
         f"by the cosine of {look.view}.{look.output}" + (", ✓ of its class and ✗ of another." if look.label else ".")
     )
-    return join(*body, tag("p", note, class_="note"))
+    name = (lambda rows, at: _name(look, int(rows.labels[at]))) if look.label else _record
+    return join(_hits(look.test, look.bank, near, name), tag("p", note, class_="note"))
+
+
+def pair(found: Pair) -> Html:
+    """Records that look for themselves in another view."""
+    note = (
+        f"Left, a record of the test split in the first view; then the nearest of {len(found.bank.names):,} in the "
+        "second by the cosine: ✓ where it finds itself."
+    )
+    return join(_hits(found.test, found.bank, found.neighbours, _record), tag("p", note, class_="note"))
+
+
+def _record(rows: Rows, at: int) -> str:
+    return str(rows.names[at])
+
+
+def _hits(test: Rows, bank: Rows, near: Neighbours, said_of: Callable[[Rows, int], str]) -> Html:
+    """A row for each query: it, and what is nearest to it; right where the labels are equal."""
+    of_query, of_bank = near.pictures
+
+    def card_of(picture: Any, drawn: bool, rows: Rows, at: int, text: str, verdict: str = "") -> Html:
+        name, said = str(rows.names[at]), said_of(rows, at)
+        shown = [drawings.record(picture, f"{name}, {said}")] if drawn else []
+        small = [] if text == said else [tag("small", text)]
+        return tag("figure", *shown, tag("figcaption", tag("b", f"{verdict}{said}"), *small),
+                   class_="card " + {"✓ ": "right", "✗ ": "wrong"}.get(verdict, ""), title=name)  # fmt: skip
+
+    body = []
+    for query, found, cosine in zip(near.queries, near.found, near.cosine, strict=True):
+        own = int(test.labels[query])
+        cards = [card_of(of_query.get(int(query)), bool(of_query), test, query, str(test.names[query]))]
+        for row, similar in zip(found, cosine, strict=True):
+            kind = int(bank.labels[row])
+            verdict = "" if own < 0 or kind < 0 else "✓ " if kind == own else "✗ "
+            cards.append(card_of(of_bank.get(int(row)), bool(of_bank), bank, row, f"cos {similar:.2f}", verdict))
+        body.append(tag("div", *cards, class_="hits"))
+    return join(*body)
 
 
 def confusion(look: Look) -> Html:

@@ -115,6 +115,18 @@ def test_confusion_has_a_row_for_each_true_class_and_leaves_the_unknown_out():
     assert "3 test records, 4 training records" in found.how
 
 
+def test_records_find_themselves_in_another_view():
+    pictures, texts = rows(np.eye(4), [0, 1, 2]), rows(np.eye(4), [2, 1, 0])
+    texts = texts._replace(records=np.array([2, 1, 9]), names=["c", "b", "<other>"])
+    ends = (("image", "z"), ("text", "z"))
+    there, back = features._pairs(ends, [pictures, texts], [lambda at: [None] * len(at)] * 2)
+    assert there.title == "image.z to text.z" and back.title == "text.z to image.z"
+    assert there.test.records[there.neighbours.queries].tolist() == [1, 2]  # record 0 has no text
+    assert there.bank.records[there.neighbours.found[:, 0]].tolist() == [1, 2]
+    shown = sections.pair(there)
+    assert shown.count("card right") == 2 and shown.count("card wrong") == 4 and "✗ &lt;other&gt;" in shown
+
+
 def test_of_many_classes_the_frequent_confusions_are_listed():
     counts = 5 * np.eye(25, dtype=int)
     counts[3, 7] = 4
