@@ -86,7 +86,7 @@ def folder():
     """Pictures in a folder of any kind, 64 x 64: `data.size` is the side of all views."""
     c = defaults()
     c.data.name, c.data.batch_size, c.data.train_split, c.data.held_out = "folder", 64, "", 0.2
-    c.data.size, c.data.shape = 64, (96, 128, 3)
+    c.data.size, c.data.shape, c.data.shrink = 64, (96, 128, 3), 256
     c.optimizer.learning_rate, c.optimizer.warmup_epochs = 2e-3, 2.0
     c.train.epochs = 50.0
     evaluate(c, ({"op": "centre_crop"},), per_class=(1, 10))

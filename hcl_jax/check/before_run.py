@@ -40,7 +40,7 @@ def as_files(config: Any, sources: Mapping[str, Callable]) -> Any:
     if "in_memory" not in fields_read(config.data.name, sources):
         return config
     plain = config.to_dict()
-    plain["data"]["in_memory"] = False
+    plain["data"] |= {"in_memory": False, "shrink": 0}
     return type(config)(plain)
 
 

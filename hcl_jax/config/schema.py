@@ -101,6 +101,14 @@ class Data:
     )
     standardise: bool = setting(False, "series: by the training split's mean and deviation of each channel")
     in_memory: bool = setting(True, "decode once and keep; False reads each record when it is needed", open=True)
+    shrink: int = setting(
+        0,
+        "folder, pairs_csv: a picture whose short side has more pixels is made that small, once where `data.in_memory` "
+        "keeps it: a step then decodes no photograph of 12 megapixels",
+        least=0,
+        cap=2**16,
+        zero="is off",
+    )
     upright: bool = setting(
         True,
         "encoded pictures are turned as their EXIF orientation says "
@@ -140,7 +148,19 @@ class Data:
 
 PART_FIELDS = (  # of data that a part of a mixture may have of its own
     *("name", "dir", "train_split", "test_split", "num_examples", "labels", "num_classes"),
-    *("held_out", "held_out_seed", "shape", "text", "picture", "record", "time", "standardise", "in_memory", "prepare"),
+    *(
+        "held_out",
+        "held_out_seed",
+        "shape",
+        "text",
+        "picture",
+        "record",
+        "time",
+        "standardise",
+        "in_memory",
+        "shrink",
+        "prepare",
+    ),
 )
 _OWN = [
     (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))

@@ -70,7 +70,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
 # Fields of data that some sources alone read, as they are where they are not read.
 UNUSED = {
     **{"dir": "", "text": "text", "picture": "filepath", "record": "id", "time": "time"},
-    **{"standardise": False, "in_memory": True, "prepare": False},
+    **{"standardise": False, "in_memory": True, "shrink": 0, "prepare": False},
 }
 # Name -> those that it reads. Any other name is TFDS's.
 READ = {
@@ -78,8 +78,8 @@ READ = {
     "fashion_mnist": ("dir", "in_memory", "prepare"),
     "npz": ("dir", "text", "standardise"),
     "csv": ("dir", "text"),
-    "folder": ("dir", "in_memory"),
-    "pairs_csv": ("dir", "text", "picture", "in_memory"),
+    "folder": ("dir", "in_memory", "shrink"),
+    "pairs_csv": ("dir", "text", "picture", "in_memory", "shrink"),
     **dict.fromkeys(("series", *series.PACKAGED), ("dir", "standardise")),
     "series_csv": ("dir", "record", "time", "standardise"),
     "graph_csv": ("dir", "record"),

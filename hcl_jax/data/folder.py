@@ -11,6 +11,7 @@ import numpy as np
 
 from hcl_jax.data import images
 from hcl_jax.data.content import of_files
+from hcl_jax.data.shrunk import all_shrunk, each_shrunk
 from hcl_jax.data.source import (
     Arrays,
     Source,
@@ -70,12 +71,14 @@ def folder(data: Any, split: str) -> Source:
     label = np.array([c for _, c, _ in files], np.int32)
     size = sum(s for _, _, s in files)
     # Of the files in both modes: data.in_memory and data.dir may change when a run goes on.
-    fingerprint = fingerprint_files([(p, s) for p, _, s in files], "upright" if data.upright else "")
+    how = ("upright" if data.upright else "") + (f", shrunk to {data.shrink}" if data.shrink else "")
+    fingerprint = fingerprint_files([(p, s) for p, _, s in files], how)
     names = {"label": tuple(map(shown, classes))} if classes else {}
     if data.in_memory and size > MEMORY_LIMIT:
         said = f"True for {size / 2**30:.0f} GiB of files"
         raise InputError("config.data.in_memory", said, f"False above {MEMORY_LIMIT >> 30} GiB")
     found = _one_size(paths, data)
+    found = None if found and data.shrink and min(found.sides) > data.shrink else found
     if data.in_memory and found and len(paths) * int(np.prod(found.sides)) * images.CHANNELS <= MEMORY_LIMIT:
         if found.faults:
             raise found.faults[0]
@@ -89,7 +92,7 @@ def folder(data: Any, split: str) -> Source:
     return Source(
         name="folder",
         num_examples=len(files),
-        fetch=fetch_of(paths, dict.fromkeys(there, label), data.in_memory),
+        fetch=fetch_of(paths, dict.fromkeys(there, label), data),
         fields={"image": ((), "string")},
         labels={k: class_count(data, len(classes)) for k in labels},
         present=None,
@@ -107,16 +110,19 @@ def folder(data: Any, split: str) -> Source:
     )
 
 
-def fetch_of(paths: list[str], columns: Mapping[str, np.ndarray], in_memory: bool) -> Callable[[Any], dict[str, Any]]:
-    """`fetch` of the bytes of files as the field image, beside other columns; in_memory=True reads the files now."""
+def fetch_of(paths: list[str], columns: Mapping[str, np.ndarray], data: Any) -> Callable[[Any], dict[str, Any]]:
+    """`fetch` of the bytes of files as the field image, beside other columns; data.in_memory=True reads them now."""
+    in_memory, how = data.in_memory, (data.shrink, data.upright, data.max_pixels)
     # Names are bytes: of a file that came from elsewhere they may be no UTF-8.
-    image = np.array([_read(p) for p in paths] if in_memory else [os.fsencode(p) for p in paths], object)
-    rows = gather({"image": image, **columns})
+    image = [_read(p) for p in paths] if in_memory else [os.fsencode(p) for p in paths]
+    image = all_shrunk(image, *how) if in_memory and data.shrink else image
+    rows = gather({"image": np.array(image, object), **columns})
 
     def fetch(index: Any) -> dict[str, Any]:
         record = rows(index)
         if not in_memory:
             record["image"] = tf.map_fn(tf.io.read_file, record["image"])
+            record["image"] = each_shrunk(record["image"], *how) if data.shrink else record["image"]
         return record
 
     return fetch

@@ -45,12 +45,13 @@ def pairs_csv(data: Any, split: str) -> Source:
     return Source(
         name="pairs_csv",
         num_examples=size,
-        fetch=fetch_of(paths, {"text": texts}, data.in_memory),
+        fetch=fetch_of(paths, {"text": texts}, data),
         fields={"image": ((), "string"), "text": ((), "string")},
         labels={},
         present=None,
         fingerprint=fingerprint_files(
-            list(zip(named, sizes, strict=True)), f"{text_print}{' upright' if data.upright else ''}"
+            list(zip(named, sizes, strict=True)),
+            f"{text_print}{' upright' if data.upright else ''}{f' shrunk to {data.shrink}' if data.shrink else ''}",
         ),
         licence="",
         citation="",
