@@ -9,6 +9,7 @@ from hcl_jax.config.fields import check, filled
 from hcl_jax.config.specs import MEMORIES
 from hcl_jax.core import memory_bank, objectives
 from hcl_jax.core.towers import head_order, with_read
+from hcl_jax.encoders.own import given_by_tower
 from hcl_jax.errors import InputError, nearest
 
 
@@ -60,7 +61,7 @@ def check_towers(c: Mapping[str, Any], encoders: Mapping, heads: Mapping) -> Non
 def _module(where: str, spec: Mapping[str, Any], table: Mapping, own: tuple[str, ...] = ("name",)) -> None:
     one_of(f"{where}.name", spec["name"], table)
     given = {k: v for k, v in spec.items() if k not in own}
-    call(where, table[spec["name"]], given, ("parent", "name", "dtype", "param_dtype"))
+    call(where, table[spec["name"]], given, given_by_tower(table[spec["name"]], f"{where}.name"))
     check_sizes(where, table[spec["name"]], given)
 
 

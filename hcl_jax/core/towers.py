@@ -1,6 +1,7 @@
 """Towers: views -> outputs. An encoder, the heads on it, and optionally a moving-average target."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from hcl_jax.core.state import named_key
 from hcl_jax.encoders.inputs import Rows
+from hcl_jax.encoders.own import module_of
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.losses.masking import interleave
 
@@ -39,8 +41,8 @@ def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Cal
         towers[name] = Tower(
             name=name,
             views=tuple(spec.views),
-            encoder=_module(encoders, spec.encoder, config.train),
-            heads={h: _module(heads, spec.heads[h], config.train) for h in order},
+            encoder=_module(encoders, spec.encoder, config.train, f"config.towers.{name}.encoder"),
+            heads={h: _module(heads, spec.heads[h], config.train, f"config.towers.{name}.heads.{h}") for h in order},
             reads={h: spec.heads[h]["reads"] for h in order},
             target=spec.target,
             memory=spec.memory,
@@ -52,16 +54,17 @@ def build(config: Any, encoders: Mapping[str, Callable], heads: Mapping[str, Cal
     return towers
 
 
-def _module(table: Mapping[str, Callable], spec: Mapping[str, Any], train: Any) -> Any:
+def _module(table: Mapping[str, Callable], spec: Mapping[str, Any], train: Any, where: str) -> Any:
     arguments = {k: v for k, v in spec.items() if k not in ("name", "reads")}
-    make: Any = table[spec["name"]]
-    fields = getattr(make, "__dataclass_fields__", None) or getattr(make.func, "__dataclass_fields__", {})
+    make = table[spec["name"]]
     common = {
         "dtype": jnp.dtype(train.compute_dtype),
         "param_dtype": jnp.dtype(train.param_dtype),
         "remat": train.remat,
     }
-    return make(**{k: v for k, v in common.items() if k in fields and k not in arguments}, **arguments)
+    known = inspect.signature(make).parameters if callable(make) else {}
+    common = {k: v for k, v in common.items() if k in known and k not in arguments}
+    return module_of(make, {**common, **arguments}, f"{where}.name")
 
 
 def head_order(heads: Mapping[str, Any]) -> list[str]:
