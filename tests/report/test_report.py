@@ -1,6 +1,7 @@
 """The page on a run: what is in it, what is escaped, a run that is not finished, and what is refused."""
 
 import json
+import os
 import re
 import shutil
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 from report.outline import Outline
 
+from hcl_jax.compare import logged
+from hcl_jax.disk import whole
+from hcl_jax.report import __main__ as command
 from hcl_jax.report import curves, drawings, features, sections
 from hcl_jax.report.__main__ import main
 from hcl_jax.report.html import Html, tag
@@ -158,3 +162,21 @@ def test_bad_input_is_one_line_and_nothing_is_written(arguments, said, shared_ru
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["none", f"--output={tmp_path / 'page.html'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(place, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(whole, "write", full)
+    monkeypatch.setattr(logged, "read", lambda folders: [])
+    monkeypatch.setattr(command, "page", lambda parts: "")
+    assert main(["run", f"--output={tmp_path / 'page.html'}"]) == 2
+    error = capsys.readouterr().err
+    assert "No space left" in error and error.count("\n") == 1
