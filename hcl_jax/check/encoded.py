@@ -59,7 +59,7 @@ class Encoded:
                 self.numbers.append(number)
                 kinds += head.odd
                 ending = os.path.splitext(name)[1].lower()
-                if NAMES.get(ending, head.format) != head.format:
+                if NAMES.get(ending, head.format) != head.format and not self.source.shrink:
                     kinds += (f"{head.format} named {ending}",)
             for kind in kinds:
                 self.odd.note(kind, [number])

@@ -125,7 +125,8 @@ def open_source(data: Any, split: str, sources: Mapping[str, Callable[[Any, str]
     if data.num_examples < 0:
         raise InputError("config.data.num_examples", data.num_examples, "0 (all) or more")
     check_read(data, sources)
-    source = _read(data, split, sources)._replace(upright=data.upright, max_pixels=data.max_pixels)
+    source = _read(data, split, sources)
+    source = source._replace(upright=data.upright, max_pixels=data.max_pixels, shrink=data.shrink)
     if split == data.train_split:
         source = with_generated(source, data.generated) if data.generated else source
         source = with_labelled(source, data.labelled)

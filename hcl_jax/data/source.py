@@ -51,6 +51,7 @@ class Source(NamedTuple):
         reads a sample of the records.
       upright: whether encoded pictures are turned as EXIF says.
       max_pixels: of an encoded picture; a larger one is a bad record.
+      shrink: where above 0, encoded pictures may have been made that small, and be of another format than their files.
       tokenizer: of text: "bytes", or the path of a file (views/tokenizers.py).
       sides: field -> (height, width) of encoded pictures that are all of one size, as they are turned, and not
         transparent: a view has them as pixels, uint8 [n, height, width, 3], as if they had been decoded into memory.
@@ -77,6 +78,7 @@ class Source(NamedTuple):
     content: Callable[[int], dict[str, str]] | None = None
     upright: bool = True
     max_pixels: int = MAX_PIXELS
+    shrink: int = 0
     tokenizer: str = "bytes"
     sides: Mapping[str, tuple[int, int]] = {}
     paths: Sequence[str] | None = None

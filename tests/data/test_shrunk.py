@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from hcl_jax import data
+from hcl_jax.check.encoded import Encoded
 from hcl_jax.data.images import stored
 from hcl_jax.data.shrunk import all_shrunk
 
@@ -68,3 +69,14 @@ def test_files_and_memory_give_the_same_bytes(config, tmp_path):
     assert [stored(i, 3).shape for i in images[0]] == [(36, 24, 3), (20, 30, 3), (24, 30, 3)]
     plain = data.open_source(config(**{**fields, "shrink": 0}), "")
     assert plain.fingerprint != made[0].fingerprint
+
+
+def test_a_shrunk_picture_is_not_called_misnamed(config, tmp_path):
+    """It is a JPEG in memory, whatever its file is; a file of another format than its name is still said without."""
+    (tmp_path / "0.png").write_bytes(file(smooth(60, 90), "PNG"))
+    (tmp_path / "1.png").write_bytes(file(smooth(60, 80)))
+    for shrink, said in ((SIDE, 0), (0, 1)):
+        source = data.open_source(config(name="folder", dir=str(tmp_path), train_split="", shrink=shrink), "")
+        seen = Encoded(source)
+        seen.add(np.arange(2), source.fetch(np.arange(2))["image"].numpy())
+        assert sum("named" in line for line in seen.odd.lines(source.describe)) == said
