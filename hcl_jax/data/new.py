@@ -14,13 +14,15 @@ import numpy as np
 from hcl_jax.data import images
 from hcl_jax.data.arrays import npz
 from hcl_jax.data.casts import finite_floats, whole_numbers
-from hcl_jax.data.folder import ENDINGS, pictures_below, shown
+from hcl_jax.data.folder import ENDINGS, fetch_of, pictures_below, shown
+from hcl_jax.data.shrunk import all_shrunk
 from hcl_jax.data.source import Arrays, Source, from_arrays, gather
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.views import headers
 from hcl_jax.views.lazy import tf
 
 WHERE = "inputs"
+MOST_IN_MEMORY = 4096  # files that are read, and made small, at once
 Moments = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
@@ -131,8 +133,8 @@ def of_pictures(paths: Sequence[str], field: str, run: Run, root: str = "") -> l
         if not len(rows):
             continue
         some, said = [paths[i] for i in rows], [shown(inside[i]) for i in rows]
-        column: Any = np.array([os.fsencode(p) for p in some], object)
         spec: tuple[tuple[int | None, ...], str] = ((), "string")
+        column: np.ndarray | None = None
         dense = sides is not None and exact[rows[0]] and sides[2] != images.CHANNELS
         if dense and sides is not None:
             turns = [_turn(p) if run.data.upright else 1 for p in some]
@@ -141,12 +143,7 @@ def of_pictures(paths: Sequence[str], field: str, run: Run, root: str = "") -> l
                 raise InputError(shown(root), "pictures of other sizes than their headers say", "whole files")
             spec = (column.shape[1:], column.dtype.name)
         kept = {k: v[rows] for k, v in labels.items()}
-        columns = gather({field: column, **kept})
-
-        def fetch(index: Any, columns: Any = columns, dense: bool = dense) -> dict[str, Any]:
-            record = columns(index)
-            return record if dense else {**record, field: tf.map_fn(tf.io.read_file, record[field])}
-
+        fetch = _reader(some, field, kept, run.data) if column is None else gather({field: column, **kept})
         source = Source(
             name="new", num_examples=len(rows), fetch=fetch, fields={field: spec},
             labels={k: len(names[k]) for k in kept}, present=None, fingerprint="", licence="", citation="",
@@ -155,6 +152,20 @@ def of_pictures(paths: Sequence[str], field: str, run: Run, root: str = "") -> l
         )  # fmt: skip
         made.append(New(rows, _as_read(source, run)))
     return made
+
+
+def _reader(
+    paths: list[str], field: str, columns: Mapping[str, np.ndarray], data: Any
+) -> Callable[[Any], dict[str, Any]]:
+    """`fetch` of files as the run's folder reads them. Where it makes large pictures small, a few are kept as such."""
+    in_memory = bool(data.shrink) and len(paths) <= MOST_IN_MEMORY
+    read = fetch_of(paths, columns, _fields(data, in_memory=in_memory))
+
+    def fetch(index: Any) -> dict[str, Any]:
+        record = read(index)
+        return {field: record.pop("image"), **record}
+
+    return fetch
 
 
 def of_array(array: np.ndarray, kind: str, field: str, run: Run, where: str) -> list[New]:
@@ -171,8 +182,10 @@ def of_array(array: np.ndarray, kind: str, field: str, run: Run, where: str) -> 
         if array.dtype != np.uint8 or array.shape[3] not in (1, 3, 4):
             found = f"{array.dtype} of shape {array.shape}"
             raise InputError(where, found, "uint8 [n, H, W, 1, 3 or 4], for the run's pictures are files")
-        column = np.array([tf.io.encode_png(picture).numpy() for picture in array], object)
-        return _of_columns({field: column}, run, where)
+        encoded = [tf.io.encode_png(picture).numpy() for picture in array]
+        if run.data.shrink:
+            encoded = all_shrunk(encoded, run.data.shrink, run.data.upright, run.data.max_pixels)
+        return _of_columns({field: np.array(encoded, object)}, run, where)
     if kind == "text":
         if dtype == "string":
             raise InputError(where, f"{array.dtype} of shape {array.shape}", "a list of str")

@@ -44,6 +44,18 @@ def test_one_picture_is_read_as_the_run_reads_its_own(config, view, tmp_path, si
     assert bool(made.source.sides) == (len(set(sizes)) == 1)
 
 
+@pytest.mark.parametrize("most", [4, 0])
+def test_large_pictures_are_made_small_as_the_runs(config, view, tmp_path, monkeypatch, most):
+    run = like(config, tmp_path / "run", (40, 30), (9, 9), shrink=8)
+    spec = view("image", {"op": "resize", "size": 4})
+    monkeypatch.setattr(new, "MOST_IN_MEMORY", most)
+    (made,) = new.records(run.source.describe(0), spec, run)
+    assert run.source.fetch(np.arange(1))["image"].numpy()[0][:2] == b"\xff\xd8"  # no PNG any more
+    np.testing.assert_array_equal(batch(made.source, spec)[0], batch(run.source, spec)[0])
+    (made,) = new.records(picture(40, 30)[None], spec, run)
+    np.testing.assert_array_equal(batch(made.source, spec)[0], batch(run.source, spec)[0])
+
+
 def test_other_sizes_go_through_the_decoder_and_rows_say_where_they_belong(config, view, tmp_path):
     run = like(config, tmp_path / "run", (6, 5), (6, 5))
     paths = [write(tmp_path / "new" / f"{i}.png", picture(*s, seed=i)) for i, s in enumerate([(6, 5), (8, 7), (6, 5)])]
