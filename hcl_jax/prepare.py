@@ -13,16 +13,12 @@ from hcl_jax.check.evaluation import check_evaluation, is_evaluated
 from hcl_jax.check.memory import check_memory, share_of
 from hcl_jax.check.tokenizers import check_tokenizers, without_bytes
 from hcl_jax.config import validate
-from hcl_jax.config.as_found import left_out
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
 from hcl_jax.parallel import mesh as meshes
-from hcl_jax.parallel import sharding
-from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
+from hcl_jax.run import Parts, Run, build, epoch_examples, steps_of
 from hcl_jax.runtime import machine, processes
 from hcl_jax.workdir import card
-
-ODD = 8  # lines on odd data that a run prints
 
 
 class Prepared(NamedTuple):
@@ -184,58 +180,6 @@ def check_recorded(recorded: Mapping[str, Any], start: int, run: Run, source: da
     if before and threads and before != threads:
         lines.append(f"threads of XLA:CPU: {before} -> {threads}, so that last bits differ; NPROC={before} keeps them")
     return lines
-
-
-def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str], dict[str, Any]]:
-    """What a run says of itself before its first step, and which examples are not what they should be.
-
-    Args:
-      prepared: the run.
-      folder: as the user calls it.
-      start: the step that it goes on from.
-
-    Returns:
-      (lines, arrays of `data.noise_arrays` for all seeds).
-    """
-    run, source, config = prepared.run, prepared.source, prepared.config
-    arrays: dict[str, Any] = {}
-    lines = [f"{folder}: resumed at step {start} of {run.steps}"]
-    if not start:
-        lines = [sharding.table(run.one.abstract.params, run.one.shardings.params)]
-    if config.data.held_out and prepared.test is not None:
-        lines.append(_held_out(source, prepared.test))
-    for seed in run.seeds:
-        noise = noise_of(config, source, seed)
-        arrays |= data.noise_arrays(noise, seed)
-        line = data.noise_line(noise, source.num_examples, seed)
-        lines += [line] if line else []
-    left = left_out(config, run.config)
-    lines += [left] if left else []
-    if prepared.odd:
-        shown = [f"data: {line}" for line in prepared.odd[:ODD]]
-        more = len(prepared.odd) - ODD
-        lines += [*shown, f"data: {more} more such lines; python -m hcl_jax.check shows all"] if more > 0 else shown
-    records, rows, k = epoch_examples(config, source), config.data.batch_size, config.train.accumulate
-    if rows > records and config.data.order == "shuffled":
-        said = "some stand in it more than once; config.data.batch_size"
-        lines.append(f"batch {rows}: of {records} records {said}={records} has each once")
-    if k > 1:
-        lines.append(f"accumulate {k}: {k} losses of {rows // k} rows each; negatives do not add up")
-    if config.train.cache > 1:
-        each = rows // k // config.train.cache
-        lines.append(f"cache {config.train.cache}: the encoders take {each} rows at a time, the loss all")
-    lines += [f"config.{field}: {old!r} -> {new!r}" for field, (old, new) in prepared.changed.items()]
-    return lines, arrays
-
-
-def _held_out(source: data.Source, test: data.Source) -> str:
-    """What `data.held_out` holds out, in numbers."""
-    if not source.whole:
-        n, m = test.num_examples, source.num_examples + test.num_examples
-        return f"held out: {n:,} of {m:,} records, which evaluation alone reads"
-    counts = {k: [int((s.known_labels[k] >= 0).sum()) for s in (test, source)] for k in test.known_labels}
-    said = (f"the {label} of {n:,} of {n + m:,} nodes that have one" for label, (n, m) in counts.items())
-    return f"held out: {', '.join(said) or 'nothing, for no node has a label'}"
 
 
 def shortened(config: Any, steps: int) -> Any:

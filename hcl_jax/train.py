@@ -20,11 +20,13 @@ from hcl_jax.errors import InputError
 from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
-from hcl_jax.prepare import Prepared, check_recorded, introduction, prepare
+from hcl_jax.parallel import sharding
+from hcl_jax.prepare import Prepared, check_recorded, prepare
 from hcl_jax.run import Parts, Run, global_batches
 from hcl_jax.runtime import machine, processes
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
 from hcl_jax.runtime.watchdog import Watchdog
+from hcl_jax.told import introduction, last_words
 from hcl_jax.views import VIEWS
 from hcl_jax.workdir import card, files
 from hcl_jax.workdir.checkpoint import Checkpoints
@@ -205,6 +207,10 @@ def restore(
     )
     scores.update(told["scores"])
     lines, arrays = introduction(prepared, folder, start)
+    if first and not start:
+        files.write(
+            folder / workdir.PARAMETERS, sharding.table(run.one.abstract.params, run.one.shardings.params) + "\n"
+        )
     if arrays and first and not start:
         workdir.write_arrays(folder / "noise.npz", arrays)
     for line in lines:
@@ -280,9 +286,9 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
         card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
                    params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
         log.say(card.table(results) + note(run.seeds))
-        left = left_out(prepared.config, run.config)
-        if left:
-            log.say(left)
+        for line in [left_out(prepared.config, run.config), *last_words(results, folder)]:
+            if line:
+                log.say(line)
 
 
 def _save(session: Session, done: int, state: TrainState) -> None:

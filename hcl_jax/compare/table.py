@@ -1,14 +1,12 @@
 """Numbers of runs beside each other, in per cent, and their differences over the seeds that both have."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hcl_jax.claims.verdict import Verdict, judge
 from hcl_jax.compare.logged import Logged
 from hcl_jax.workdir import card
-
-SHARES = re.compile(r"accuracy$|recall_\d+$|contrastive_top1")  # of the rows of a table: shown in per cent
+from hcl_jax.workdir.card import shown
 
 
 class Difference(NamedTuple):
@@ -21,23 +19,6 @@ class Difference(NamedTuple):
 
     value: float
     judged: Verdict | None
-
-
-def is_share(row: str) -> bool:
-    """Whether a row of a result table is a share of something, and shown in per cent."""
-    return bool(SHARES.search(row))
-
-
-def shown(row: str, value: float, error: float | None = None, *, sign: bool = False) -> str:
-    """A number as a table has it: shares in per cent, others with four digits.
-
-    Example:
-      >>> shown("image linear_accuracy", 0.9306, 0.0134), shown("image spread", 0.25, sign=True)
-      ('93.1 ± 1.3', '+0.2500')
-    """
-    factor, digits = (100, 1) if is_share(row) else (1, 4)
-    text = f"{factor * value:{'+' if sign else ''}.{digits}f}"
-    return text if error is None else f"{text} ± {factor * error:.{digits}f}"
 
 
 def by_seed(run: Logged) -> dict[int, dict[str, float]]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hcl_jax.compare.logged import Logged
-from hcl_jax.compare.table import is_share
 from hcl_jax.report.html import Html, join, tag
-from hcl_jax.workdir.card import COLUMNS, SETTINGS
+from hcl_jax.workdir.card import COLUMNS, SETTINGS, is_share
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 58, 12, 10, 40
 FIRST = ("loss", "learning_rate", "contrastive_top1", "spread")  # charts that come first

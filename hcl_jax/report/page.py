@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hcl_jax.compare import table
 from hcl_jax.compare.logged import Logged
 from hcl_jax.report import about, curves, drawings, sections
 from hcl_jax.report.features import Look, Shown
@@ -116,14 +115,14 @@ def _tiles(parts: Sequence[Part]) -> list[Html]:
     run, tiles = parts[0].run, list[Html]()
     cells = sorted(card.cells(run.results).items(), key=lambda cell: not cell[0].endswith(FIRST))
     for row, columns in cells:
-        if not table.is_share(row) or "trained" not in columns or len(tiles) == TILES or "labels_" in row:
+        if not card.is_share(row) or "trained" not in columns or len(tiles) == TILES or "labels_" in row:
             continue
         beside = [
-            f"{card.COLUMNS[c]} {table.shown(row, columns[c][0])}"
+            f"{card.COLUMNS[c]} {card.shown(row, columns[c][0])}"
             for c in ("untrained", "raw", "chance")
             if c in columns
         ]
-        value, _, error = table.shown(row, *columns["trained"]).partition(" ± ")
+        value, _, error = card.shown(row, *columns["trained"]).partition(" ± ")
         number = tag("b", value, tag("span", f" ± {error} %" if error else " %"))
         tiles.append(
             tag("div", tag("small", row.replace("_", " ")), number, tag("small", ", ".join(beside)), class_="tile")

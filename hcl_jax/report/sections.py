@@ -43,7 +43,7 @@ def results(run: Logged) -> Html:
     used = [c for c in card.COLUMNS if any(c in columns for columns in cells.values())]
     body = []
     for row, columns in cells.items():
-        shown = [table.shown(row, *columns[c], sign=c.startswith("gain")) if c in columns else "" for c in used]
+        shown = [card.shown(row, *columns[c], sign=c.startswith("gain")) if c in columns else "" for c in used]
         body.append([row, *shown])
     note = seed_stats.note(run.seeds).strip() or "errors are standard errors over test rows, draws or folds"
     notes = [f"Accuracies and recalls in per cent; {note}."]
@@ -59,7 +59,7 @@ def side_by_side(runs: Sequence[Logged]) -> Html:
     body = []
     for row in table.rows_of(runs):
         cells = [card.cells(run.results).get(row, {}).get("trained") for run in runs]
-        shown = ["" if cell is None else table.shown(row, *cell) for cell in cells]
+        shown = ["" if cell is None else card.shown(row, *cell) for cell in cells]
         body.append([row, *shown, *(_difference(row, d[row]) if row in d else "" for d in apart)])
     head = ["", *(run.name for run in runs), *(f"{run.name} − {base.name}" for run in others)]
     notes = [tag("li", table.pairing(run, base)) for run in others]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hcl_jax.workdir.folder import (
         CLASSIFIERS,
+        PARAMETERS,
         allowed,
         as_begun,
         check,
@@ -14,7 +15,17 @@ if TYPE_CHECKING:
         write_arrays,
     )
 
-__all__ = ["CLASSIFIERS", "allowed", "as_begun", "check", "freeze", "has_run", "resume_config", "write_arrays"]
+__all__ = [
+    "CLASSIFIERS",
+    "PARAMETERS",
+    "allowed",
+    "as_begun",
+    "check",
+    "freeze",
+    "has_run",
+    "resume_config",
+    "write_arrays",
+]
 
 
 def __getattr__(name: str) -> Any:

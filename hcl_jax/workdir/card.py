@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -101,6 +102,7 @@ COLUMNS = {
     "gain_over_untrained": "over untrained",
     "gain_over_raw": "over raw",
 }
+SHARES = re.compile(r"accuracy$|recall_\d+$|contrastive_top1")  # rows that are a share of something: in per cent
 SETTINGS = ("n", "draws", "linear_l2")  # numbers of the evaluators themselves: on the card, not in the table
 
 
@@ -123,7 +125,8 @@ def cells(results: Mapping[str, float]) -> dict[str, dict[str, tuple[float, floa
 
 
 def table(results: Mapping[str, float]) -> str:
-    """The results as text: a row a metric, a column a set of features, paired differences, all with standard errors."""
+    """The results as text: a row a metric, shares in per cent, a column a set of features, paired differences, all with
+    standard errors."""
     rows = cells(results)
     if not rows:
         return ""
@@ -131,11 +134,37 @@ def table(results: Mapping[str, float]) -> str:
     width = max(map(len, rows))
     lines = ["  ".join([" " * width, *(f"{COLUMNS[c]:>16}" for c in used)])]
     for row, values in rows.items():
-        shown = (_shown(c, *values[c]) if c in values else "" for c in used)
-        lines.append("  ".join([row.ljust(width), *(f"{text:>16}" for text in shown)]))
+        texts = (shown(row, *values[c], sign=c.startswith("gain")) if c in values else "" for c in used)
+        lines.append("  ".join([row.ljust(width), *(f"{text:>16}" for text in texts)]).rstrip())
     return "\n".join(lines)
 
 
-def _shown(column: str, value: float, error: float | None) -> str:
-    text = f"{value:{'+' if column.startswith('gain') else ''}.4f}"
-    return text if error is None else f"{text} ± {error:.4f}"
+def is_share(row: str) -> bool:
+    """Whether a row of a result table is a share of something, and shown in per cent."""
+    return bool(SHARES.search(row))
+
+
+def shown(row: str, value: float, error: float | None = None, *, sign: bool = False) -> str:
+    """A number as a table has it: shares in per cent, others with four digits.
+
+    Example:
+      >>> shown("image linear_accuracy", 0.9306, 0.0134), shown("image spread", 0.25, sign=True)
+      ('93.1 ± 1.3', '+0.2500')
+    """
+    factor, digits = (100, 1) if is_share(row) else (1, 4)
+    text = f"{factor * value:{'+' if sign else ''}.{digits}f}"
+    return text if error is None else f"{text} ± {factor * error:.{digits}f}"
+
+
+def behind(results: Mapping[str, float]) -> list[str]:
+    """The shares of which the untrained encoder has more than the trained one, by two standard errors of the
+    difference, or of both where that has none."""
+    found = []
+    for row, values in cells(results).items():
+        if not is_share(row) or not {"trained", "untrained"} <= set(values):
+            continue
+        (ours, e), (theirs, f) = values["trained"], values["untrained"]
+        gain, error = values.get("gain_over_untrained", (ours - theirs, None))
+        if gain < -2 * (math.hypot(e or 0.0, f or 0.0) if error is None else error):
+            found.append(row)
+    return found

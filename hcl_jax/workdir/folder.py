@@ -14,6 +14,7 @@ from hcl_jax.disk.reading import is_file, readable, text_of
 from hcl_jax.errors import InputError
 from hcl_jax.workdir import files
 
+PARAMETERS = "parameters.txt"  # names, shapes and shardings, as the run began
 CLASSIFIERS = "classifiers.npz"  # what the last evaluation fitted, for new records
 OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
 LOG = logging.getLogger("hcl_jax")

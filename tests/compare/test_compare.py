@@ -73,10 +73,10 @@ def test_the_printed_table_of_a_run_has_the_same_cells(tmp_path):
         "raw",
         "image",
         "knn_accuracy",
-        "0.9300",
+        "93.0",
         "±",
-        "0.0100",
-        "+0.0300",
+        "1.0",
+        "+3.0",
     ]
 
 
