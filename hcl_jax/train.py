@@ -21,12 +21,11 @@ from hcl_jax.evaluation import Evaluation
 from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import sharding
-from hcl_jax.prepare import Prepared, check_recorded, prepare
+from hcl_jax.prepare import Prepared, check_recorded, introduction, last_words, prepare
 from hcl_jax.run import Parts, Run, global_batches
 from hcl_jax.runtime import machine, processes
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
 from hcl_jax.runtime.watchdog import Watchdog
-from hcl_jax.told import introduction, last_words
 from hcl_jax.views import VIEWS
 from hcl_jax.workdir import card, files
 from hcl_jax.workdir.checkpoint import Checkpoints

@@ -27,7 +27,6 @@ FLOORS = (
     ("evaluation",),
     ("check", "trained"),
     ("prepare",),
-    ("told",),
     ("train",),
     ("main", "embed", "generate", "preview", "claims", "plan", "parts", "tokenizer", "check.__main__"),
     ("compare", "neighbours"),

@@ -13,9 +13,8 @@ from hcl_jax import data
 from hcl_jax.check import look
 from hcl_jax.check.__main__ import main as check
 from hcl_jax.main import main
-from hcl_jax.prepare import prepare
+from hcl_jax.prepare import introduction, prepare
 from hcl_jax.run import Parts
-from hcl_jax.told import introduction
 
 
 def opened(arrays, folder, split="train"):
