@@ -143,7 +143,8 @@ def pair(found: Pair) -> Html:
 
 
 def _record(rows: Rows, at: int) -> str:
-    return str(rows.names[at])
+    """The name of a record; of a path its last part, which is what fits below a picture."""
+    return str(rows.names[at]).rpartition("/")[2]
 
 
 def _hits(test: Rows, bank: Rows, near: Neighbours, said_of: Callable[[Rows, int], str]) -> Html:
@@ -160,7 +161,7 @@ def _hits(test: Rows, bank: Rows, near: Neighbours, said_of: Callable[[Rows, int
     body = []
     for query, found, cosine in zip(near.queries, near.found, near.cosine, strict=True):
         own = int(test.labels[query])
-        cards = [card_of(of_query.get(int(query)), bool(of_query), test, query, str(test.names[query]))]
+        cards = [card_of(of_query.get(int(query)), bool(of_query), test, query, _record(test, query))]
         for row, similar in zip(found, cosine, strict=True):
             kind = int(bank.labels[row])
             verdict = "" if own < 0 or kind < 0 else "✓ " if kind == own else "✗ "
