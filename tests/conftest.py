@@ -76,7 +76,10 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     """Where cases are judged, none is charged for the imports that it happens to be the first to need."""
     if session.config.getoption("--seconds") and session.items:
-        for name in ("tensorflow", "tensorflow_datasets", "orbax.checkpoint", "sklearn.linear_model"):
+        from hcl_jax.views.lazy import tf
+
+        _ = tf.float32
+        for name in ("tensorflow_datasets", "orbax.checkpoint", "sklearn.linear_model"):
             importlib.import_module(name)
 
 
