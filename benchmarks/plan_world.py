@@ -1,7 +1,7 @@
 """What was published of runs on TPUs beside what plan estimates: step times with their ratio, and what fits.
 
 python benchmarks/plan_world.py [NAME ...]       a line each; compiles are kept in runs/plan, so that it goes on
-Needs pip install hcl_jax[tpu] and no TPU. An hour of compiles on 2 cores.
+Needs pip install -e '.[tpu]' and no TPU. An hour of compiles on 2 cores.
 
 A published step time is hours x 3600 / steps, and holds all that a run does: input, logging, evaluation. In how far a
 setting is that of the publication stands in docs/plan.md.

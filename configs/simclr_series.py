@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.main --config=simclr_series:BasicMotions --workdir=r
           python -m hcl_jax.main --config=simclr_series:csv --config.data.dir=SERIES.csv --workdir=runs/series
 Arguments: csv (your own, by a table with the columns id, time, channels and perhaps label), or any series set that aeon
           carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
-Needs:    pip install hcl_jax[series] for aeon's
+Needs:    pip install -e '.[series]' for aeon's
 Hardware: 2 CPU cores.
 Expected: see docs/results.md.
 Source:   Chen et al. 2020, arXiv 2002.05709; encoder of Yue et al. 2022, "TS2Vec", arXiv 2106.10466;

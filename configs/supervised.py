@@ -5,7 +5,7 @@ Command:  python -m hcl_jax.main --config=supervised:digits --workdir=runs/super
           ... --config.data.flipped=0.2                           a fifth of the labels are wrong
 Arguments: digits, fashion_mnist, emoji (data.dir is the folder or zip), or a series set: ACSF1, ArrowHead,
            BasicMotions, GunPoint, ItalyPowerDemand, JapaneseVowels, OSULeaf, PickupGestureWiimoteZ
-Needs:    for series, pip install hcl_jax[series]
+Needs:    for series, pip install -e '.[series]'
 Hardware: 2 CPU cores.
 Expected: digits, 336 steps in 2 minutes, seed 0: eval/top1/classes 94.2 %, eval/image/knn_accuracy 98.9 +- 0.6 %. The
           first is the head's, on test images augmented as in training; --config.views.a.ops=() makes it one of plain

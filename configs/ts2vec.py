@@ -2,7 +2,7 @@
 
 Command:  python -m hcl_jax.main --config=ts2vec:BasicMotions --workdir=runs/ts2vec
 Arguments: any series set that aeon carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
-Needs:    pip install hcl_jax[series]
+Needs:    pip install -e '.[series]'
 Hardware: 2 CPU cores.
 Expected: see docs/results.md (of a mean of the weights without the first ones, whose share is 1 in 201 here).
 Twins:    docs/twins.md, the authors' code beside these words, step by step: ts2vec.

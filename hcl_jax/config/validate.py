@@ -106,7 +106,7 @@ def _rest(c: Mapping[str, Any]) -> None:
     found = f"{checkpoint['keep_best']} without a best_metric, or with evaluate.every 0"
     _refuse("checkpoint.keep_best", found, "a metric of the evaluations while the run trains", lost)
     lost = c["log"]["wandb"] and importlib.util.find_spec("wandb") is None
-    _refuse("log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]", lost)
+    _refuse("log.wandb", "true, but wandb is not installed", "pip install -e '.[wandb]'", lost)
     for i, (pattern, replacement) in enumerate(c["init_from"]["rename"]):
         try:
             re.sub(pattern, replacement, "")

@@ -92,7 +92,7 @@ def _aeon(wanted: str) -> Any:
     try:
         from aeon import datasets
     except ImportError:
-        raise InputError(wanted, "aeon is not installed", "pip install 'hcl_jax[series]'") from None
+        raise InputError(wanted, "aeon is not installed", "pip install -e '.[series]'") from None
     return datasets
 
 

@@ -4,7 +4,7 @@ python -m hcl_jax.plan --config=simclr:imagenet --topology=v5e:16x16
 python -m hcl_jax.plan --config=simclr:imagenet --topology=v5e:8x8,v6e:16x16 --batch-size=1024,4096 --price=1.2
 python -m hcl_jax.plan --config=simclr:digits --topology=cpu:8
 
-Needs `pip install hcl_jax[tpu]` (libtpu, whose compiler runs without a TPU), no accelerator, no data, no network. All
+Needs `pip install -e '.[tpu]'` (libtpu, whose compiler runs without a TPU), no accelerator, no data, no network. All
 figures are estimates: cycles are the compiler's own, wires by published link rates (hcl_jax/plan/chips.py).
 """
 
@@ -97,7 +97,7 @@ def plan(config: Any, known: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each topology and batch size. Of several a refused one is a row too; a lone one raises."""
     topologies = [chips.parse(t) for t in known.topology.split(",")]
     if any(t.kind in chips.CHIPS for t in topologies) and importlib.util.find_spec("libtpu") is None:
-        raise InputError("--topology", "TPU chips, but libtpu is not installed", "cpu:N, or pip install hcl_jax[tpu]")
+        raise InputError("--topology", "TPU chips, but libtpu is not installed", "cpu:N, or pip install -e '.[tpu]'")
     config = configs.complete(config)
     sizes = _sizes(known.batch_size) or [config.data.batch_size]
     asked = [(topology, size) for topology in topologies for size in sizes]

@@ -51,7 +51,7 @@ def devices_of(topology: chips.Topology) -> list[Any]:
         shape = f"a shape that libtpu knows, such as {', '.join(known.topologies) if known else '2x2, 4x4'}"
         # Anything else than a shape is the library itself: it does not load, or is not of this jax.
         whole = "INVALID_ARGUMENT" in text
-        allowed = shape if whole else "a libtpu that loads: pip install hcl_jax[tpu] brings that of jax's own version"
+        allowed = shape if whole else "a libtpu that loads: pip install -e '.[tpu]' brings that of jax's own version"
         raise InputError("--topology", f"{topology.text!r} ({text})", allowed) from None
 
 

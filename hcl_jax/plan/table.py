@@ -128,7 +128,7 @@ def _of_estimate(name: str, row: dict[str, Any], rate: float | None) -> list[str
         )
         if not row["program"]:
             state = row["roofline"]["state"] / GIB
-            notes.append(f"  not compiled (pip install hcl_jax[plan-gpu] for that): of the memory {state:.2f} GiB of "
+            notes.append(f"  not compiled (pip install -e '.[plan-gpu]' for that): of the memory {state:.2f} GiB of "
                          "state are known, and bytes are those that products move")  # fmt: skip
     elif not e["from_cycles"]:
         notes.append(

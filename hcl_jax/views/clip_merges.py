@@ -70,7 +70,7 @@ def cleaner(path: str) -> Callable[[str], str]:
     try:
         from ftfy import fix_text
     except ImportError:
-        raise InputError(path, "CLIP's merges, but ftfy is not installed", "pip install 'hcl_jax[text]'") from None
+        raise InputError(path, "CLIP's merges, but ftfy is not installed", "pip install -e '.[text]'") from None
 
     def clean(text: str) -> str:
         # Printable ASCII has nothing to repair; it is most captions, and ftfy most of the time.

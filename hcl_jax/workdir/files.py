@@ -61,7 +61,7 @@ def _connect(where: str) -> None:
     missing = [m for m in NEEDED if not _is_installed(m)]
     if missing:
         found = f"gs://, but {' and '.join(missing)} is not installed"
-        raise InputError(where, found, "a folder on a disk, or pip install hcl_jax[gs]")
+        raise InputError(where, found, "a folder on a disk, or pip install -e '.[gs]'")
     _store()
 
 

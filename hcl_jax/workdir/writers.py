@@ -193,7 +193,7 @@ class WandB:
             import wandb
         except ImportError:
             raise InputError(
-                "config.log.wandb", "true, but wandb is not installed", "pip install hcl_jax[wandb]"
+                "config.log.wandb", "true, but wandb is not installed", "pip install -e '.[wandb]'"
             ) from None
         last = workdir.rstrip("/").rpartition("/")[2]
         given = {"name": last, **{k: v for k, v in names.items() if v}}

@@ -157,7 +157,7 @@ def test_a_state_that_a_gpu_has_no_room_for_does_not_fit(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_without_libtpu_the_line_says_what_to_install(capsys):
     assert plan.main([*SMALL, "--topology=v5e:2x4"]) == 2
-    assert "pip install hcl_jax[tpu]" in capsys.readouterr().err
+    assert "pip install -e '.[tpu]'" in capsys.readouterr().err
 
 
 def planned(*flags):

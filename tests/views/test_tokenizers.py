@@ -156,7 +156,7 @@ def test_a_file_that_is_no_tokenizer_is_one_line(tmp_path, content, found):
 def test_without_ftfy_merges_are_refused(tmp_path, monkeypatch):
     """Some texts would have other ids on a machine without it, and no one would see it."""
     monkeypatch.setitem(sys.modules, "ftfy", None)
-    with pytest.raises(InputError, match=r"ftfy is not installed; allowed: pip install 'hcl_jax\[text\]'"):
+    with pytest.raises(InputError, match=r"ftfy is not installed; allowed: pip install -e '.\[text\]'"):
         tokenizers.load(write(tmp_path, *PAIRS[:3]))
 
 

@@ -226,7 +226,7 @@ def test_a_disk_needs_no_client(monkeypatch):
     monkeypatch.setattr(files, "_is_installed", lambda module: False)
     for name in ("runs/a", "/runs/a", "~/a", "a:b", "a:/b", pathlib.Path("runs/a")):
         assert files.path(name) == pathlib.Path(name)
-    with pytest.raises(InputError, match=r"gcsfs and google.cloud.storage is not installed.*pip install hcl_jax\[gs\]"):
+    with pytest.raises(InputError, match=r"gcsfs and google.cloud.storage is not installed.*pip install -e '.\[gs\]'"):
         files.path("gs://bucket/run")
 
 
