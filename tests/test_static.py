@@ -16,7 +16,7 @@ CALLS = {
 }
 IMPORTS = {
     "hcl_jax/__init__.py": "_WHERE[name]",
-    "hcl_jax/views/lazy.py": "self._name",
+    "hcl_jax/views/lazy.py": "name",
     "hcl_jax/compat/modules.py": "new",
     "hcl_jax/parts/catalogue.py": "module",
 }  # literal names, of the package
