@@ -22,7 +22,7 @@ from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import sharding
 from hcl_jax.prepare import Prepared, check_recorded, introduction, last_words, prepare
-from hcl_jax.run import Parts, Run, global_batches
+from hcl_jax.run import Parts, Run, epoch_examples, global_batches
 from hcl_jax.runtime import machine, processes
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
 from hcl_jax.runtime.watchdog import Watchdog
@@ -142,6 +142,9 @@ def train_and_evaluate(
         if session.evaluation is not None and not session.stopping.reached:
             with contextlib.suppress(Stop), session.long_phase():
                 evaluate(session, prepared, files.path(workdir_path), state, began)
+        elif not session.stopping.reached and try_steps is None:
+            for line in last_words({}, workdir_path):
+                session.log.say(line)
         if session.stopping.reached:
             saved = session.checkpoints.latest()
             where = f"at step {saved} of {run.steps}, which is saved" if saved else "before the first step"
@@ -219,6 +222,7 @@ def restore(
         # A short run of skipped steps alone has not trained either.
         max_skipped=min(config.train.max_skipped, run.steps), spike=config.log.spike, collapse=config.log.collapse,
         bad_records=prepared.bad.count,
+        steps_per_epoch=epoch_examples(config, prepared.source) / config.data.batch_size,
     )  # fmt: skip
     stopping, watch = Interruption(), stack.enter_context(Watchdog(config.limits.watchdog))
     evaluation = None

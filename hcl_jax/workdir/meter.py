@@ -24,6 +24,7 @@ class Meter:
       start: the step that this process begins after.
       began: when the run began, of time.monotonic(); None is now.
       bad_records: counts the records that were replaced; None where there is no data to read.
+      steps_per_epoch: for the line of progress; None says no epochs.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Meter:
         start: int = 0,
         began: float | None = None,
         bad_records: Callable[[], int] | None = None,
+        steps_per_epoch: float | None = None,
     ):
         self._log, self._seeds, self._rows, self._bad_records = log, tuple(seeds), rows, bad_records
+        self._steps_per_epoch = steps_per_epoch
         self._max_skipped, self._spike, self._collapse = max_skipped, spike, collapse
         self._logged = start
         self._pending: tuple[int, Any, jax.Array] | None = None
@@ -81,7 +84,9 @@ class Meter:
         values["minutes"] = self._log.history.minutes + (now - self._began) / 60
         self._pending, self._since, self._waited, self._logged = None, now, 0.0, step
         self._log.write(step, values)
-        self._log.progress(step, values["loss"], values["examples_per_second"])
+        also = {} if self._steps_per_epoch is None else {"epoch": f"{step / self._steps_per_epoch:.1f}"}
+        also |= {"learning rate": f"{values['learning_rate']:.3g}"} if "learning_rate" in values else {}
+        self._log.progress(step, values["loss"], values["examples_per_second"], also)
         names = [f"seed{s}/" for s in self._seeds] if len(self._seeds) > 1 else [""]
         # Users count steps from 1, as metrics.jsonl does.
         numbers = {n: [int(s) + 1 for s in row if s >= 0] for n, row in zip(names, np.atleast_2d(steps), strict=True)}

@@ -5,6 +5,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from hcl_jax.disk.reading import readable
@@ -82,9 +83,9 @@ class Log:
         """Terminal.while_silent."""
         return self._terminal.while_silent(text)
 
-    def progress(self, step: int, loss: float, rate: float) -> None:
-        """Moves the bar, or prints a plain line."""
-        self._terminal.progress(step, loss, rate)
+    def progress(self, step: int, loss: float, rate: float, also: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Terminal.progress."""
+        self._terminal.progress(step, loss, rate, also)
 
     def say(self, text: str) -> None:
         """A message of its own line, above the bar."""

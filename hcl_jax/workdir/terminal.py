@@ -5,7 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from tqdm import tqdm
 
@@ -30,10 +31,10 @@ class Terminal:
         if self._shown and not self._quiet:
             self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
 
-    def progress(self, step: int, loss: float, rate: float) -> None:
-        """Moves the bar, or prints a plain line."""
+    def progress(self, step: int, loss: float, rate: float, also: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Moves the bar, or prints a plain line; `rate` in examples a second, `also` word -> number."""
         if self._bar is not None:
-            self._bar.set_postfix({"loss": f"{loss:.4f}", "examples/s": f"{rate:.0f}"}, refresh=False)
+            self._bar.set_postfix({"loss": f"{loss:.4f}", **also, "examples/s": f"{rate:.0f}"}, refresh=False)
             self._bar.update(step - self._bar.n)
         else:
             now, left = time.monotonic(), ""
@@ -43,7 +44,8 @@ class Terminal:
                 each = (now - self._first[1]) / (step - self._first[0])
                 left = f"  {_clock(each * (self._steps - step))} left"
             speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
-            self.say(f"step {step}/{self._steps}  loss {loss:.4f}  {speed} examples/s{left}")
+            more = "".join(f"{word} {number}  " for word, number in also.items())
+            self.say(f"step {step}/{self._steps}  loss {loss:.4f}  {more}{speed} examples/s{left}")
 
     def say(self, text: str) -> None:
         """A message of its own line, above the bar."""

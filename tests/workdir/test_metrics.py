@@ -80,9 +80,9 @@ def test_tensorboard_events_are_written(tmp_path):
 
 def test_plain_lines_say_how_long(tmp_path, capsys):
     log = open_log(tmp_path)
-    log.progress(5, 1.25, 321.0)
+    log.progress(5, 1.25, 321.0, {"epoch": "2.5"})
     log.close()
-    assert "step 5/10  loss 1.2500  321 examples/s" in capsys.readouterr().out
+    assert "step 5/10  loss 1.2500  epoch 2.5  321 examples/s" in capsys.readouterr().out
 
 
 def test_the_time_left_does_not_count_the_compiler(capsys, monkeypatch):
