@@ -270,18 +270,15 @@ def _held_out(source: data.Source, test: data.Source) -> str:
     return f"held out: {', '.join(said) or 'nothing, for no node has a label'}"
 
 
-def last_words(results: Mapping[str, float], folder: Any) -> list[str]:
+def last_words(results: Mapping[str, float], folder: Any, config: Any) -> list[str]:
     """After the table of a run's results: what they say, and what can be done with the run."""
-    behind = card.behind(results)
-    said = (
-        [f"the untrained encoder is better in {', '.join(behind)}: train longer, or with other views"] if behind else []
-    )
+    behind, length = ", ".join(card.behind(results)), "steps" if config.train.steps else "epochs"
     return [
-        *said,
+        *([f"the untrained encoder is better in {behind}: train longer, or with other views"] if behind else []),
         f"written to {folder}; what next:",
         f"  python -m hcl_jax.report {folder} --output=report.html  # curves, table, views, map, neighbours: one page",
         f"  python -m hcl_jax.embed --workdir={folder} --data=NEW --output=new.npz  # features of other records",
-        f"  python -m hcl_jax.main --workdir={folder} --config.train.epochs=N  # a longer run",
+        f"  python -m hcl_jax.main --workdir={folder} --config.train.{length}=N  # a longer run",
     ]
 
 

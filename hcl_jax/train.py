@@ -143,7 +143,7 @@ def train_and_evaluate(
             with contextlib.suppress(Stop), session.long_phase():
                 evaluate(session, prepared, files.path(workdir_path), state, began)
         elif not session.stopping.reached and try_steps is None:
-            for line in last_words({}, workdir_path):
+            for line in last_words({}, workdir_path, config):
                 session.log.say(line)
         if session.stopping.reached:
             saved = session.checkpoints.latest()
@@ -289,7 +289,7 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
         card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
                    params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
         log.say(card.table(results) + note(run.seeds))
-        for line in [left_out(prepared.config, run.config), *last_words(results, folder)]:
+        for line in [left_out(prepared.config, run.config), *last_words(results, folder, prepared.config)]:
             if line:
                 log.say(line)
 

@@ -191,8 +191,12 @@ def test_a_run_says_at_its_start_what_is_odd(tmp_path):
     for field, text in {"name": "npz", "dir": str(tmp_path / "data"), "batch_size": "8"}.items():
         configs.override(config, f"data.{field}", text)
     config.evaluate.evaluators = {"knn": {"k": 3}}
+    config.train.epochs = 1.5
     prepared = prepare(configs.complete(config), tmp_path / "run", Parts(), None)
     lines, _ = introduction(prepared, tmp_path / "run", 0)
+    assert lines[0] == f"data     {prepared.source.name}, 16 records, 16 to evaluate; label, 2 classes of 8"
+    assert lines[1] == "run      3 steps of 8 rows, 1.5 epochs" and lines[4] == f"results  {tmp_path / 'run'}"
+    assert re.fullmatch(r"weights  image [\d,]{6,}", lines[3])
     assert any(
         line.startswith("data: test image: 16 of 16 in the training split too: record 0 = rec") for line in lines
     )
