@@ -75,6 +75,8 @@ def records(given: Any, view: Mapping[str, Any], run: Run, where: str = WHERE) -
     if not isinstance(given, np.ndarray) and hasattr(given, "__array__"):
         given = np.asarray(given)
     strings: Any = [given] if isinstance(given, str | bytes) else given
+    if not hasattr(strings, "__len__") or (isinstance(strings, np.ndarray) and not strings.ndim):
+        raise InputError(where, type(given).__name__, f"records of the view's field {field}, of kind {kind}")
     if not len(strings):
         raise InputError(where, "nothing", "at least one record")
     if isinstance(strings, np.ndarray) and strings.dtype.kind in "OUS":
@@ -173,6 +175,10 @@ def of_array(array: np.ndarray, kind: str, field: str, run: Run, where: str) -> 
     shape, dtype = run.source.fields[field]
     if kind == "image":
         sides = _sides(run.source, field)
+        if array.ndim == 3 and sides is None and array.shape[2] in (1, 3, 4):
+            raise InputError(
+                where, f"{array.dtype} of shape {array.shape}", "pictures [n, H, W, C]; one is picture[None]"
+            )
         if array.ndim == 3 and (sides is None or sides[2] == 1):
             array = array[..., None]
         if array.ndim != 4:

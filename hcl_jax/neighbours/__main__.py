@@ -82,7 +82,7 @@ def draw(sheet: Sequence[Sequence[tuple[str, dict[str, np.ndarray]]]], output: s
     for cells, records in zip(axes, sheet, strict=True):
         for cell, (title, view) in zip(cells, records, strict=True):
             draw_one(cell, view)
-            cell.set_title(title, fontsize=7)
+            cell.set_title(title, fontsize=7, parse_math=False)  # a name with two $ is no formula
     figure.tight_layout()
     figure.savefig(output, dpi=120)
     pyplot.close(figure)
@@ -100,6 +100,7 @@ def neighbours(
     step: int | None = None,
     seed: int | None = None,
     output: str = "",
+    where: str = "--query",
     say: Callable[[str], None] = lambda text: None,
 ) -> list[list[Hit]]:
     """The records nearest to each query.
@@ -112,6 +113,7 @@ def neighbours(
       split: of the run's records, train or test.
       input, output_name, step, seed: as of `hcl_jax.open` and `encode`.
       output: a picture to be written, or "".
+      where: the argument that the query came by, for messages; --text is for runs that read text.
       say: where tables and lines of progress go.
 
     Raises:
@@ -120,7 +122,10 @@ def neighbours(
     from hcl_jax.trained import open as open_run
 
     model = open_run(folder, step=step, seed=seed)
-    asked = model.encoded(query, output_name, input=input, where="--query")
+    kind = model.config.evaluate.views[model.view_of(output_name, input)]["kind"]
+    if where == "--text" and kind != "text":
+        raise InputError(where, "text", f"--query: the run reads records of kind {kind}")
+    asked = model.encoded(query, output_name, input=input, where=where)
     if given is None:
         bank = model.records(split, output_name, input=input)
     else:
@@ -175,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         neighbours(
             known.workdir, known.query if known.text is None else [known.text], given=known.data, k=known.k,
             split=known.split, input=known.view, output_name=known.output_name, step=known.step, seed=known.seed,
-            output=known.output, say=print,
+            output=known.output, where="--query" if known.text is None else "--text", say=print,
         )  # fmt: skip
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)

@@ -143,6 +143,11 @@ def test_what_does_not_fit_is_one_line(config, view, tmp_path):
         (tmp_path / "empty", spec, pictures, "empty: found no picture; allowed: files that end in .jpg"),
         (np.zeros((2, 3, 3, 3)), spec, pictures, "inputs: found float64 of shape (2, 3, 3, 3); allowed: uint8"),
         (np.zeros((2, 5), np.uint8), spec, pictures, "allowed: pictures [n, H, W, C]"),
+        # One picture is none of H grey ones whose width is its channels.
+        (picture(3, 9), spec, pictures, "uint8 of shape (3, 9, 3); allowed: pictures [n, H, W, C]; one is pic"),
+        (None, spec, pictures, "inputs: found NoneType; allowed: records of the view's field image"),
+        (7, spec, pictures, "inputs: found int; allowed: records of"),
+        (np.float32(1), other, run, "inputs: found ndarray; allowed: records of"),
         ([[1], [2, 3]], spec, pictures, "inputs: found list; allowed: records of the view's field image"),
         (["a"], other, run, "inputs: found str; allowed: an array, for the view's field series is of kind series"),
         (np.zeros((2, 7, 2)), other, run, "a series of shape (7, 2); allowed: numbers [n, T] or [n, T, C] with T up"),

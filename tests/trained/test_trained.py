@@ -108,6 +108,8 @@ def test_neighbours(shared_run, model, pixels, pictures, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].split() == ["1", "1.0000", "1/b.png", "1"]
     assert neighbours([*flags[:2], "--k=97"]) == 2
     assert "--k: found 97; allowed: 1 to 96" in capsys.readouterr().err
+    assert neighbours([flags[0], "--text=cat"]) == 2
+    assert "--text: found text; allowed: --query: the run reads records of kind image" in capsys.readouterr().err
 
 
 @pytest.mark.slow
