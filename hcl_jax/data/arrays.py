@@ -365,6 +365,13 @@ def table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True)
     return {c: [row[header.index(c)] for row in lines] for c in columns}
 
 
+def check_named(path: str, column: str, cells: list[str]) -> None:
+    """Raises InputError with the first cell that names nothing."""
+    blank = next((line for line, cell in enumerate(cells) if not cell.strip()), None)
+    if blank is not None:
+        raise InputError(f"{path} record {blank}: {column}", "nothing", "a name in each line")
+
+
 def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
     """(values, number of classes): whole numbers are classes, others values (0 classes)."""
     if values.dtype.kind == "f":

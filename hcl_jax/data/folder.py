@@ -61,7 +61,7 @@ def folder(data: Any, split: str) -> Source:
     Raises:
       InputError: a folder missing or empty, a class that the training split lacks, a file that is no picture.
     """
-    root = folder_of(data, LAYOUT)
+    root = folder_of(data, LAYOUT if data.train_split else f"pictures at any depth: {', '.join(ENDINGS)}")
     files, classes = _of_split(root, data, split) if data.train_split else _anywhere(root, data, split)
     if not classes and data.labels in (("label",), "label"):  # the default; any other name is refused below
         data = type(data)({**data, "labels": ()})

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.arrays import ENDINGS, table, text_labels
+from hcl_jax.data.arrays import ENDINGS, check_named, table, text_labels
 from hcl_jax.data.graphs import NODE_SPLITS, one_graph
 from hcl_jax.data.source import Arrays, Source, folder_of, from_arrays, listed, unknown_split
 from hcl_jax.errors import InputError, nearest
@@ -36,6 +36,7 @@ def graph_csv(data: Any, split: str) -> Source:
     for name in (data.record, *labels):
         if name not in nodes:
             raise InputError(nodes_path, f"no column {name!r}", f"columns {nearest(name, nodes)}")
+    check_named(nodes_path, data.record, nodes[data.record])
     number = {name: i for i, name in enumerate(nodes[data.record])}
     count = len(nodes[data.record])
     if len(number) < count:
@@ -92,8 +93,10 @@ def _numbers(path: str, name: str, cells: list[str]) -> np.ndarray:
         try:
             made[line] = float(cell)
         except ValueError:
-            allowed = "a number: every column beside name, labels and split is a feature"
-            raise InputError(f"{path} record {line}: {name}", repr(cell), allowed) from None
+            made[line] = np.nan
+        if not np.isfinite(made[line]):
+            allowed = "a finite number: every column beside name, labels and split is a feature"
+            raise InputError(f"{path} record {line}: {name}", repr(cell), allowed)
     return made
 
 

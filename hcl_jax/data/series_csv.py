@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcl_jax.data.arrays import ENDINGS, MISSING, table, table_path, text_labels
+from hcl_jax.data.arrays import ENDINGS, MISSING, check_named, table, table_path, text_labels
 from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.series import moments
 from hcl_jax.data.source import Arrays, Source, from_arrays
@@ -103,6 +103,7 @@ def _long(path: str, data: Any, labels: tuple[str, ...]) -> Long:
         raise InputError(path, "no column beside those of names, times and labels", "one channel or more")
     values = np.stack([_numbers(path, name, columns[name]) for name in channels], 1)
     times = _times(path, data.time, columns[data.time])
+    check_named(path, data.record, columns[data.record])
     ids = tuple(dict.fromkeys(columns[data.record]))
     number = {name: i for i, name in enumerate(ids)}
     owner = np.array([number[name] for name in columns[data.record]])
@@ -130,9 +131,12 @@ def _numbers(path: str, name: str, cells: list[str]) -> np.ndarray:
 
     def number(line: int, cell: str) -> float:
         try:
-            return float(cell)
+            made = float(cell)
         except ValueError:
-            raise InputError(f"{path} record {line}: {name}", repr(cell), "a number, or blank where missing") from None
+            made = np.inf
+        if not np.isfinite(made):
+            raise InputError(f"{path} record {line}: {name}", repr(cell), "a finite number, or blank where missing")
+        return made
 
     return np.array([np.nan if c.strip() in MISSING else number(i, c) for i, c in enumerate(cells)])
 

@@ -125,6 +125,8 @@ def test_damaged_pictures_are_named(config, view, even):
 def test_bad_folders(config, tmp_path, odd):
     refused("config.data.dir: found nothing", config(name="folder"))
     refused("config.data.dir: found no folder", config(name="folder", dir=str(tmp_path / "none")))
+    anywhere = config(name="folder", dir=str(tmp_path / "none"), train_split="", held_out=0.2)
+    refused("allowed: a folder with pictures at any depth: .jpg", anywhere)
     asked = config(name="folder", dir=str(odd))
     refused("'valid'; allowed: test, train", asked, split="valid")
     (odd / "test" / "emu").mkdir()
