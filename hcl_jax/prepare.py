@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -273,6 +274,7 @@ def _held_out(source: data.Source, test: data.Source) -> str:
 def last_words(results: Mapping[str, float], folder: Any, config: Any) -> list[str]:
     """After the table of a run's results: what they say, and what can be done with the run."""
     behind, length = ", ".join(card.behind(results)), "steps" if config.train.steps else "epochs"
+    folder = shlex.quote(str(folder))
     return [
         *([f"the untrained encoder is better in {behind}: train longer, or with other views"] if behind else []),
         f"written to {folder}; what next:",

@@ -63,7 +63,9 @@ def draw_one(cell: Any, view: Mapping[str, np.ndarray] | None) -> None:
     elif "features" in view:
         cell.plot(view["features"], linewidth=0.8)
     else:
-        cell.text(0.5, 0.5, text(next(iter(view.values()))), ha="center", va="center", fontsize=7, wrap=True)
+        cell.text(
+            0.5, 0.5, text(next(iter(view.values()))), ha="center", va="center", fontsize=7, wrap=True, parse_math=False
+        )
 
 
 def _image(cell: Any, image: np.ndarray) -> None:

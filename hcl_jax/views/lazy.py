@@ -12,7 +12,10 @@ class _Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        # JAX sets 1 as it is imported, with which TensorFlow tells of each record that it cannot decode in three lines
+        # of its own, beside the one that the run has for it.
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
         # oneDNN picks kernels by machine and sums in another order: pictures would differ between hosts.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
         module = without_keras(self._name)

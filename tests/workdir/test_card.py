@@ -1,5 +1,7 @@
 """The table of a run's results, and what it says of the untrained encoder."""
 
+import shlex
+
 import ml_collections
 import pytest
 
@@ -40,3 +42,9 @@ def test_shares_are_in_per_cent():
     table = card.table(results(0.9312, 0.95)).splitlines()
     assert table[1].split() == ["image", "knn_accuracy", "93.1", "±", "1.0", "95.0", "±", "1.0"]
     assert table[2].split() == ["image", "spread", "0.1000", "0.9000"]
+
+
+def test_the_commands_named_last_can_be_pasted_where_a_folder_has_spaces():
+    lines = last_words({}, "my run's/ü", ml_collections.ConfigDict({"train": {"steps": 0}}))
+    found = [shlex.split(line, comments=True)[3].removeprefix("--workdir=") for line in lines if "python" in line]
+    assert found == ["my run's/ü"] * 3
