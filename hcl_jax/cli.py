@@ -1,10 +1,12 @@
 """What the command lines share: --config=RECIPE with --config.FIELD=VALUE beside it, or a workdir's frozen config."""
 
 import argparse
+import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hcl_jax import config as configs
@@ -13,6 +15,22 @@ from hcl_jax.compat.fields import check_once
 from hcl_jax.errors import InputError
 
 LOG = logging.getLogger("hcl_jax")
+
+
+@contextlib.contextmanager
+def plain_log() -> Iterator[None]:
+    """What the package logs is a line of stderr, without the "WARNING:hcl_jax:" that absl puts before."""
+    handler, propagated = logging.StreamHandler(sys.stderr), LOG.propagate
+    if LOG.handlers:  # whoever set them shows the lines
+        yield
+        return
+    LOG.addHandler(handler)
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.propagate = propagated
 
 
 def recipe_parser(command: str, description: str | None, workdir: str = "") -> argparse.ArgumentParser:

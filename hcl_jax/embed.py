@@ -28,6 +28,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
+from hcl_jax.cli import plain_log
 from hcl_jax.config.check_towers import rows_of
 from hcl_jax.data import Source
 from hcl_jax.data.arrays import CLASS_NAMES, class_names_key
@@ -239,6 +240,7 @@ def new_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(

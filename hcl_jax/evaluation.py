@@ -18,6 +18,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
+from hcl_jax.cli import plain_log
 from hcl_jax.config import validate
 from hcl_jax.core import model
 from hcl_jax.core.state import TrainState
@@ -374,6 +375,7 @@ def evaluate_workdir(
     return Evaluation(run, sources["train"], sources["test"], say=say).full(state)
 
 
+@plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(

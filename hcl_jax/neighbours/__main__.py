@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hcl_jax.cli import plain_log
 from hcl_jax.errors import InputError
 
 MOST_DRAWN = 20  # queries of a contact sheet
@@ -150,6 +151,7 @@ def neighbours(
     return found
 
 
+@plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(

@@ -12,6 +12,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
+from hcl_jax.cli import plain_log
 from hcl_jax.compare import logged
 from hcl_jax.disk import whole
 from hcl_jax.disk.reading import readable
@@ -76,6 +77,7 @@ def part_of(run: logged.Logged, records: int, say: Callable[[str], None]) -> Par
     return Part(run, rows, shown, tuple(notes))
 
 
+@plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser("python -m hcl_jax.report", description=__doc__, allow_abbrev=False,

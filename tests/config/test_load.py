@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
-from hcl_jax.cli import read_config
+from hcl_jax.cli import plain_log, read_config
 from hcl_jax.config import validate
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
@@ -334,3 +335,12 @@ def test_a_config_of_objects_is_refused():
 def test_a_config_without_evaluators_has_the_usual_ones(given):
     found = configs.complete(configs.ConfigDict(given))
     assert found.evaluate == configs.complete(configs.defaults()).evaluate
+
+
+def test_a_command_shows_what_is_logged_as_it_is_and_leaves_the_logger(capsys):
+    logger = logging.getLogger("hcl_jax")
+    before = list(logger.handlers), logger.propagate
+    with plain_log():
+        logger.warning("%d files passed over", 1)
+    assert capsys.readouterr().err == "1 files passed over\n"
+    assert (logger.handlers, logger.propagate) == before
