@@ -86,6 +86,10 @@ def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> 
         configs.override(config, field, text)
     for field, part in before.items():
         _drop_strangers(config, field, part, {other for other, _ in overrides})
+    given = {field for field, _ in overrides}
+    if "train.epochs" in given and "train.steps" not in given and config.train.get("steps"):
+        steps = "config.train.epochs is not read, for train.steps is %s; --config.train.steps=0 beside it lets it count"
+        LOG.warning(steps, config.train.steps)
     return config
 
 

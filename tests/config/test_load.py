@@ -344,3 +344,11 @@ def test_a_command_shows_what_is_logged_as_it_is_and_leaves_the_logger(capsys):
         logger.warning("%d files passed over", 1)
     assert capsys.readouterr().err == "1 files passed over\n"
     assert (logger.handlers, logger.propagate) == before
+
+
+def test_epochs_that_steps_outdo_are_said(caplog):
+    read_config(flags(config="simclr_series:csv"), [("train.epochs", "2"), ("train.steps", "0")])
+    read_config(flags(config="simclr:digits"), [("train.epochs", "2")])
+    assert "train.epochs" not in caplog.text
+    read_config(flags(config="simclr_series:csv"), [("train.epochs", "2")])
+    assert "config.train.epochs is not read, for train.steps is 600" in caplog.text
