@@ -33,6 +33,14 @@ def plain_log() -> Iterator[None]:
         LOG.propagate = propagated
 
 
+def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of python -m hcl_jax.COMMAND, whose help is the docstring of its module as it stands."""
+    return argparse.ArgumentParser(
+        f"python -m hcl_jax.{command}", description=description, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
 def recipe_parser(command: str, description: str | None, workdir: str = "") -> argparse.ArgumentParser:
     """The parser of a command that takes a recipe and fields of its config; `read_config` reads what it finds.
 
@@ -41,10 +49,7 @@ def recipe_parser(command: str, description: str | None, workdir: str = "") -> a
       description: its docstring.
       workdir: help of --workdir, where the folder of a run will do too; without it --config is required.
     """
-    parser = argparse.ArgumentParser(
-        f"python -m hcl_jax.{command}", description=description, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser(command, description)
     recipe = "a packaged recipe, or a .py file with get_config"
     parser.add_argument("--config", metavar="RECIPE[:ARG]", required=not workdir, help=recipe)
     parser.add_argument("--config.FIELD", metavar="VALUE", dest="_field", help="sets one field of the config")

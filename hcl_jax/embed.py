@@ -11,7 +11,6 @@ data.dir=DIR2. F.npz holds the same of NEW: a picture, a folder with pictures at
 the run's data. A picture's class is the folder below NEW that has the name of one of the run's classes, else the first.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -28,9 +27,8 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import workdir
-from hcl_jax.cli import plain_log
+from hcl_jax.cli import command_parser, plain_log
 from hcl_jax.config.check_towers import rows_of
-from hcl_jax.data import Source
 from hcl_jax.data.arrays import CLASS_NAMES, class_names_key
 from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
@@ -99,7 +97,9 @@ def embed(
         say(f"embed: {name}.{output_name} of {sources[split].num_examples} examples, {split}")
         features = evaluation.features(split, *evaluation.weights(state), seed=seed)
         made[split] = _columns(features, name, output_name, f"{folder} {split}")
-        made[split] |= names_of(sources[split], made[split]["index"])
+        source, index = sources[split], made[split]["index"]
+        paths = None if source.paths is None else [source.paths[i] for i in index]
+        made[split] |= words_of(paths, {k: v for k, v in source.class_names.items() if k in source.labels})
         lost = sources[split].num_examples - len(made[split]["index"])
         if lost:
             say(f"embed: {lost} examples have no {name} and are left out, {split}")
@@ -166,8 +166,7 @@ def embed_new(
     if made.features.ndim != 2:
         raise InputError("--output-name", f"{output_name!r} of shape {made.features.shape}", "one vector [N, D]")
     columns = {"features": made.features, **made.labels, "index": made.rows.astype(np.int32)}
-    columns |= {} if made.paths is None else {"path": np.array(made.paths, np.str_)}
-    columns |= {class_names_key(k): np.array(v, np.str_) for k, v in made.class_names.items()}
+    columns |= words_of(made.paths, made.class_names)
     if jax.process_index() == 0:
         with whole.replacing(path) as file:
             np.savez(file, **columns)  # type: ignore[arg-type]
@@ -206,10 +205,9 @@ def _columns(made: Features, view: str, output: str, where: str) -> dict[str, np
     return {"features": features, **labels, "index": made.rows[there].astype(np.int32)}
 
 
-def names_of(source: Source, index: np.ndarray) -> dict[str, np.ndarray]:
-    """The names that a source has, as arrays of text: `path` of some records, and the class names of its labels."""
-    words: dict[str, Any] = {} if source.paths is None else {"path": [source.paths[i] for i in index]}
-    words |= {class_names_key(k): v for k, v in source.class_names.items() if k in source.labels}
+def words_of(paths: Sequence[str] | None, class_names: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """What is known by name, as arrays of text: `path` of the records, and the class names of their labels."""
+    words = {class_names_key(k): v for k, v in class_names.items()} | ({} if paths is None else {"path": paths})
     return {k: np.array(v, np.str_) for k, v in words.items()}
 
 
@@ -243,12 +241,7 @@ def new_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
 @plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m hcl_jax.embed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("embed", __doc__)
     parser.add_argument("--workdir", required=True, metavar="DIR", type=os.path.expanduser)
     parser.add_argument(
         "--output", required=True, metavar="DIR2", type=os.path.expanduser, help="a new or empty folder, or F.npz"

@@ -4,7 +4,6 @@ python -m hcl_jax.evaluation --workdir=DIR          the table of the run that DI
 python -m hcl_jax.evaluation --workdir=DIR --json   its numbers for a machine
 """
 
-import argparse
 import functools
 import json
 import pathlib
@@ -18,7 +17,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
-from hcl_jax.cli import plain_log
+from hcl_jax.cli import command_parser, plain_log
 from hcl_jax.config import validate
 from hcl_jax.core import model
 from hcl_jax.core.state import TrainState
@@ -378,12 +377,7 @@ def evaluate_workdir(
 @plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m hcl_jax.evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("evaluation", __doc__)
     parser.add_argument("--workdir", required=True, metavar="DIR")
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")

@@ -15,16 +15,14 @@ import pathlib
 import sys
 
 from hcl_jax.claims import claim as claims
+from hcl_jax.cli import command_parser
 from hcl_jax.errors import InputError
 from hcl_jax.runtime import distributed
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        "python -m hcl_jax.claims", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    made = command_parser("claims", __doc__)
     made.add_argument("command", choices=("list", "run", "report"))
     made.add_argument("names", nargs="*", metavar="NAME", help="claims; none with report: all that have run")
     made.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("runs/claims"), metavar="DIR",

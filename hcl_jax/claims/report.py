@@ -18,7 +18,7 @@ from hcl_jax.workdir import files
 HEAD = """# Claims
 
 What the papers behind this package say, as programs: `claims/NAME.toml` has the runs, the measured quantity and the
-threshold, written before the run ([how to write one](../claims/README.md)). A verdict reads the 95 % interval of the
+threshold, written before the run (how to write one: `claims/README.md`). A verdict reads the 95 % interval of the
 mean over paired seeds (each number is a difference, a ratio or a rank *within* one seed): *holds* when it lies on the
 stated side of the threshold, *fails* on the other, *undecided* when the threshold is inside. `sign` is an exact sign
 test over the seeds, `each` asks every seed. These are small runs on small data: they say what happens here, not what

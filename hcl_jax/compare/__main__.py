@@ -3,18 +3,17 @@
 python -m hcl_jax.compare RUN RUN [RUN ...]
 """
 
-import argparse
 import os
 import sys
 
+from hcl_jax.cli import command_parser
 from hcl_jax.compare import logged, table
 from hcl_jax.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser("python -m hcl_jax.compare", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = command_parser("compare", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=os.path.expanduser, help="the folder of a run")
     known = parser.parse_args(arguments)
     try:

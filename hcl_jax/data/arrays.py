@@ -1,12 +1,13 @@
 """Readers of data that fits in memory: one split as NumPy arrays."""
 
+import contextlib
 import csv
 import gzip
 import logging
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -370,6 +371,27 @@ def check_named(path: str, column: str, cells: list[str]) -> None:
     blank = next((line for line, cell in enumerate(cells) if not cell.strip()), None)
     if blank is not None:
         raise InputError(f"{path} record {blank}: {column}", "nothing", "a name in each line")
+
+
+def label_columns(data: Any, columns: Container[str]) -> tuple[tuple[str, ...], Any]:
+    """The columns with labels, and `data` that asks for them: the default of `data.labels` may be absent."""
+    labels = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
+    if labels == ("label",) and "label" not in columns:
+        return (), type(data)({**data, "labels": ()})
+    return labels, data
+
+
+def finite_cells(path: str, column: str, cells: list[str], allowed: str, missing: Container[str] = ()) -> np.ndarray:
+    """Numbers float64 [n], nan for a cell in `missing`. Raises InputError with the first that is no finite one."""
+    made = np.full(len(cells), np.nan)
+    for line, cell in enumerate(cells):
+        if cell.strip() in missing:
+            continue
+        with contextlib.suppress(ValueError):
+            made[line] = float(cell)
+        if not np.isfinite(made[line]):
+            raise InputError(f"{path} record {line}: {column}", repr(cell), allowed)
+    return made
 
 
 def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:

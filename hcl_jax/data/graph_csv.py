@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.arrays import ENDINGS, check_named, table, text_labels
+from hcl_jax.data.arrays import ENDINGS, check_named, finite_cells, label_columns, table, text_labels
 from hcl_jax.data.graphs import NODE_SPLITS, one_graph
 from hcl_jax.data.source import Arrays, Source, folder_of, from_arrays, listed, unknown_split
 from hcl_jax.errors import InputError, nearest
@@ -30,9 +30,7 @@ def graph_csv(data: Any, split: str) -> Source:
     if data.num_examples:
         raise InputError("config.data.num_examples", data.num_examples, "0: graph_csv is one graph and cannot be cut")
     nodes = table(nodes_path, (), data.max_array_bytes)
-    labels = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
-    if labels == ("label",) and "label" not in nodes:  # the default
-        labels, data = (), type(data)({**data, "labels": ()})
+    labels, data = label_columns(data, nodes)
     for name in (data.record, *labels):
         if name not in nodes:
             raise InputError(nodes_path, f"no column {name!r}", f"columns {nearest(name, nodes)}")
@@ -44,7 +42,8 @@ def graph_csv(data: Any, split: str) -> Source:
         raise InputError(nodes_path, f"{data.record} {twice} more than once", "a name of its own for each node")
     edges = _edges(edges_path, table(edges_path, ENDS, data.max_array_bytes), number)
     channels = [name for name in nodes if name not in (data.record, SPLIT, *labels)]
-    features = [_numbers(nodes_path, name, nodes[name]) for name in channels]
+    allowed = "a finite number: every column beside name, labels and split is a feature"
+    features = [finite_cells(nodes_path, name, nodes[name], allowed) for name in channels]
     if not features:
         features = [np.ones(count), np.log1p(np.bincount(edges[:, 1], minlength=count))]
     inside = _inside(nodes_path, nodes.get(SPLIT), split, data, count)
@@ -85,19 +84,6 @@ def _edges(path: str, columns: dict[str, list[str]], number: dict[str, int]) -> 
     one = np.stack(ends, 1)
     one = one[one[:, 0] != one[:, 1]]
     return np.unique(np.concatenate([one, one[:, ::-1]]), axis=0)
-
-
-def _numbers(path: str, name: str, cells: list[str]) -> np.ndarray:
-    made = np.empty(len(cells))
-    for line, cell in enumerate(cells):
-        try:
-            made[line] = float(cell)
-        except ValueError:
-            made[line] = np.nan
-        if not np.isfinite(made[line]):
-            allowed = "a finite number: every column beside name, labels and split is a feature"
-            raise InputError(f"{path} record {line}: {name}", repr(cell), allowed)
-    return made
 
 
 def _inside(path: str, cells: list[str] | None, split: str, data: Any, count: int) -> np.ndarray:

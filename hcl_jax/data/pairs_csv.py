@@ -59,6 +59,7 @@ def pairs_csv(data: Any, split: str) -> Source:
         content=lambda seed: {"files": of_files(list(zip(paths, sizes, strict=True)), seed), "texts": text_print},
         upright=data.upright,
         max_pixels=data.max_pixels,
+        shrink=data.shrink,
         paths=named,
         groups=np.array([first[name] for name in named]) if len(first) < size else None,
     )

@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcl_jax.data.arrays import ENDINGS, MISSING, check_named, table, table_path, text_labels
+from hcl_jax.data.arrays import (
+    ENDINGS,
+    MISSING,
+    check_named,
+    finite_cells,
+    label_columns,
+    table,
+    table_path,
+    text_labels,
+)
 from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.series import moments
 from hcl_jax.data.source import Arrays, Source, from_arrays
@@ -47,11 +56,12 @@ def series_csv(data: Any, split: str) -> Source:
     """
     path = table_path(data, split)
     known = {split: path} if os.path.isfile(os.path.expanduser(data.dir)) else _both(data, split, path)
-    labels = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
-    if labels == ("label",) and "label" not in table(path, (), data.max_array_bytes, say=False):
+    tables = {name: table(file, (), data.max_array_bytes) for name, file in known.items()}
+    asked = data.labels
+    labels, data = label_columns(data, tables[split])
+    if asked and not labels:
         LOG.warning("%s: no classes, for there is no column 'label'", path)
-        labels, data = (), type(data)({**data, "labels": ()})
-    made = {name: _long(file, data, labels) for name, file in known.items()}
+    made = {name: _long(file, tables[name], data, labels) for name, file in known.items()}
     here = made[split]
     for name, other in made.items():
         if other.channels != here.channels:
@@ -93,15 +103,15 @@ def _both(data: Any, split: str, path: str) -> Mapping[str, str]:
     return found
 
 
-def _long(path: str, data: Any, labels: tuple[str, ...]) -> Long:
-    columns = table(path, (), data.max_array_bytes)
+def _long(path: str, columns: dict[str, list[str]], data: Any, labels: tuple[str, ...]) -> Long:
     for name in (data.record, data.time, *labels):
         if name not in columns:
             raise InputError(path, f"no column {name!r}", f"columns {nearest(name, columns)}")
     channels = tuple(name for name in columns if name not in (data.record, data.time, *labels))
     if not channels:
         raise InputError(path, "no column beside those of names, times and labels", "one channel or more")
-    values = np.stack([_numbers(path, name, columns[name]) for name in channels], 1)
+    allowed = "a finite number, or blank where missing"
+    values = np.stack([finite_cells(path, name, columns[name], allowed, MISSING) for name in channels], 1)
     times = _times(path, data.time, columns[data.time])
     check_named(path, data.record, columns[data.record])
     ids = tuple(dict.fromkeys(columns[data.record]))
@@ -124,21 +134,6 @@ def _long(path: str, data: Any, labels: tuple[str, ...]) -> Long:
             cells[i] = cell
         words[label] = [str(c) for c in cells]
     return Long(ids, np.split(values[order], ends[:-1]), channels, words)
-
-
-def _numbers(path: str, name: str, cells: list[str]) -> np.ndarray:
-    """float64 [n], nan for a blank cell or a word that stands for one."""
-
-    def number(line: int, cell: str) -> float:
-        try:
-            made = float(cell)
-        except ValueError:
-            made = np.inf
-        if not np.isfinite(made):
-            raise InputError(f"{path} record {line}: {name}", repr(cell), "a finite number, or blank where missing")
-        return made
-
-    return np.array([np.nan if c.strip() in MISSING else number(i, c) for i, c in enumerate(cells)])
 
 
 def _times(path: str, name: str, cells: list[str]) -> np.ndarray:

@@ -7,7 +7,6 @@ IMG is a picture, a folder of them, or an .npz with the field of the run's data 
 --text=WORDS is the query of a run that reads text. NEW, as IMG, is searched in place of the run's own records.
 """
 
-import argparse
 import os
 import pathlib
 import sys
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcl_jax.cli import plain_log
+from hcl_jax.cli import command_parser, plain_log
 from hcl_jax.errors import InputError
 
 MOST_DRAWN = 20  # queries of a contact sheet
@@ -154,12 +153,7 @@ def neighbours(
 @plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m hcl_jax.neighbours",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("neighbours", __doc__)
     parser.add_argument("--workdir", required=True, metavar="DIR", type=os.path.expanduser)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--query", metavar="IMG", type=os.path.expanduser, help="a picture, a folder or an .npz")

@@ -6,13 +6,12 @@ python -m hcl_jax.report RUN RUN --output=report.html
 The file fetches nothing. A run that still trains is shown as far as it is.
 """
 
-import argparse
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from hcl_jax.cli import plain_log
+from hcl_jax.cli import command_parser, plain_log
 from hcl_jax.compare import logged
 from hcl_jax.disk import whole
 from hcl_jax.disk.reading import readable
@@ -80,8 +79,7 @@ def part_of(run: logged.Logged, records: int, say: Callable[[str], None]) -> Par
 @plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser("python -m hcl_jax.report", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = command_parser("report", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=os.path.expanduser, help="the folder of a run")
     parser.add_argument(
         "--output", metavar="FILE", default="report.html", type=os.path.expanduser, help="an .html file"
