@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from hcl_jax import config as configs
 from hcl_jax import workdir as folders
@@ -18,19 +18,22 @@ LOG = logging.getLogger("hcl_jax")
 
 
 @contextlib.contextmanager
-def plain_log() -> Iterator[None]:
-    """What the package logs is a line of stderr, without the "WARNING:hcl_jax:" that absl puts before."""
-    handler, propagated = logging.StreamHandler(sys.stderr), LOG.propagate
+def plain_log(stream: TextIO | None = None, level: int = logging.WARNING) -> Iterator[None]:
+    """What the package logs is a line of `stream`, without the "WARNING:hcl_jax:" that absl puts before, as long as the
+    command runs: the stream of a later one in this process may be another. None is standard error."""
     if LOG.handlers:  # whoever set them shows the lines
         yield
         return
+    handler, before = logging.StreamHandler(sys.stderr if stream is None else stream), (LOG.propagate, LOG.level)
     LOG.addHandler(handler)
     LOG.propagate = False
+    LOG.setLevel(level)
     try:
         yield
     finally:
         LOG.removeHandler(handler)
-        LOG.propagate = propagated
+        LOG.propagate = before[0]
+        LOG.setLevel(before[1])
 
 
 def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ python -m hcl_jax.main --config=simclr:imagenet --steps=2
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import traceback
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, recipe_parser, with_overrides
+from hcl_jax.cli import plain_log, read_config, recipe_parser, with_overrides
 from hcl_jax.errors import NO_ROOM, CorruptState, InputError
 from hcl_jax.runtime import distributed
 
@@ -31,15 +32,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     return with_overrides(parser, arguments)
 
 
-def _show_choices() -> None:
-    """Prints what the package logs (an engine `auto` that left dense) once, not once a process."""
+def _shown_choices() -> contextlib.AbstractContextManager[None]:
+    """What the package logs (an engine `auto` that left dense) is printed once, not once a process."""
     from hcl_jax.runtime import processes
 
-    logger = logging.getLogger("hcl_jax")
-    if processes.index() == 0 and not logger.handlers:
-        logger.setLevel(logging.INFO)
-        logger.addHandler(logging.StreamHandler(sys.stdout))
-        logger.propagate = False
+    return plain_log(sys.stdout, logging.INFO) if processes.index() == 0 else contextlib.nullcontext()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,9 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         from hcl_jax.train import train_and_evaluate
         from hcl_jax.workdir.quiet import silence_failed_saves
 
-        _show_choices()
         silence_failed_saves()
-        with tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
+        with _shown_choices(), tempfile.TemporaryDirectory() as scratch, ctrl_c_saves() as asked:
             train_and_evaluate(config, known.workdir or scratch, try_steps=known.steps, profile=known.profile)
         return 130 if asked.pressed else status_of_end()
     except InputError as error:

@@ -339,11 +339,15 @@ def test_a_config_without_evaluators_has_the_usual_ones(given):
 
 def test_a_command_shows_what_is_logged_as_it_is_and_leaves_the_logger(capsys):
     logger = logging.getLogger("hcl_jax")
-    before = list(logger.handlers), logger.propagate
+    before = list(logger.handlers), logger.propagate, logger.level
+    assert before[0] == [], "a command that ran in this process has left its own"
     with plain_log():
         logger.warning("%d files passed over", 1)
-    assert capsys.readouterr().err == "1 files passed over\n"
-    assert (logger.handlers, logger.propagate) == before
+        logger.info("not this")
+    with plain_log(sys.stdout, logging.INFO), plain_log():
+        logger.info("auto")
+    assert capsys.readouterr() == ("auto\n", "1 files passed over\n")
+    assert (logger.handlers, logger.propagate, logger.level) == before
 
 
 def test_epochs_that_steps_outdo_are_said(caplog):
