@@ -145,16 +145,15 @@ def test_examples_without_the_view_and_bad_features():
         embed._columns(made, "a", "n", "here")
 
 
-def test_names_of_records_and_classes():
-    """The path of each row that is there, and nothing that only pickle can read."""
-    source = data.open_source(defaults().data, "train")._replace(paths=["a/0.png", "b/1.png", "b/caf\ufffd.png"])
-    made = embed.names_of(source._replace(labels={"label": 10, "kind": 2}, class_names={"kind": ("x", "yy")}), [0, 2])
+def test_words_of_records_and_classes():
+    """What is known by name, as arrays of text, and nothing that only pickle can read."""
+    made = embed.words_of(["a/0.png", "b/caf\ufffd.png"], {"kind": ("x", "yy")})
     assert {k: v.tolist() for k, v in made.items()} == {
         "path": ["a/0.png", "b/caf\ufffd.png"],
         "class_names_kind": ["x", "yy"],
     }
     assert all(v.dtype.kind == "U" for v in made.values())
-    assert list(embed.names_of(source._replace(paths=None), [0])) == ["class_names"]
+    assert list(embed.words_of(None, {"label": ("x",)})) == ["class_names"] and embed.words_of(None, {}) == {}
 
 
 def write_features(folder, n=24, width=5, classes=3, **more):
