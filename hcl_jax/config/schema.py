@@ -11,10 +11,11 @@ from typing import Any
 
 from hcl_jax.config.fields import Name, Regex, setting
 from hcl_jax.config.specs import EvaluationView, Evaluator, Objective, Tower, View
-from hcl_jax.core.optim import DEFAULT_EXCLUDE
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+# Tables of other rooms, repeated here (as in specs.py): those rooms import JAX, and --help must not wait for it.
 ENGINES = ("auto", "dense", "streamed", "ring", "gathered")
+DEFAULT_EXCLUDE = ("bias$", "scale$", "(^|/)objectives/", "position", "(cls|register)$")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ import math
 from typing import Any, ClassVar
 
 from hcl_jax.config.fields import setting
-from hcl_jax.evaluators.entries import FEATURES
 
 KINDS = ("image", "series", "text", "graph", "features")
+FEATURES = ("trained", "untrained", "raw")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

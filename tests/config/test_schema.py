@@ -20,6 +20,7 @@ from hcl_jax.core import optim, schedules
 from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators import EVALUATORS
+from hcl_jax.evaluators.entries import FEATURES
 from hcl_jax.losses import LOSSES
 from hcl_jax.similarity import ENGINES
 from hcl_jax.views import KINDS, VIEWS
@@ -192,6 +193,8 @@ def test_the_type_of_a_field_decides_how_an_override_is_read():
 
 def test_choices_are_those_of_the_tables():
     assert set(schema.ENGINES) == set(ENGINES)
+    assert schema.DEFAULT_EXCLUDE == optim.DEFAULT_EXCLUDE
+    assert specs.FEATURES == FEATURES
     assert set(specs.KINDS) == set(KINDS)
     optimizer = fields(schema.Optimizer)
     assert set(optimizer["name"].rule.choices) == set(optim.OPTIMIZERS)

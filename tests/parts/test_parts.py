@@ -57,9 +57,10 @@ def test_an_unknown_name_is_one_line(arguments, line, capsys):
     assert said.out == "" and said.err.startswith(line) and said.err.count("\n") == 1
 
 
-def test_help_imports_neither_jax_nor_tensorflow():
+@pytest.mark.parametrize("module", ["parts.__main__", "main"])
+def test_help_imports_neither_jax_nor_tensorflow(module):
     code = (
-        "import sys; from hcl_jax.parts.__main__ import main\n"
+        f"import sys; from hcl_jax.{module} import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as e: sys.exit(e.code or len({'jax', 'flax', 'tensorflow'} & set(sys.modules)))"
     )
