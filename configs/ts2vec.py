@@ -4,7 +4,7 @@ Command:  python -m hcl_jax.main --config=ts2vec:BasicMotions --workdir=runs/ts2
 Arguments: any series set that aeon carries: BasicMotions, ArrowHead, GunPoint, ItalyPowerDemand, OSULeaf, ...
 Needs:    pip install -e '.[series]'
 Hardware: 2 CPU cores.
-Expected: see docs/results.md (of a mean of the weights without the first ones, whose share is 1 in 201 here).
+Expected: see docs/results.md.
 Twins:    docs/twins.md, the authors' code beside these words, step by step: ts2vec.
 Source:   Yue et al. 2022, "TS2Vec", arXiv 2106.10466, section 4.1 and appendix, and scripts/ of their code.
 """
