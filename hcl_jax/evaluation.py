@@ -21,12 +21,15 @@ from hcl_jax.cli import command_parser, plain_log
 from hcl_jax.config import validate
 from hcl_jax.core import model
 from hcl_jax.core.state import TrainState
+from hcl_jax.data.subset import subset
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.items import digests, numbered
+from hcl_jax.evaluators.knn import knn
 from hcl_jax.evaluators.raw import raw_features
-from hcl_jax.evaluators.result import result_of, with_errors
+from hcl_jax.evaluators.result import Splits, result_of, with_errors
+from hcl_jax.evaluators.sampled import Sampled, read_by, sample_of, sampled
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, as_read, build
@@ -56,6 +59,25 @@ def outputs_of(run: Run, view: str) -> tuple[str, ...]:
     return tuple(sorted({spec.views[view]["output"], *(output for v, output in read if v == view)}))
 
 
+def sampled_of(run: Run, train: data.Source, test: data.Source) -> Sampled:
+    """What is evaluated on a sample while the run trains: nothing with an `evaluate.every`, or without classes."""
+    config = run.config
+    label, views = read_by(entries(config.evaluate, run.parts.evaluators))
+    if config.evaluate.every is not None or not views or not train.labels.get(label):
+        return Sampled()
+    counts = []
+    for source in (train, test):
+        known = source.known_labels.get(label)
+        counts.append(source.num_examples if known is None or source.whole else int((np.asarray(known) >= 0).sum()))
+    if config.evaluate.folds:  # no test split: a quarter of the records asks the others
+        counts = [] if train.whole else [counts[0] - counts[0] // 4, counts[0] // 4]
+    if not counts or not all(counts):
+        return Sampled()
+    # Records that refer to each other are encoded together.
+    batch = max(train.num_examples, test.num_examples) if train.whole else config.evaluate.batch_size
+    return sampled(run.steps, config.data.batch_size, counts[0], counts[1], batch)
+
+
 class Evaluation:
     """Evaluates states of one run; keeps the compiled encoders between calls.
 
@@ -79,6 +101,7 @@ class Evaluation:
         self.spec = run.config.evaluate
         self.entries = entries(self.spec, run.parts.evaluators)
         self.sources = sources_of(run, train, test)
+        self.sampled = sampled_of(run, train, test)
         self.as_read = as_read(self.run, train, say, tick)
         # Views of which equal rows are one item.
         self._by_item = {v for e in self.entries if e.compares_items for call in e.views for v, _ in call}
@@ -208,18 +231,54 @@ class Evaluation:
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether an evaluator is called after `step` of a run of `steps`, before its end."""
-        return 0 < step < steps and any(e.every and step % e.every == 0 for e in self.entries)
+        listed = any(e.every and step % e.every == 0 for e in self.entries)
+        return step in self.sampled.steps or (0 < step < steps and listed)
 
     def online(self, state: TrainState, step: int | None = None) -> dict[str, float]:
-        """The numbers of these weights alone: what a run logs while it trains.
+        """The numbers of these weights alone: what a run logs while it trains. Those on a sample stand behind
+        "sample/", before the others.
 
         Args:
           state: of the run.
           step: the evaluators that are due after it; None: all.
         """
-        due = [e for e in self.entries if step is None or (e.every and step % e.every == 0)]
-        found = [self._evaluate({"": one}, seed, due, keep=step is None) for seed, one in self.several.states(state)]
+        if step is None:
+            due = list(self.entries)
+        else:
+            due = [e for e in self.entries if step < self.run.steps and step and e.every and step % e.every == 0]
+        found = []
+        for seed, one in self.several.states(state):
+            some = self._sampled(one, seed) if step in self.sampled.steps else {}
+            found.append(some | (self._evaluate({"": one}, seed, due, keep=step is None) if due else {}))
         return summary(found, self.several.seeds)
+
+    def _sampled(self, state: TrainState, seed: int) -> dict[str, float]:
+        """kNN on the sample: of the weights as trained, for BatchNorm statistics of averaged ones cost an epoch."""
+        label, views = read_by(self.entries)
+        made: dict[str, Features] = {}
+        folds = self.spec.folds
+        bank, queries = self.sampled.bank, self.sampled.queries
+        for split, count, after in (("train", bank, 0), ("test", queries, bank if folds else 0)):
+            records = self.sources[""]["train" if folds else split]
+            if not records.whole:
+                known = records.known_labels.get(label)
+                records = subset(records, sample_of(known, records.num_examples, count, seed, after))
+            bad = data.BadRecords(self.run.config.data.max_bad_records, f"evaluate/sample/{split}")
+            made[split] = self.features_of(
+                records, bad, *self.weights(state), seed=seed, views=[v for v, _ in views], name=f"{split} (a sample)"
+            )
+        results: dict[str, float] = {}
+        for view, output in views:
+            there = {s: f.present[view] for s, f in made.items()}
+            features = Splits(*(made[s].outputs[view][output][there[s]] for s in ("train", "test")))
+            labels = Splits(*(made[s].labels[label][there[s]] for s in ("train", "test")))
+            try:
+                found = with_errors(knn(features, labels).metrics)
+            except InputError as error:
+                self.say(f"evaluation: no kNN on the sample of {view}: {error}")
+                continue
+            results |= {f"sample/{view}/{k}": v for k, v in found.items()}
+        return results
 
     def full(self, state: TrainState) -> dict[str, float]:
         """The numbers beside those of the untrained encoder (the same architecture and seed) and of the raw input."""

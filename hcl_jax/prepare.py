@@ -20,6 +20,9 @@ from hcl_jax.config import validate
 from hcl_jax.config.as_found import left_out
 from hcl_jax.core import objectives
 from hcl_jax.errors import InputError
+from hcl_jax.evaluation import sampled_of
+from hcl_jax.evaluators.entries import entries
+from hcl_jax.evaluators.sampled import read_by
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
 from hcl_jax.runtime import machine, processes
@@ -247,7 +250,19 @@ def found(prepared: Prepared, folder: Any) -> list[str]:
         f"devices  {kind}{f' ({mesh})' if mesh else ''}",
         f"weights  {weights or 'none'}",
         f"results  {folder}",
+        *([] if prepared.test is None or config.evaluate.every is not None else [_sampled(prepared, prepared.test)]),
     ]
+
+
+def _sampled(prepared: Prepared, test: data.Source) -> str:
+    """What is evaluated while the run trains, where `evaluate.every` says nothing."""
+    some = sampled_of(prepared.run.one._replace(steps=prepared.run.steps), prepared.source, test)
+    if some.steps:
+        records = f"{some.bank:,} records to {some.queries:,}"
+        return f"watched  kNN of {records} at {len(some.steps)} steps from 0 on; config.evaluate.every=0 is off"
+    label, _ = read_by(entries(prepared.config.evaluate, prepared.run.parts.evaluators))
+    why = "the run is short" if label and prepared.source.labels.get(label) else "there are no classes"
+    return f"watched  nothing before the end: {why}; config.evaluate.every=N evaluates at every Nth step"
 
 
 def _classes(label: str, count: int, source: data.Source) -> str:

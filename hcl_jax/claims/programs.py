@@ -121,7 +121,7 @@ def _program(
         except InputError as error:
             raise InputError(at, error.found, error.allowed) from None
     config.seed, config.train.seeds = seeds[0], len(seeds)
-    config.evaluate.views, config.evaluate.evaluators = {}, {}
+    config.evaluate.views, config.evaluate.evaluators, config.evaluate.every = {}, {}, 0
     config.log.tensorboard = False
     # Whole runs on each device: the numbers do not depend on how many there are.
     config.mesh.data = math.gcd(len(seeds), jax.device_count())

@@ -351,7 +351,12 @@ class InitFrom:
 class Evaluate:
     """What is measured on frozen features."""
 
-    every: int = setting(0, "steps between evaluations", least=0, zero="evaluates at the end only")
+    every: int | None = setting(
+        None,
+        "steps between evaluations; None: at the end, and a kNN on a sample at about ten points of a run with labels",
+        least=0,
+        zero="evaluates at the end only",
+    )
     batch_size: int = setting(256, "of evaluation", least=1, cap=2**24)
     views: dict[Name, EvaluationView] = setting(
         {}, 'name -> `{"kind", "field", "ops", "tower", "output": "h"}`; none means no evaluation'

@@ -119,7 +119,7 @@ def entries(evaluate: Mapping[str, Any], table: Mapping[str, Callable]) -> tuple
                     for names in calls(spec, reads, evaluate["views"])
                 ),
                 labels=labels,
-                every=evaluate["every"] if every is None else every,
+                every=(evaluate["every"] or 0) if every is None else every,
                 data=dict(spec.get("data") or {}),
                 features=tuple(spec.get("features") or READS.get(spec["evaluator"], FEATURES)),
                 prefix=f"{name}/" if own else "",

@@ -28,7 +28,7 @@ class History(NamedTuple):
         """{"scores": [(step, value of a metric), ...], "evaluated": whether the last line has one of `step`}."""
         scores = [(line["step"], float(line[metric])) for line in self.lines if metric in line]
         last = self.lines[-1] if self.lines else {}
-        evaluated = last.get("step") == step and any(name.startswith("eval/") for name in last)
+        evaluated = last.get("step") == step and any(name.startswith(("eval/", "sample/")) for name in last)
         return {"scores": scores, "evaluated": evaluated}
 
     @property
