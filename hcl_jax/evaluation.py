@@ -8,7 +8,6 @@ import functools
 import json
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -37,8 +36,7 @@ from hcl_jax.runtime import distributed
 from hcl_jax.workdir import card
 from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.seed_stats import summary
-
-SILENT = 30.0  # seconds between two lines about records
+from hcl_jax.workdir.terminal import repeated
 
 
 def sources_of(run: Run, train: data.Source, test: data.Source) -> dict[str, dict[str, data.Source]]:
@@ -78,6 +76,23 @@ def sampled_of(run: Run, train: data.Source, test: data.Source) -> Sampled:
     return sampled(run.steps, config.data.batch_size, counts[0], counts[1], batch)
 
 
+def _told(method: Callable) -> Callable:
+    """A method of Evaluation that says every ten seconds where it is."""
+
+    @functools.wraps(method)
+    def told(self: "Evaluation", *args: Any, **given: Any) -> Any:
+        if self.doing:  # by the one around this one
+            return method(self, *args, **given)
+        self.doing = "begins"
+        try:
+            with repeated(lambda seconds: self.at(f"evaluation: {self.doing}, {seconds:.0f} s")):
+                return method(self, *args, **given)
+        finally:
+            self.doing = ""
+
+    return told
+
+
 class Evaluation:
     """Evaluates states of one run; keeps the compiled encoders between calls.
 
@@ -85,7 +100,11 @@ class Evaluation:
       run: the run that made them.
       train, test: the sources; probes are fitted on the first and read on the second.
       say: where a line of progress goes.
+      at: where a long evaluation says every ten seconds how far it is; None is `say`.
       tick: called between its parts, in every process as often; what it raises ends the evaluation.
+
+    Attributes:
+      doing: what it is at; "" between two evaluations.
     """
 
     def __init__(
@@ -95,8 +114,10 @@ class Evaluation:
         test: data.Source,
         *,
         say: Callable[[str], None] = print,
+        at: Callable[[str], None] | None = None,
         tick: Callable[[], None] = lambda: None,
     ):
+        self.at, self.doing = at or say, ""
         self.several, self.run, self.say, self.tick = run, run.one, say, tick
         self.spec = run.config.evaluate
         self.entries = entries(self.spec, run.parts.evaluators)
@@ -142,6 +163,7 @@ class Evaluation:
         records, bad = self.sources[source][split], self._bad[source, split]
         return self.features_of(records, bad, params, model_state, raw=raw, seed=seed, views=views, name=split)
 
+    @_told
     def features_of(
         self,
         source: data.Source,
@@ -179,7 +201,7 @@ class Evaluation:
         items: dict[str, list] = {v: [] for v in specs if v in self._by_item}
         index = []
         whole = jax.jit(lambda x: x, out_shardings=jax.NamedSharding(self.run.mesh, jax.P()))
-        told, done = time.monotonic(), 0
+        done, self.doing = 0, f"0 of {source.num_examples:,} {name} records"
         for local in data.evaluation_batches(
             source, specs, seed=seed, batch_size=size, rows=rows, views=self.run.parts.views, bad=bad
         ):
@@ -192,9 +214,7 @@ class Evaluation:
             real = rest["index"] >= 0
             index.append(rest["index"][real])
             done += int(real.sum())
-            if time.monotonic() > told + SILENT:
-                told = time.monotonic()
-                self.say(f"evaluation: {done} of {source.num_examples} {name} records")
+            self.doing = f"{done:,} of {source.num_examples:,} {name} records"
             for label, value in rest["labels"].items():
                 labels.setdefault(label, []).append(value[real])
             for view, by_output in made.items():
@@ -234,6 +254,7 @@ class Evaluation:
         listed = any(e.every and step % e.every == 0 for e in self.entries)
         return step in self.sampled.steps or (0 < step < steps and listed)
 
+    @_told
     def online(self, state: TrainState, step: int | None = None) -> dict[str, float]:
         """The numbers of these weights alone: what a run logs while it trains. Those on a sample stand behind
         "sample/", before the others.
@@ -280,6 +301,7 @@ class Evaluation:
             results |= {f"sample/{view}/{k}": v for k, v in found.items()}
         return results
 
+    @_told
     def full(self, state: TrainState) -> dict[str, float]:
         """The numbers beside those of the untrained encoder (the same architecture and seed) and of the raw input."""
         if not self.spec.baselines:
@@ -354,9 +376,12 @@ class Evaluation:
 
         for group in groups:
             self.tick()
-            found = numbers(group, made, self.spec.folds, self.say, kept if keep else None)
+            found = numbers(group, made, self.spec.folds, self.say, kept if keep else None, self._at)
             results |= {f"eval/{k}": v for k, v in found.items()}
         return results
+
+    def _at(self, what: str) -> None:
+        self.doing = what
 
     def _of_batches(self, name: str, state: TrainState, seed: int, listed: Iterable[Entry]) -> dict[str, float]:
         """The numbers of the entries that read batches, of one set of weights."""
@@ -364,6 +389,7 @@ class Evaluation:
         for entry in listed:
             if entry.reads.batches and (name or "trained") in entry.features:
                 self.say(f"evaluation: {entry.name} of the {name or 'trained'} model")
+                self._at(f"{entry.name} of the {name or 'trained'} model")
                 found = result_of(
                     entry.function(self.batches(state, seed, entry.source), **entry.arguments), entry.name
                 )

@@ -227,7 +227,7 @@ def restore(
     stopping, watch = Interruption(), stack.enter_context(Watchdog(config.limits.watchdog))
     evaluation = None
     if prepared.test is not None:
-        evaluation = Evaluation(run, prepared.source, prepared.test, say=log.say, tick=stopping.check)
+        evaluation = Evaluation(run, prepared.source, prepared.test, say=log.say, at=log.at, tick=stopping.check)
     hooks = (trace_ten_steps(folder, start, run.steps, log.say),) if profile and first else ()
     session = Session(run, start, log, meter, checkpoints, stopping, watch, evaluation, told["evaluated"], lock, hooks)
     return session, state

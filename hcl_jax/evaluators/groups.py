@@ -76,6 +76,7 @@ def numbers(
     folds: int,
     say: Callable[[str], None],
     keep: Callable[[str, Mapping[str, np.ndarray]], None] | None = None,
+    at: Callable[[str], None] = lambda what: None,
 ) -> dict[str, float]:
     """The numbers of a group.
 
@@ -85,6 +86,7 @@ def numbers(
       folds: of cross-validation, or 0.
       say: where a line of progress goes.
       keep: given what was fitted to the run's own data, by its name "view.output.label".
+      at: told what is next.
 
     Returns:
       {"image/knn_accuracy": number}, after the views' names.
@@ -119,5 +121,9 @@ def numbers(
     if "test" in first and all(v in first["test"].items for v in views):
         items = tuple(first["test"].items[v][there["test"]] for v in views)
     own = None if keep is None or group.source else functools.partial(keep, ".".join((*group.call[0], group.labels)))
-    found = side_by_side(group.entries, sets, labels, folds=folds, names=views, items=items, failed=failed, keep=own)
+    rows = "" if labels is None else f" ({sum(len(x) for x in labels if x is not None):,} rows)"
+    found = side_by_side(
+        group.entries, sets, labels, folds=folds, names=views, items=items, failed=failed, keep=own,
+        at=lambda what: at(f"{title}: {what}{rows}"),
+    )  # fmt: skip
     return {f"{title}/{k}": v for k, v in found.items()}

@@ -55,6 +55,7 @@ def side_by_side(
     items: tuple[np.ndarray, ...] | None = None,
     failed: Callable[[Entry, Exception], None] | None = None,
     keep: Callable[[Mapping[str, np.ndarray]], None] | None = None,
+    at: Callable[[str], None] = lambda what: None,
 ) -> dict[str, float]:
     """The numbers of evaluators that read the same rows.
 
@@ -69,6 +70,7 @@ def side_by_side(
       items: int [m] of each view, which test rows hold the same item; None: each its own.
       failed: told of an evaluator that raises, and the others go on; None raises.
       keep: given what evaluators have fitted to the first set and keep.
+      at: told what is next.
 
     Returns:
       {name: number}: of the set "untrained" behind "untrained/", paired differences behind "gain_over_untrained/", and
@@ -82,6 +84,7 @@ def side_by_side(
         for entry in group:
             if (name or "trained") not in entry.features:
                 continue
+            at(f"{entry.name}, {name or 'trained'}")
             try:
                 found = _called(entry, features, labels, folds, seed, given)
             except Exception as error:  # of whatever kind: the numbers of the others are worth hours of training

@@ -87,6 +87,10 @@ class Log:
         """Terminal.progress."""
         self._terminal.progress(step, loss, rate, also)
 
+    def at(self, text: str) -> None:
+        """Terminal.at."""
+        self._terminal.at(text)
+
     def say(self, text: str) -> None:
         """A message of its own line, above the bar."""
         self._terminal.say(text)

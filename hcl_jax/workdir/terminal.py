@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from tqdm import tqdm
@@ -47,6 +47,13 @@ class Terminal:
             more = "".join(f"{word} {number}  " for word, number in also.items())
             self.say(f"step {step}/{self._steps}  loss {loss:.4f}  {more}{speed} examples/s{left}")
 
+    def at(self, text: str) -> None:
+        """Where something long is, in the place of the numbers beside the bar, or as a line."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            self.say(text)
+
     def say(self, text: str) -> None:
         """A message of its own line, above the bar."""
         if self._bar is not None:
@@ -73,6 +80,24 @@ class Terminal:
         """Ends the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+@contextlib.contextmanager
+def repeated(tell: Callable[[float], None], seconds: float = 10.0) -> Iterator[None]:
+    """Calls tell(seconds so far) again and again from a thread while what is inside lasts: never where it is short."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def loop() -> None:
+        while not ended.wait(seconds):
+            tell(time.monotonic() - began)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _clock(seconds: float) -> str:

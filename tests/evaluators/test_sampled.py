@@ -1,7 +1,9 @@
 """The kNN on a sample while a run trains: when, on which rows, and that the run is the same with it."""
 
+import functools
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from test_end_to_end import SMALL
 
 from benchmarks.digest import digest
+from hcl_jax import evaluation
 from hcl_jax.evaluators import sampled as module
 from hcl_jax.evaluators.sampled import Sampled, sample_of, sampled
 from hcl_jax.main import main
+from hcl_jax.workdir.terminal import repeated
 
 
 def test_the_points_of_a_run_encode_a_sixteenth_of_its_rows_at_most():
@@ -40,10 +44,14 @@ def lines(folder):
 @pytest.mark.slow(one=True)
 def test_a_run_is_the_same_with_a_sample_and_resumes_with_it(shared_run, tmp_path, monkeypatch, capsys):
     """A state that an evaluation changed or gave away, a draw that it took, a point that a resume drops or repeats."""
+    monkeypatch.setattr(evaluation, "repeated", functools.partial(repeated, seconds=0.02))
     monkeypatch.setattr(module, "SHARE", 1)  # of 96 rows: three points of two batches of 16
     flags = [*SMALL, "--config.checkpoint.keep=3", "--config.evaluate.batch_size=16", f"--workdir={tmp_path}"]
     assert main([*flags, "--config.train.steps=6"]) == 0
-    assert "watched  kNN of 16 records to 16 at 3 steps from 0 on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "watched  kNN of 16 records to 16 at 3 steps from 0 on" in said
+    assert re.search(r"evaluation: 0 of 16 train \(a sample\) records, \d s\n", said)
+    assert re.search(r"evaluation: image: (knn|spread), (un)?trained \(\d+ rows\), \d s\n", said)
     ours, theirs = lines(tmp_path), lines(shared_run)
     name = "sample/image/knn_accuracy"
     assert [x["step"] for x in ours if name in x] == [0, 3, 6] and not any(name in x for x in theirs)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
-from hcl_jax.workdir.terminal import Terminal
+from hcl_jax.workdir.terminal import Terminal, repeated
 from hcl_jax.workdir.writers import WandB
 
 
@@ -107,6 +107,15 @@ def test_what_takes_long_is_said_and_nothing_else(capsys):
     with terminal.while_silent("compiling ...", seconds=0.01):
         assert said.wait(60)
     assert capsys.readouterr().out == ""
+
+
+def test_what_lasts_is_told_again_and_again_and_what_is_short_never():
+    short, told, third = [], [], threading.Event()
+    with repeated(short.append):
+        pass
+    with repeated(lambda seconds: told.append(seconds) or len(told) < 3 or third.set(), seconds=0.01):
+        assert third.wait(30)
+    assert not short and len(told) >= 3 and 0 < told[0] < told[1] < told[2]
 
 
 def test_a_run_of_wandb_is_its_folder_and_stays_it(tmp_path, monkeypatch):
