@@ -18,6 +18,7 @@ def run(recipe: str, folder: pathlib.Path, seed: int, seeds: int, epochs: float)
     flags = [f"--config={recipe}", f"--workdir={folder}", f"--config.seed={seed}", f"--config.train.seeds={seeds}"]
     flags += [f"--config.train.epochs={epochs}"] if epochs else []
     began = time.monotonic()
+    flags.append("--config.evaluate.every=0")  # the first line is that of step 1
     subprocess.run([sys.executable, "-m", "hcl_jax.main", *flags], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
     return seconds, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
