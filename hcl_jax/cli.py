@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from hcl_jax import config as configs
 from hcl_jax import workdir as folders
@@ -36,9 +36,16 @@ def plain_log(stream: TextIO | None = None, level: int = logging.WARNING) -> Ite
         LOG.setLevel(before[1])
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line, as all that is refused; --help has the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"hcl_jax: {' '.join(message.split())}\n")
+
+
 def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
     """The parser of python -m hcl_jax.COMMAND, whose help is the docstring of its module as it stands."""
-    return argparse.ArgumentParser(
+    return OneLineParser(
         f"python -m hcl_jax.{command}", description=description, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

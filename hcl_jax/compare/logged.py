@@ -93,7 +93,7 @@ def names(paths: Sequence[str]) -> list[str]:
 
 
 def _read(folder: str, name: str) -> Logged:
-    config = workdir.resume_config(folder)
+    config = workdir.config_of(folder)
     path = files.path(folder)
     metrics, wrote = path / "metrics.jsonl", "the folder of a run that has logged a step"
     if not is_file(metrics, metrics, wrote):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hcl_jax.config.check_calls import call, one_of
+from hcl_jax.config.load import SIZED
 from hcl_jax.errors import InputError
 
 
@@ -18,9 +19,16 @@ def check_views(c: Mapping[str, Any], views: Mapping[str, Any]) -> None:
 
 
 def check_size(c: Mapping[str, Any]) -> None:
-    """Raises InputError for a `data.size` that no operation takes: it would change nothing without a word."""
-    size, views = c["data"]["size"], [*c["views"].values(), *c["evaluate"]["views"].values()]
-    if size and not any(op.get("size") == size for view in views for op in view["ops"]):
+    """Raises InputError for a `data.size` that no operation takes (it would change nothing without a word), and for 0
+    where one needs it."""
+    size = c["data"]["size"]
+    lists = {f"views.{k}": v["ops"] for k, v in c["views"].items()}
+    lists |= {f"evaluate.views.{k}": v["ops"] for k, v in c["evaluate"]["views"].items()}
+    ops = {f"{k}.ops[{i}]": op for k, v in lists.items() for i, op in enumerate(v) if isinstance(op, Mapping)}
+    bare = next((where for where, op in ops.items() if op.get("op") in SIZED and "size" not in op), "")
+    if bare and not size:
+        raise InputError("config.data.size", size, f"a side in pixels from 1, for {bare} names no size of its own")
+    if size and not any(op.get("size") == size for op in ops.values()):
         raise InputError("config.data.size", size, "0, for every operation names a size of its own")
 
 

@@ -16,6 +16,7 @@ from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, know
 from hcl_jax.data.series_csv import series_csv
 from hcl_jax.data.source import Arrays, Source, from_arrays, with_labelled, with_tokenizer
 from hcl_jax.data.synthetic import random_like
+from hcl_jax.data.tables import text_table
 from hcl_jax.errors import InputError
 
 
@@ -50,7 +51,7 @@ SOURCES: dict[str, Callable[[Any, str], Source]] = {
     "icons": partial(in_memory, icons.icons),
     "idx": partial(in_memory, arrays.idx),
     "npz": partial(in_memory, arrays.npz),
-    "csv": partial(in_memory, arrays.text_table),
+    "csv": partial(in_memory, text_table),
     "folder": folder.folder,
     "pairs_csv": pairs_csv.pairs_csv,
     "series": partial(in_memory, series.series),

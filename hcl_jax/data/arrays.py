@@ -1,13 +1,9 @@
 """Readers of data that fits in memory: one split as NumPy arrays."""
 
-import contextlib
-import csv
 import gzip
 import logging
 import math
 import os
-import sys
-from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,9 +12,10 @@ from hcl_jax.data.casts import finite_floats, whole_numbers
 from hcl_jax.data.limits import check_bytes
 from hcl_jax.data.npz import read_npz
 from hcl_jax.data.series import moments
-from hcl_jax.data.source import Arrays, as_text, folder_of, listed, unknown_split
+from hcl_jax.data.source import Arrays, as_text, folder_of, listed, split_file, unknown_split
+from hcl_jax.data.tables import columns_of
 from hcl_jax.disk.reading import readable
-from hcl_jax.errors import InputError, nearest
+from hcl_jax.errors import InputError
 
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts it
 FASHION_CLASSES = (
@@ -35,10 +32,7 @@ FASHION_CLASSES = (
 )
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CLASS_NAMES = "class_names"
-ENDINGS = (".csv", ".tsv")  # of tables
 NPZ_FIELDS = ("image", "series", "text", "tokens", "features")
-# What programs write for a missing value (those that pandas reads as one).
-MISSING = frozenset(["", *"nan NaN -nan -NaN NA <NA> N/A n/a #N/A #NA NULL null None".split()])
 LOG = logging.getLogger("hcl_jax")
 
 
@@ -259,141 +253,6 @@ def _npz_field(where: str, key: str, value: np.ndarray) -> np.ndarray:
     return value if value.dtype == np.uint8 and key.startswith("image") else finite_floats(where, value)
 
 
-def text_table(data: Any, split: str) -> Arrays:
-    """`<data.dir>/<split>.csv` (or .tsv): the text columns `data.text` and the label columns `data.labels`.
-
-    Columns are names of the first line, or numbers from 0 for a file without one; several are separated by commas.
-    A label column of whole numbers is classes, one of other numbers is values, one of words is classes in sorted order
-    of both splits; words that only a third split has come behind them.
-    """
-    folder = folder_of(data, "<split>.csv")
-    texts, labels = columns_of(data.text), (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
-    path_of = split_file(folder, split, (".csv", ".tsv"))
-    columns = table(path_of, (*texts, *labels), data.max_array_bytes)
-    kept = {}
-    for label in labels:
-        here, both = set(columns[label]), set()
-        for other in dict.fromkeys((data.train_split, data.test_split)):
-            path = next(
-                (p for p in (os.path.join(folder, other + e) for e in (".csv", ".tsv")) if os.path.isfile(p)), None
-            )
-            if other == split:
-                both |= here
-            elif path:
-                both |= set(table(path, (label,), data.max_array_bytes, say=False)[label])
-        kept[label] = text_labels(f"{path_of}: {label}", columns[label], both, here - both)
-    return Arrays(
-        fields={k: np.array(columns[k], object) for k in texts},
-        labels={k: v[0] for k, v in kept.items()},
-        classes={k: v[1] for k, v in kept.items()},
-        licence="",
-        citation="",
-        class_names={k: v[2] for k, v in kept.items() if v[2]},
-    )
-
-
-def columns_of(text: str) -> tuple[str, ...]:
-    """ "a, b" -> ("a", "b")."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
-    """`<folder>/<split><ending>` of the only ending that is there. Raises InputError when there is none, or several."""
-    files = [f for f in listed(folder) if f.endswith(endings)]
-    if not files:
-        raise InputError("config.data.dir", f"no {' or '.join(endings)} file in {folder}", f"<split>{endings[0]}")
-    found = [split + ending for ending in endings if split + ending in files]
-    if len(found) > 1:
-        raise InputError(folder, " and ".join(found), f"one file for the split {split!r}")
-    if found:
-        return os.path.join(folder, found[0])
-    raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)
-
-
-def table_path(data: Any, split: str) -> str:
-    """`<data.dir>/<split>.csv` or .tsv, or `data.dir` itself, which is the training split."""
-    given = os.path.expanduser(data.dir)
-    if not os.path.isfile(given):
-        return split_file(folder_of(data, "<split>.csv, or a .csv or .tsv itself"), split, ENDINGS)
-    if not given.endswith(ENDINGS):
-        raise InputError("config.data.dir", data.dir, "a .csv or .tsv, or a folder with <split>.csv")
-    if split != data.train_split:
-        allowed = f"{data.train_split!r}, for data.dir is one table; data.held_out=0.2 holds a share of it out"
-        raise InputError("config.data.test_split", repr(split), allowed)
-    return given
-
-
-def table(path: str, columns: tuple[str, ...], max_bytes: int, say: bool = True) -> dict[str, list[str]]:
-    """The columns of a table, () for all. What is passed over, or looks like a slip, is counted in a line if `say`."""
-    allowed = 'UTF-8 text with one record a line; of a .csv, a quoted text as "it says ""so"""'
-    with readable(path, allowed), open(path, encoding="utf-8-sig", newline="") as file:
-        check_bytes(path, os.path.getsize(path), max_bytes)
-        # A .tsv has no quotation (GLUE's files): read as a .csv, one lone mark takes all lines to the next mark.
-        reader = (
-            csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if path.endswith(".tsv")
-            else csv.reader(file, strict=True)
-        )
-        limit = csv.field_size_limit(sys.maxsize)  # of a cell; data.max_array_bytes bounds the file
-        try:
-            lines = list(reader)
-        except csv.Error as error:
-            raise InputError(f"{path} line {reader.line_num}", f"an unreadable file ({error})", allowed) from None
-        finally:
-            csv.field_size_limit(limit)
-    blank = sum(not row for row in lines)
-    lines = [row for row in lines if row]
-    if say and blank:
-        LOG.warning("%s: %d blank lines passed over", path, blank)
-    if not lines:
-        raise InputError(path, "an empty file", "at least one line")
-    headless = bool(columns) and all(c.isdigit() for c in columns) and not set(columns) <= set(lines[0])
-    header = [str(i) for i in range(len(lines[0]))] if headless else lines.pop(0)
-    if not lines:
-        raise InputError(path, "no record", "at least one below the names of the columns")
-    broken = sum(any("\n" in cell or "\r" in cell for cell in row) for row in lines)
-    if say and broken:
-        LOG.warning("%s: %d of %d records hold a line end inside quotation marks", path, broken, len(lines))
-    for number, row in enumerate(lines, 1 if headless else 2):
-        if len(row) != len(header):
-            raise InputError(f"{path} record {number}", f"{len(row)} columns", f"{len(header)}")
-    columns = columns or tuple(dict.fromkeys(header))
-    for column in columns:
-        if column not in header:
-            raise InputError(path, f"no column {column!r}", f"columns {nearest(column, header)}")
-        if header.count(column) > 1:
-            raise InputError(path, f"{header.count(column)} columns {column!r}", "one")
-    return {c: [row[header.index(c)] for row in lines] for c in columns}
-
-
-def check_named(path: str, column: str, cells: list[str]) -> None:
-    """Raises InputError with the first cell that names nothing."""
-    blank = next((line for line, cell in enumerate(cells) if not cell.strip()), None)
-    if blank is not None:
-        raise InputError(f"{path} record {blank}: {column}", "nothing", "a name in each line")
-
-
-def label_columns(data: Any, columns: Container[str]) -> tuple[tuple[str, ...], Any]:
-    """The columns with labels, and `data` that asks for them: the default of `data.labels` may be absent."""
-    labels = (data.labels,) if isinstance(data.labels, str) else tuple(data.labels)
-    if labels == ("label",) and "label" not in columns:
-        return (), type(data)({**data, "labels": ()})
-    return labels, data
-
-
-def finite_cells(path: str, column: str, cells: list[str], allowed: str, missing: Container[str] = ()) -> np.ndarray:
-    """Numbers float64 [n], nan for a cell in `missing`. Raises InputError with the first that is no finite one."""
-    made = np.full(len(cells), np.nan)
-    for line, cell in enumerate(cells):
-        if cell.strip() in missing:
-            continue
-        with contextlib.suppress(ValueError):
-            made[line] = float(cell)
-        if not np.isfinite(made[line]):
-            raise InputError(f"{path} record {line}: {column}", repr(cell), allowed)
-    return made
-
-
 def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
     """(values, number of classes): whole numbers are classes, others values (0 classes)."""
     if values.dtype.kind == "f":
@@ -401,47 +260,3 @@ def _number_labels(where: str, values: np.ndarray) -> tuple[np.ndarray, int]:
     if values.dtype.kind not in "uib":
         raise InputError(where, f"dtype {values.dtype}", "whole numbers (classes) or others (values)")
     return whole_numbers(where, values), int(values.max(initial=0)) + 1
-
-
-def text_labels(
-    where: str, values: list[str], both: set[str], more: set[str]
-) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """(values, number of classes, their names) of a column, given the words of the two splits of a run and more, those
-    that occur in this split alone.
-
-    A blank cell, or one of the words that programs write for a missing value, is -1, unknown, and no class.
-    """
-    words = both | more
-    known = {w: w.strip() for w in words if w.strip() not in MISSING}
-    gaps = len(known) < len(words)
-    numbers = _numbers(known.values())
-    # Where a column has a gap, programs write its whole numbers as 0.0 and 1.0.
-    whole = numbers is not None and all(
-        n.is_integer() and (gaps or w.lstrip("+-").isdigit()) for w, n in zip(known.values(), numbers, strict=True)
-    )
-    if numbers is not None and not whole:
-        if gaps:
-            row = next((i for i, v in enumerate(values) if v not in known), 0)
-            raise InputError(f"{where} record {row}", "no value", "a number in each record, for they are no classes")
-        return finite_floats(where, np.array([float(v) for v in values])), 0, ()
-    names: tuple[str, ...] = ()
-    if whole:
-        number = {w: int(float(k)) if gaps else int(k) for w, k in known.items()}
-        count = max(number.values(), default=-1) + 1
-    else:
-        first = {known[w] for w in both if w in known}
-        names = (*sorted(first), *sorted(set(known.values()) - first))
-        number, count = {w: names.index(k) for w, k in known.items()}, len(names)
-    count = max(count, 1)  # of a column of gaps alone too: 0 would say that it holds values
-    return whole_numbers(where, np.array([number.get(v, -1) for v in values], object)), count, names
-
-
-def _numbers(words: Iterable[str]) -> list[float] | None:
-    """The words as numbers; None where one is none."""
-    try:
-        found = list(words)
-        if any("_" in w for w in found):  # which Python takes for a separator of digits
-            return None
-        return [float(w) for w in found]
-    except ValueError:
-        return None

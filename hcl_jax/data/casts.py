@@ -1,17 +1,20 @@
 """Casts of what a user hands in: equal numbers after them, or a line; never numbers that were cut."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hcl_jax.errors import InputError
 
 MOST = np.iinfo(np.int32).max
+Where = str | Callable[[int], str]
 
 
-def whole_numbers(where: str, values: np.ndarray, least: int | None = None) -> np.ndarray:
+def whole_numbers(where: Where, values: np.ndarray, least: int | None = None) -> np.ndarray:
     """The same whole numbers as int32.
 
     Args:
-      where: for messages.
+      where: for messages: the array, or a function that says where a record is.
       values: [N, ...].
       least: the smallest allowed; None is -2**31.
 
@@ -25,7 +28,7 @@ def whole_numbers(where: str, values: np.ndarray, least: int | None = None) -> n
     return values.astype(np.int32)
 
 
-def finite_floats(where: str, values: np.ndarray) -> np.ndarray:
+def finite_floats(where: Where, values: np.ndarray) -> np.ndarray:
     """The numbers as float32, rounded as floats are; nan and infinities stay.
 
     Raises:
@@ -42,7 +45,8 @@ def finite_floats(where: str, values: np.ndarray) -> np.ndarray:
     return made
 
 
-def _refuse(where: str, values: np.ndarray, bad: np.ndarray, allowed: str) -> None:
+def _refuse(where: Where, values: np.ndarray, bad: np.ndarray, allowed: str) -> None:
     if bad.any():
         record = np.argwhere(bad)[0]
-        raise InputError(f"{where} record {record[0]}", values[tuple(record)], allowed)
+        at = f"{where} record {record[0]}" if isinstance(where, str) else where(int(record[0]))
+        raise InputError(at, values[tuple(record)], allowed)

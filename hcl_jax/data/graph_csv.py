@@ -5,10 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.arrays import ENDINGS, check_named, finite_cells, label_columns, table, text_labels
 from hcl_jax.data.graphs import NODE_SPLITS, one_graph
 from hcl_jax.data.source import Arrays, Source, folder_of, from_arrays, listed, unknown_split
-from hcl_jax.errors import InputError, nearest
+from hcl_jax.data.tables import (
+    ENDINGS,
+    Table,
+    check_column,
+    check_named,
+    finite_cells,
+    label_columns,
+    table,
+    text_labels,
+)
+from hcl_jax.errors import InputError
 
 ENDS = ("source", "target")
 SPLIT = "split"
@@ -29,25 +38,27 @@ def graph_csv(data: Any, split: str) -> Source:
     nodes_path, edges_path = (_file(folder, name) for name in ("nodes", "edges"))
     if data.num_examples:
         raise InputError("config.data.num_examples", data.num_examples, "0: graph_csv is one graph and cannot be cut")
-    nodes = table(nodes_path, (), data.max_array_bytes)
+    read = table(nodes_path, data.max_array_bytes)
+    nodes = read.columns
     labels, data = label_columns(data, nodes)
-    for name in (data.record, *labels):
-        if name not in nodes:
-            raise InputError(nodes_path, f"no column {name!r}", f"columns {nearest(name, nodes)}")
-    check_named(nodes_path, data.record, nodes[data.record])
+    for field, names in {"record": (data.record,), "labels": labels}.items():
+        for name in names:
+            check_column(nodes_path, nodes, name, field)
+    check_named(read, data.record)
     number = {name: i for i, name in enumerate(nodes[data.record])}
     count = len(nodes[data.record])
     if len(number) < count:
-        twice = next(n for i, n in enumerate(nodes[data.record]) if number[n] != i)
-        raise InputError(nodes_path, f"{data.record} {twice} more than once", "a name of its own for each node")
-    edges = _edges(edges_path, table(edges_path, ENDS, data.max_array_bytes), number)
+        first = next(i for i, n in enumerate(nodes[data.record]) if number[n] != i)
+        twice = nodes[data.record][first]
+        raise InputError(read.at(first), f"{data.record} {twice} more than once", "a name of its own for each node")
+    edges = _edges(table(edges_path, data.max_array_bytes, {"": ENDS}), number)
     channels = [name for name in nodes if name not in (data.record, SPLIT, *labels)]
     allowed = "a finite number: every column beside name, labels and split is a feature"
-    features = [finite_cells(nodes_path, name, nodes[name], allowed) for name in channels]
+    features = [finite_cells(read, name, allowed) for name in channels]
     if not features:
         features = [np.ones(count), np.log1p(np.bincount(edges[:, 1], minlength=count))]
-    inside = _inside(nodes_path, nodes.get(SPLIT), split, data, count)
-    kept = {label: text_labels(f"{nodes_path}: {label}", nodes[label], set(nodes[label]), set()) for label in labels}
+    inside = _inside(read, split, data)
+    kept = {label: text_labels(label, nodes[label], set(nodes[label]), set(), read.at) for label in labels}
     for label, (_, classes, _) in kept.items():
         if not classes:
             raise InputError(f"{nodes_path}: {label}", "numbers that are not whole", "classes")
@@ -73,29 +84,30 @@ def _file(folder: str, name: str) -> str:
     return os.path.join(folder, found[0])
 
 
-def _edges(path: str, columns: dict[str, list[str]], number: dict[str, int]) -> np.ndarray:
+def _edges(read: Table, number: dict[str, int]) -> np.ndarray:
     """int [E, 2], each edge both ways and once; one from a node to itself is none, for encoders add it."""
     ends = []
     for name in ENDS:
-        for line, cell in enumerate(columns[name]):
+        for row, cell in enumerate(read.columns[name]):
             if cell not in number:
-                raise InputError(f"{path} record {line}: {name}", repr(cell), "a node of nodes.csv")
-        ends.append(np.array([number[cell] for cell in columns[name]], np.int64))
+                raise InputError(f"{read.at(row)}: {name}", repr(cell), "a node of nodes.csv")
+        ends.append(np.array([number[cell] for cell in read.columns[name]], np.int64))
     one = np.stack(ends, 1)
     one = one[one[:, 0] != one[:, 1]]
     return np.unique(np.concatenate([one, one[:, ::-1]]), axis=0)
 
 
-def _inside(path: str, cells: list[str] | None, split: str, data: Any, count: int) -> np.ndarray:
+def _inside(read: Table, split: str, data: Any) -> np.ndarray:
     """Which nodes are in a split: bool [N]."""
+    cells = read.columns.get(SPLIT)
     if cells is None:
         if split == data.train_split:
-            return np.ones(count, bool)
-        allowed = f"a share of the nodes with a label, such as 0.8, for {path} has no column {SPLIT!r}"
+            return np.ones(len(read.lines), bool)
+        allowed = f"a share of the nodes with a label, such as 0.8, for {read.path} has no column {SPLIT!r}"
         raise InputError("config.data.held_out", data.held_out, allowed)
     if split not in NODE_SPLITS:
-        raise unknown_split(split, NODE_SPLITS, path)
-    for line, cell in enumerate(cells):
+        raise unknown_split(split, NODE_SPLITS, read.path)
+    for row, cell in enumerate(cells):
         if cell.strip() not in ("", *NODE_SPLITS):
-            raise InputError(f"{path} record {line}: {SPLIT}", repr(cell), f"{', '.join(NODE_SPLITS)}, or blank")
+            raise InputError(f"{read.at(row)}: {SPLIT}", repr(cell), f"{', '.join(NODE_SPLITS)}, or blank")
     return np.array([cell.strip() == split for cell in cells])

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.arrays import columns_of, table, table_path
 from hcl_jax.data.content import of_files
 from hcl_jax.data.folder import fetch_of, shown
 from hcl_jax.data.source import Source, chosen_labels, fingerprint_arrays, fingerprint_files, taken
+from hcl_jax.data.tables import columns_of, table, table_path
 from hcl_jax.errors import InputError
 
 
@@ -32,7 +32,7 @@ def pairs_csv(data: Any, split: str) -> Source:
     if len(words) != 1:
         raise InputError("config.data.text", repr(data.text), "one column, that of the texts")
     chosen_labels(data, {})
-    columns = table(path, (data.picture, *words), data.max_array_bytes)
+    columns = table(path, data.max_array_bytes, {"picture": (data.picture,), "text": words}).columns
     size = taken(data, split, len(columns[data.picture]))
     named, texts = columns[data.picture][:size], np.array(columns[words[0]][:size], object)
     root = os.path.dirname(path)

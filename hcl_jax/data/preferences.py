@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hcl_jax.data.arrays import split_file
 from hcl_jax.data.casts import whole_numbers
 from hcl_jax.data.npz import read_npz
-from hcl_jax.data.source import Arrays, folder_of, unknown_split
+from hcl_jax.data.source import Arrays, folder_of, split_file, unknown_split
 from hcl_jax.errors import InputError
 
 PADDING, SEPARATOR, FIRST = 0, 1, 2

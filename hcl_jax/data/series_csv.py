@@ -8,9 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcl_jax.data.arrays import (
+from hcl_jax.data.limits import check_bytes
+from hcl_jax.data.series import moments
+from hcl_jax.data.source import Arrays, Source, from_arrays
+from hcl_jax.data.tables import (
     ENDINGS,
     MISSING,
+    Table,
+    check_column,
     check_named,
     finite_cells,
     label_columns,
@@ -18,10 +23,7 @@ from hcl_jax.data.arrays import (
     table_path,
     text_labels,
 )
-from hcl_jax.data.limits import check_bytes
-from hcl_jax.data.series import moments
-from hcl_jax.data.source import Arrays, Source, from_arrays
-from hcl_jax.errors import InputError, nearest
+from hcl_jax.errors import InputError
 
 LOG = logging.getLogger("hcl_jax")
 
@@ -34,12 +36,14 @@ class Long(NamedTuple):
       values: N arrays [T, C], each by its time; nan where a cell is blank.
       channels: [C], the names of the columns.
       words: label -> [N], the cell of each series.
+      first: [N], the record of the table with which each begins.
     """
 
     ids: tuple[str, ...]
     values: list[np.ndarray]
     channels: tuple[str, ...]
     words: dict[str, list[str]]
+    first: np.ndarray
 
 
 def series_csv(data: Any, split: str) -> Source:
@@ -56,12 +60,12 @@ def series_csv(data: Any, split: str) -> Source:
     """
     path = table_path(data, split)
     known = {split: path} if os.path.isfile(os.path.expanduser(data.dir)) else _both(data, split, path)
-    tables = {name: table(file, (), data.max_array_bytes) for name, file in known.items()}
+    tables = {name: table(file, data.max_array_bytes) for name, file in known.items()}
     asked = data.labels
-    labels, data = label_columns(data, tables[split])
+    labels, data = label_columns(data, tables[split].columns)
     if asked and not labels:
         LOG.warning("%s: no classes, for there is no column 'label'", path)
-    made = {name: _long(file, tables[name], data, labels) for name, file in known.items()}
+    made = {name: _long(read, data, labels) for name, read in tables.items()}
     here = made[split]
     for name, other in made.items():
         if other.channels != here.channels:
@@ -79,7 +83,7 @@ def series_csv(data: Any, split: str) -> Source:
     kept = {}
     for label, words in here.words.items():
         every = {w for other in made.values() for w in other.words[label]}
-        kept[label] = text_labels(f"{path}: {label}", words, every, set())
+        kept[label] = text_labels(label, words, every, set(), lambda i: tables[split].at(here.first[i]))
     arrays = Arrays(
         fields={"series": padded},
         labels={k: v[0] for k, v in kept.items()},
@@ -103,17 +107,18 @@ def _both(data: Any, split: str, path: str) -> Mapping[str, str]:
     return found
 
 
-def _long(path: str, columns: dict[str, list[str]], data: Any, labels: tuple[str, ...]) -> Long:
-    for name in (data.record, data.time, *labels):
-        if name not in columns:
-            raise InputError(path, f"no column {name!r}", f"columns {nearest(name, columns)}")
+def _long(read: Table, data: Any, labels: tuple[str, ...]) -> Long:
+    path, columns, _ = read
+    for field, names in {"record": (data.record,), "time": (data.time,), "labels": labels}.items():
+        for name in names:
+            check_column(path, columns, name, field)
     channels = tuple(name for name in columns if name not in (data.record, data.time, *labels))
     if not channels:
         raise InputError(path, "no column beside those of names, times and labels", "one channel or more")
     allowed = "a finite number, or blank where missing"
-    values = np.stack([finite_cells(path, name, columns[name], allowed, MISSING) for name in channels], 1)
+    values = np.stack([finite_cells(read, name, allowed, MISSING) for name in channels], 1)
     times = _times(path, data.time, columns[data.time])
-    check_named(path, data.record, columns[data.record])
+    check_named(read, data.record)
     ids = tuple(dict.fromkeys(columns[data.record]))
     number = {name: i for i, name in enumerate(ids)}
     owner = np.array([number[name] for name in columns[data.record]])
@@ -122,18 +127,24 @@ def _long(path: str, columns: dict[str, list[str]], data: Any, labels: tuple[str
     if len(twice):
         a, b = sorted(int(i) for i in order[twice[0] : twice[0] + 2])
         at = f"{data.record} {columns[data.record][a]} {data.time} {columns[data.time][a]}"
-        raise InputError(f"{path} records {a} and {b}", at, "one line for each time of a series")
+        raise InputError(f"{path} lines {read.lines[a]} and {read.lines[b]}", at, "one line for each time of a series")
     ends = np.cumsum(np.bincount(owner))
+    made, first = np.split(values[order], ends[:-1]), np.unique(owner, return_index=True)[1]
+    empty = next((i for i, value in enumerate(made) if np.isnan(value).all()), None)
+    if empty is not None:
+        raise InputError(
+            read.at(first[empty]), f"no value in {data.record} {ids[empty]}", "at least one in each series"
+        )
     words: dict[str, list[str]] = {}
     for label in labels:
         cells: list[str | None] = [None] * len(ids)
-        for line, (i, cell) in enumerate(zip(owner, columns[label], strict=True)):
+        for row, (i, cell) in enumerate(zip(owner, columns[label], strict=True)):
             if cells[i] not in (None, cell):
                 found = f"{label} {cell} for {data.record} {ids[i]}, which is {cells[i]} before"
-                raise InputError(f"{path} record {line}", found, "one value for a series")
+                raise InputError(read.at(row), found, "one value for a series")
             cells[i] = cell
         words[label] = [str(c) for c in cells]
-    return Long(ids, np.split(values[order], ends[:-1]), channels, words)
+    return Long(ids, made, channels, words, first)
 
 
 def _times(path: str, name: str, cells: list[str]) -> np.ndarray:

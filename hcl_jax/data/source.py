@@ -382,3 +382,16 @@ def listed(folder: str) -> list[str]:
 def unknown_split(split: str, known: Sequence[str], where: str) -> InputError:
     """The error for a split that is not there."""
     return InputError(f"config.data.train_split, test_split: {where}", repr(split), nearest(split, known))
+
+
+def split_file(folder: str, split: str, endings: tuple[str, ...]) -> str:
+    """`<folder>/<split><ending>` of the only ending that is there. Raises InputError when there is none, or several."""
+    files = [f for f in listed(folder) if f.endswith(endings)]
+    if not files:
+        raise InputError("config.data.dir", f"no {' or '.join(endings)} file in {folder}", f"<split>{endings[0]}")
+    found = [split + ending for ending in endings if split + ending in files]
+    if len(found) > 1:
+        raise InputError(folder, " and ".join(found), f"one file for the split {split!r}")
+    if found:
+        return os.path.join(folder, found[0])
+    raise unknown_split(split, [os.path.splitext(f)[0] for f in files], folder)

@@ -121,6 +121,9 @@ def neighbours(
     """
     from hcl_jax.trained import open as open_run
 
+    if where == "--text" and not all(text.strip() for text in query):
+        raise InputError(where, "nothing", "words")
+
     model = open_run(folder, step=step, seed=seed)
     kind = model.config.evaluate.views[model.view_of(output_name, input)]["kind"]
     if where == "--text" and kind != "text":

@@ -363,7 +363,7 @@ def open(
     Raises:
       InputError: no run, no checkpoint, no evaluation view, or another data set than it was trained on.
     """
-    frozen = workdir.resume_config(folder)
+    frozen = workdir.config_of(folder)
     views = frozen.evaluate.views
     if not views:
         raise InputError(

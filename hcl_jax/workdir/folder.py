@@ -22,7 +22,15 @@ LOG = logging.getLogger("hcl_jax")
 
 def resume_config(workdir: str | os.PathLike) -> Any:
     """The frozen config of a workdir. Raises InputError when there is none."""
-    plain, path = _frozen(workdir)
+    return _younger(*_frozen(workdir))
+
+
+def config_of(run: str | os.PathLike) -> Any:
+    """The same of a run that is only read: what is refused names the folder, for there is no flag."""
+    return _younger(*_frozen(run, os.fspath(run), "the folder of a run"))
+
+
+def _younger(plain: dict[str, Any], path: Any) -> Any:
     return configs.with_younger(plain, str(path))
 
 
@@ -39,12 +47,14 @@ def as_begun(workdir: str | os.PathLike, config: Any) -> Any:
     return config
 
 
-def _frozen(workdir: str | os.PathLike) -> tuple[dict[str, Any], Any]:
+def _frozen(
+    workdir: str | os.PathLike, where: str = "", allowed: str = "the folder of a run, or --config=RECIPE with it"
+) -> tuple[dict[str, Any], Any]:
     """The text of a workdir's config.json as it is there, and its path."""
     path = files.path(workdir) / "config.json"
     wrote = "the config.json that a run wrote"
     if not is_file(path, path, wrote):
-        raise InputError(f"--workdir={workdir}", "no config.json", "the folder of a run, or --config=RECIPE with it")
+        raise InputError(where or f"--workdir={workdir}", "no config.json", allowed)
     text = text_of(path, wrote)
     with readable(path, wrote, "no config"):
         return configs.from_json(text, str(path)).to_dict(), path

@@ -9,6 +9,7 @@ from refusals import refused_source as refused
 from hcl_jax import config as configs
 from hcl_jax import data
 from hcl_jax.config.as_found import as_found
+from hcl_jax.config.check_views import check_size
 from hcl_jax.data.images import stored
 from hcl_jax.errors import InputError
 from hcl_jax.evaluators import EVALUATORS
@@ -101,3 +102,6 @@ def test_one_field_is_the_size_of_all_views():
     specs = (*made.views.values(), *made.evaluate.views.values())
     assert [op["size"] for spec in specs for op in spec.ops if "size" in op] == [48, 48, 48]
     assert configs.complete(made) == made
+    configs.override(config, "data.size", "0")
+    with pytest.raises(InputError, match="config.data.size: found 0; .* for views.a.ops.0. names no size of its own"):
+        check_size(configs.complete(config).to_dict())

@@ -243,8 +243,9 @@ def test_bad_csv(config, tmp_path):
     path = tmp_path / "train.csv"
     for content, line in (
         (b"", "an empty file"),
-        (b"word,label\na,1\n", "no column 'text'; allowed: columns"),
-        (b"text,label\na\n", "record 2: found 1 columns; allowed: 2"),
+        (b"word,label\na,1\n", "no column 'text'; allowed: columns label, word; config.data.text names it"),
+        (b'text,label\n"a\nb",1\n\na\n', "line 5: found 1 columns; allowed: 2"),
+        (b'text,label\n"a\nb",99999999999\n', "line 2: label: found 99999999999; allowed: whole numbers from"),
         (b"text,label\n\xff,1\n", "unreadable file"),
         (b"text,label\n", "no record"),
     ):

@@ -57,12 +57,12 @@ def test_without_splits_a_share_of_the_classes_is_held_out(asked):
     [
         (NODES.replace("id", "node"), EDGES, "found no column 'id'; allowed: columns"),
         (NODES, EDGES.replace("source", "from"), "found no column 'source'; allowed: columns"),
-        (NODES, EDGES.replace("c,1,b", "c,1,e"), "edges.csv record 2: target: found 'e'; allowed: a node of nodes.csv"),
+        (NODES, EDGES.replace("c,1,b", "c,1,e"), "edges.csv line 4: target: found 'e'; allowed: a node of nodes.csv"),
         (NODES.replace("b,2", "a,2"), EDGES, "found id a more than once"),
-        (NODES.replace("c,3", "c,three"), EDGES, "record 2: x: found 'three'; allowed: a finite number: every"),
-        (NODES.replace("b,2", ",2"), EDGES, "record 1: id: found nothing; allowed: a name in each line"),
-        (NODES.replace("c,3", "c,nan"), EDGES, "record 2: x: found 'nan'; allowed: a finite number"),
-        (NODES.replace(",test", ",tset"), EDGES, "record 1: split: found 'tset'; allowed: train, validation, test, or"),
+        (NODES.replace("c,3", "c,three"), EDGES, "nodes.csv line 4: x: found 'three'; allowed: a finite number: every"),
+        (NODES.replace("b,2", ",2"), EDGES, "line 3: id: found nothing; allowed: a name in each line"),
+        (NODES.replace("c,3", "c,nan"), EDGES, "line 4: x: found 'nan'; allowed: a finite number"),
+        (NODES.replace(",test", ",tset"), EDGES, "line 3: split: found 'tset'; allowed: train, validation, test, or"),
         ("id,label\na,0.5\nb,1\nc,2\nd,2\n", EDGES, "label: found numbers that are not whole; allowed: classes"),
     ],
 )

@@ -150,7 +150,7 @@ def test_queries_take_the_classes_in_turn(labels):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["none", "--output=page.html"], "no config.json"),
+        (["none", "--output=page.html"], "none: found no config.json; allowed: the folder of a run\n"),
         (["RUN", "--output=page.txt"], "'.txt'"),
         (["RUN", "--output=none/page.html"], "no folder"),
         (["RUN", "RUN", "--output=page.html"], "twice"),

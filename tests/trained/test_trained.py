@@ -85,11 +85,23 @@ def test_refusals_are_one_line(shared_run, model, pixels, tmp_path):
         (lambda: model.encode(tmp_path / "wide.png"), "wide.png: found a picture of another size; allowed: image of"),
         (lambda: model.records("valid"), "split: found 'valid'"),
         (lambda: hcl_jax.open(tmp_path), "found no finished checkpoint"),
-        (lambda: hcl_jax.open(tmp_path / "no"), "found no config.json"),
+        (lambda: hcl_jax.open(tmp_path / "no"), "no: found no config.json; allowed: the folder of a run"),
     ):
         with pytest.raises(hcl_jax.InputError) as error:
             call()
         assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_flags_that_are_refused_are_one_line(tmp_path, capsys):
+    """Without the usage above, and before the run is looked for."""
+    with pytest.raises(SystemExit, match="2"):
+        neighbours(["--workdir=no", "--query=a.jpg", f"--output={tmp_path / 'none' / 'x.png'}"])
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("hcl_jax: --output=") and said.endswith("in a folder that exists\n") and said.count("\n") == 1
+    )
+    assert neighbours([f"--workdir={tmp_path}", "--text= "]) == 2
+    assert capsys.readouterr().err == "hcl_jax: --text: found nothing; allowed: words\n"
 
 
 @pytest.mark.slow
