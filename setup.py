@@ -68,6 +68,7 @@ setup(
         "series": ["aeon>=1.3"],
         "text": ["ftfy>=6.3"],  # repairs captions as CLIP's tokenizer does
         "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=3"],
         "gs": GS,
         "docs": DOCS,
         "peers": ["torch>=2.6", "pytorch-metric-learning>=2.8", "lightly>=1.5.20", "open_clip_torch>=3.3"],

@@ -25,6 +25,7 @@ from hcl_jax.parallel import sharding
 from hcl_jax.parallel.vmapped_seeds import over_seeds, seeds_sharding
 from hcl_jax.similarity import ENGINES, Engine
 from hcl_jax.views import VIEWS, tokenizers
+from hcl_jax.workdir.trackers import TRACKERS
 
 
 class Parts(NamedTuple):
@@ -38,6 +39,7 @@ class Parts(NamedTuple):
     views: Mapping = VIEWS
     sources: Mapping = data.SOURCES
     evaluators: Mapping = EVALUATORS
+    trackers: Mapping = TRACKERS
 
     def checked(self) -> dict[str, Mapping]:
         """The tables that a config is checked against, by name."""

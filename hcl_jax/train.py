@@ -38,6 +38,7 @@ from hcl_jax.workdir.metrics import Log
 from hcl_jax.workdir.seed_stats import note
 from hcl_jax.workdir.terminal import Terminal
 from hcl_jax.workdir.trace import trace_ten_steps
+from hcl_jax.workdir.trackers import TRACKERS, chosen
 
 Hook = Callable[[int, TrainState], None]
 
@@ -86,6 +87,7 @@ def train_and_evaluate(
     views: Mapping = VIEWS,
     sources: Mapping = data.SOURCES,
     evaluators: Mapping = EVALUATORS,
+    trackers: Mapping = TRACKERS,
     try_steps: int | None = None,
     profile: bool = False,
     bar: bool | None = None,
@@ -95,7 +97,7 @@ def train_and_evaluate(
     Args:
       config: what a recipe's get_config gives.
       workdir_path: the run's folder.
-      encoders, heads, losses, measures, counts, views, sources, evaluators: tables of parts;
+      encoders, heads, losses, measures, counts, views, sources, evaluators, trackers: tables of parts;
         `{**ENCODERS, "mine": Mine}` adds one.
       try_steps: this many steps on random input of the right shape, no evaluation.
       profile: write a trace of ten steps.
@@ -108,7 +110,7 @@ def train_and_evaluate(
       InputError: bad input; nothing has been written.
     """
     began = time.monotonic()
-    parts = Parts(encoders, heads, losses, measures, counts, views, sources, evaluators)
+    parts = Parts(encoders, heads, losses, measures, counts, views, sources, evaluators, trackers)
 
     # Prepare: everything that can be refused, before a file is written.
     config = configs.complete(config)
@@ -197,11 +199,11 @@ def restore(
         state = init_from(config.init_from, run.init(), config.train.seeds)
 
     folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
-    names = {name: config.log[f"wandb_{name}"] for name in ("project", "name", "group")}
+    names = [name for name in chosen(config.log) if name != "tensorboard"]
     log = Log(
         folder if first else None, start=start, steps=run.steps, config=config.to_dict(), terminal=terminal,
-        tensorboard=config.log.tensorboard, wandb=names if config.log.wandb else None, saves=spec.every,
-        every=config.log.every, on_error=spec.on_error,
+        tensorboard="tensorboard" in chosen(config.log), trackers={n: run.parts.trackers[n] for n in names},
+        saves=spec.every, every=config.log.every, on_error=spec.on_error,
     )  # fmt: skip
     stack.callback(log.close)
     told = processes.broadcast_from_first(

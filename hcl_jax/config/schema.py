@@ -420,6 +420,10 @@ class Log:
     wandb_project: str = setting("", "of Weights & Biases; where it is empty, as WANDB_PROJECT or its own default says")
     wandb_name: str = setting("", "shown there; where it is empty, the folder's name")
     wandb_group: str = setting("", "of runs that are shown together there")
+    trackers: tuple[str, ...] = setting(
+        (),
+        "what else gets the numbers: tensorboard, wandb, mlflow, and what the caller of `train_and_evaluate` adds",
+    )
     spike: float = setting(
         10.0,
         "warn of a loss this many robust deviations (1.4826 x the median absolute one, at least 1 % of the median) "

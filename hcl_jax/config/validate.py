@@ -105,8 +105,11 @@ def _rest(c: Mapping[str, Any]) -> None:
     lost = checkpoint["keep_best"] and not (checkpoint["best_metric"] and any(every))
     found = f"{checkpoint['keep_best']} without a best_metric, or with evaluate.every 0"
     _refuse("checkpoint.keep_best", found, "a metric of the evaluations while the run trains", lost)
-    lost = c["log"]["wandb"] and importlib.util.find_spec("wandb") is None
+    asked = c["log"]["wandb"] or "wandb" in c["log"]["trackers"]
+    lost = asked and importlib.util.find_spec("wandb") is None
     _refuse("log.wandb", "true, but wandb is not installed", "pip install -e '.[wandb]'", lost)
+    missing = "mlflow" in c["log"]["trackers"] and importlib.util.find_spec("mlflow") is None
+    _refuse("log.trackers", "mlflow, which is not installed", "pip install -e '.[mlflow]'", missing)
     for i, (pattern, replacement) in enumerate(c["init_from"]["rename"]):
         try:
             re.sub(pattern, replacement, "")

@@ -1,10 +1,11 @@
 """The log of a run: numbers by step to the writers, lines and a progress bar to the terminal."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,8 @@ from hcl_jax.errors import NO_ROOM
 from hcl_jax.workdir import files, history
 from hcl_jax.workdir.history import History
 from hcl_jax.workdir.terminal import Terminal
-from hcl_jax.workdir.writers import JsonLines, TensorBoard, WandB, Writer
+from hcl_jax.workdir.trackers import TRACKERS, Guarded, Opening
+from hcl_jax.workdir.writers import JsonLines, Writer
 
 
 class Log:
@@ -26,9 +28,9 @@ class Log:
       workdir: the run's folder, on a disk or on gs://; None, of processes other than the first, writes nothing.
       start: the step that the run resumes from; lines past it are dropped.
       steps: the run's last step, for the bar.
-      config: the frozen config, for W&B.
+      config: the frozen config, for the trackers.
       tensorboard: whether TensorBoard's events are written.
-      wandb: `project`, `name` and `group` of a run of Weights & Biases; None writes none.
+      trackers: others by name, functions as those of TRACKERS.
       terminal: where lines and progress go.
       saves: steps between two checkpoints. A run that begins anew where as many have lines keeps these aside.
       every: steps between two lines; says so when lines up to `start` are missing.
@@ -40,7 +42,7 @@ class Log:
 
     def __init__(
         self, workdir: files.Path | None, *, start: int, steps: int, config: dict[str, Any],
-        terminal: Terminal, tensorboard: bool = True, wandb: Mapping[str, str] | None = None, saves: int = 0,
+        terminal: Terminal, tensorboard: bool = True, trackers: Mapping[str, Callable] | None = None, saves: int = 0,
         every: int = 0, on_error: str = "stop",
     ):  # fmt: skip
         self._on_error, self._full = on_error, False
@@ -53,10 +55,11 @@ class Log:
             here = self._here(workdir)
             self.history = _resume(here / "metrics.jsonl", start, saves, every)
             whole = str(workdir.absolute()) if files.is_disk(workdir) else str(workdir)
+            opening = Opening(here, whole, config, start)
             self._writers = (
                 JsonLines(here / "metrics.jsonl"),
-                *([TensorBoard(here / "tensorboard", start + 1)] if tensorboard else []),
-                *([] if wandb is None else [WandB(here, whole, config, wandb)]),
+                *([TRACKERS["tensorboard"](opening)] if tensorboard else []),  # its errors are those of the disk
+                *(Guarded(name, functools.partial(f, opening), terminal.say) for name, f in (trackers or {}).items()),
             )
         terminal.begin(start, steps)
         for line in self.history.notes:

@@ -6,9 +6,12 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import pytest
+
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
 from hcl_jax.workdir.terminal import Terminal, repeated
+from hcl_jax.workdir.trackers import TRACKERS, Opening, chosen
 from hcl_jax.workdir.writers import WandB
 
 
@@ -132,3 +135,48 @@ def test_a_run_of_wandb_is_its_folder_and_stays_it(tmp_path, monkeypatch):
     moved = (tmp_path / "a" / "demo").rename(tmp_path / "moved")
     WandB(moved, str(moved), {}, {"project": "", "name": "mine", "group": ""})
     assert asked[-1]["id"] == first["id"] and asked[-1]["name"] == "mine" and "project" not in asked[-1]
+
+
+def test_trackers_of_a_user_get_the_numbers_and_one_that_fails_is_left(tmp_path, capsys):
+    """A name that is not looked up, a failure that ends the run, is said at every step, or is sent numbers still."""
+    seen, failed = [], []
+
+    def mine(run):
+        seen.append((run.workdir, run.start))
+        return SimpleNamespace(
+            write=lambda *new: seen.append(new), flush=lambda: None, close=lambda: seen.append("end")
+        )
+
+    def down(step, metrics):
+        failed.append(step)
+        raise ConnectionError("no route\nto the host")
+
+    broken = SimpleNamespace(write=down, flush=lambda: None, close=lambda: failed.append("end"))
+    trackers = {"mine": mine, "down": lambda run: broken, "lost": lambda run: 1 / 0}
+    log = Log(tmp_path, start=0, steps=2, config={}, tensorboard=False, terminal=Terminal(bar=False), trackers=trackers)
+    for step in (1, 2):
+        log.write(step, {"loss": 2.0})
+    log.close()
+    assert seen == [(str(tmp_path), 0), (1, {"loss": 2.0}), (2, {"loss": 2.0}), "end"] and failed == [1]
+    said = capsys.readouterr().out.splitlines()
+    left = "it gets no more numbers, the run goes on"
+    zero = f"tracker lost: ZeroDivisionError: division by zero; {left}"
+    assert said == [zero, f"tracker down: ConnectionError: no route; {left}"]
+    assert len(lines(tmp_path)) == 2
+    assert chosen({"tensorboard": True, "wandb": False, "trackers": ("mlflow", "tensorboard")}) == (
+        "tensorboard",
+        "mlflow",
+    )
+
+
+def test_a_run_of_mlflow_is_that_of_its_folder(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking", reason="mlflow-skinny is an extra")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for start in (0, 1):
+        run = TRACKERS["mlflow"](Opening(tmp_path, str(tmp_path), {"train": {"steps": 2}}, start))
+        run.write(start + 1, {"loss": 2.0 - start, "eval/image/knn_accuracy": 0.5})
+        run.close()
+    client = tracking.MlflowClient((tmp_path / "mlflow").as_uri())
+    (found,) = client.search_runs([client.get_experiment_by_name("hcl_jax").experiment_id])
+    assert found.data.params == {"train.steps": "2"} and found.info.status == "FINISHED"
+    assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
