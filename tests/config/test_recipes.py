@@ -28,15 +28,11 @@ METHODS = ("simclr:digits", "simclr:imagenet", "clip:emoji", "clip:vit_b", "thre
            "second_stage:frozen_tower", "dpo:reference", "dpo:preferences", "multi_task:uncertainty", "nmtune:paper",
            "generated_views:digits", "simsiam:digits", "quality:judge", "quality:moco",
            "supervised:digits", "supervised:BasicMotions")  # fmt: skip
+# From the command line, through mock data of TFDS.
+TFDS, CAPTIONS = ("simclr:cifar10", "simclr:imagenet"), ("clip:vit_b", "clip:siglip_b")
 # These take twenty steps on one and on eight devices.
 TWENTY_STEPS = {*SHAPES, *EQUAL, "ts2vec:BasicMotions"}
 SHRINK = {
-    # Its encoder takes 80 s to compile; tests/plan/test_lowering.py lowers it at full size.
-    "simclr:imagenet": [
-        "towers.image.encoder={'name': 'convnet', 'widths': (8,)}",
-        "towers.image.heads.z.hidden=16",
-        "data.shape=(48,48,3)",
-    ],
     "clip:emoji": ["towers.image.encoder.widths=(8,)", "towers.text.encoder.depth=1"],
     "clip:vit_b": [
         "towers.image.encoder={'name': 'vit', 'variant': 'ti/32', 'depth': 1}",
@@ -59,7 +55,7 @@ SHRINK = {
 def with_other_views() -> list[str]:
     """The first recipe of all that make the same views, where no method above makes them."""
     views = {r: configs.load(r).views.to_json(sort_keys=True) for r in RECIPES}
-    done = {views[r] for r in METHODS}
+    done = {views[r] for r in (*METHODS, *TFDS, *CAPTIONS)}
     return list({v: r for r, v in reversed(views.items()) if v not in done}.values())[::-1]
 
 
@@ -79,7 +75,7 @@ def some_batches(config, source, count: int) -> list:
 
 
 @pytest.mark.slow(one=True)
-@pytest.mark.parametrize("recipe", [r for r in METHODS if r not in TWENTY_STEPS])
+@pytest.mark.parametrize("recipe", [r for r in METHODS if r not in {*TWENTY_STEPS, *TFDS, *CAPTIONS}])
 def test_two_steps_of_every_other_method(recipe):
     """On two devices. Not from the command line, whose checkpoints and cards are those of every other run."""
     config, source = small(recipe, "train.steps=2", "mesh.data=2", *SHRINK.get(recipe, []))
@@ -111,10 +107,11 @@ def test_a_batch_of_every_recipe_with_other_views(recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["simclr:cifar10", "simclr:imagenet"])
+@pytest.mark.parametrize("recipe", TFDS)
 def test_a_tfds_name_through_mock_data(recipe, tmp_path):
     import tensorflow_datasets as tfds
 
+    # Its own encoder takes 80 s to compile; tests/plan/test_lowering.py lowers it at full size.
     small = ["towers.image.encoder={'name': 'convnet', 'widths': (8,)}", "data.batch_size=8", "mesh.data=2"]
     quick = ["train.steps=2", "evaluate.linear=false", "evaluate.per_class=()", "evaluate.baselines=false"]
     flags = [*small, *quick, "data.in_memory=false"]
@@ -125,7 +122,7 @@ def test_a_tfds_name_through_mock_data(recipe, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["clip:vit_b", "clip:siglip_b"])
+@pytest.mark.parametrize("recipe", CAPTIONS)
 def test_captions_through_mock_data(recipe, tmp_path):
     """The field of LAION-400M, ids of a file, and numbers of the held-out pairs at the end."""
     import tensorflow_datasets as tfds
