@@ -19,6 +19,7 @@ import pytest
 from hcl_jax.losses import LOSSES
 from launch.local import environments, free_port
 from tests.losses.cases import assert_same, normal
+from tests.quick import QUICK
 
 N, D, SLOTS = 32, 5, 24
 PROCESSES, DEVICES_EACH, SECONDS = 2, 4, 300
@@ -96,7 +97,7 @@ def work(output: str) -> None:
 
 def run(folder: pathlib.Path) -> list[dict]:
     """The results of each process; none outlives this call."""
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    env = os.environ | {"XLA_FLAGS": QUICK}
     env["PYTHONPATH"] = os.pathsep.join([os.getcwd(), env.get("PYTHONPATH", "")])
     outputs, logs = ([folder / f"{i}.{end}" for i in range(PROCESSES)] for end in ("json", "log"))
     children: list[subprocess.Popen] = []

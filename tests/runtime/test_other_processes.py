@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from quick import QUICK
 
 DEVICES = 4
 # Each task is (restore from, save to); "" begins a run, or saves nothing.
@@ -73,11 +74,10 @@ def by(tmp_path):
         texts = [["" if p is None else str(tmp_path / p) for p in task] for task in tasks]
         call = [sys.executable, "-m", "launch.local", f"--processes={processes}", f"--devices={DEVICES // processes}"]
         call += ["--", sys.executable, "-c", WORKER, json.dumps(texts), str(answer)]
-        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         ran = subprocess.run(
             call,
             cwd=pathlib.Path(__file__).parents[2],
-            env=environment | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=os.environ | {"XLA_FLAGS": QUICK, "TF_CPP_MIN_LOG_LEVEL": "3"},
             capture_output=True,
             text=True,
             timeout=600,
