@@ -1,4 +1,4 @@
-"""XLA:CPU's flags where programs are compiled far more than they are run: here, and in processes that tests start."""
+"""XLA:CPU's flags for processes that tests start, whose programs are compiled far more than they are run."""
 
 import jaxlib.version
 
