@@ -26,6 +26,7 @@ class Interruption:
     """
 
     stopped = False  # whether a run of this process has ended before its last step
+    pressed = False  # Ctrl-C in the only process: the service would print a line of its own about a SIGTERM
 
     def __init__(self) -> None:
         self._tick, self._has_service = 0, distributed.global_state.preemption_sync_manager is not None
@@ -35,7 +36,7 @@ class Interruption:
         """Whether to end now. Every process asks the same number of times, at the same places."""
         if self._has_service and not self.reached:
             self._tick += 1
-            self.reached = multihost_utils.reached_preemption_sync_point(self._tick)
+            self.reached = Interruption.pressed or multihost_utils.reached_preemption_sync_point(self._tick)
             Interruption.stopped = Interruption.stopped or self.reached
         return self.reached
 
@@ -99,7 +100,10 @@ def ctrl_c_saves() -> Iterator[CtrlC]:
             raise KeyboardInterrupt
         ctrl_c.pressed = True
         print("hcl_jax: saving and stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if processes.count() == 1:
+            Interruption.pressed = True
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     if distributed.global_state.preemption_sync_manager is None:
         yield ctrl_c
@@ -109,5 +113,6 @@ def ctrl_c_saves() -> Iterator[CtrlC]:
     try:
         yield ctrl_c
     finally:
+        Interruption.pressed = False
         for number, handler in old.items():
             signal.signal(number, handler)
