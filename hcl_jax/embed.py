@@ -34,7 +34,7 @@ from hcl_jax.disk import whole
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluators.groups import Features
 from hcl_jax.run import Parts
-from hcl_jax.runtime import distributed
+from hcl_jax.runtime import distributed, programs
 from hcl_jax.trained import open as open_run
 from hcl_jax.trained import opened, seed_of
 from hcl_jax.workdir import card
@@ -256,6 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     if known.data is not None and known.split is not None:
         parser.error("--split is of the run's own data, and --data is given")
     distributed.prepare()
+    programs.keep()
     asked = {"view": known.view, "output_name": known.output_name, "step": known.step, "seed": known.seed}
     asked["say"] = lambda text: print(text, file=sys.stderr)
     split = ",".join(SPLITS) if known.split is None else known.split

@@ -32,7 +32,7 @@ from hcl_jax.evaluators.sampled import Sampled, read_by, sample_of, sampled
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.parallel import sharding
 from hcl_jax.run import Parts, Run, as_read, build
-from hcl_jax.runtime import distributed
+from hcl_jax.runtime import distributed, programs
 from hcl_jax.workdir import card
 from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.seed_stats import summary
@@ -468,6 +468,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     known = parser.parse_args(arguments)
     distributed.prepare()
+    programs.keep()
     try:
         results = evaluate_workdir(known.workdir, step=known.step, say=lambda text: print(text, file=sys.stderr))
     except InputError as error:

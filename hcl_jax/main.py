@@ -20,7 +20,7 @@ import traceback
 from hcl_jax import config as configs
 from hcl_jax.cli import plain_log, read_config, recipe_parser, with_overrides
 from hcl_jax.errors import NO_ROOM, CorruptState, InputError
-from hcl_jax.runtime import distributed
+from hcl_jax.runtime import distributed, programs
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         configs.check_section(config, "limits")
         distributed.prepare()
         distributed.join(config.limits.heartbeat, config.limits.barrier)
+        with plain_log():
+            programs.keep(programs.word_of(config))
         from hcl_jax.runtime.preemption import ctrl_c_saves, status_of_end
         from hcl_jax.train import train_and_evaluate
         from hcl_jax.workdir.quiet import silence_failed_saves

@@ -40,6 +40,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # each child would compile th
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+os.environ["XDG_CACHE_HOME"] = os.path.join(PROGRAMS, "home")  # of children without that folder
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(PROGRAMS, "hypothesis")  # no folder in the tree
 
 import hypothesis  # noqa: E402

@@ -15,7 +15,7 @@ from typing import Any
 from hcl_jax import config as configs
 from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
-from hcl_jax.runtime import distributed
+from hcl_jax.runtime import distributed, programs
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = read_config(known, overrides)
         distributed.prepare()
+        programs.keep(programs.word_of(config))
         check(configs.complete(config), known.workdir, known.full)
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)

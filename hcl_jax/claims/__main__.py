@@ -17,7 +17,7 @@ import sys
 from hcl_jax.claims import claim as claims
 from hcl_jax.cli import command_parser
 from hcl_jax.errors import InputError
-from hcl_jax.runtime import distributed
+from hcl_jax.runtime import distributed, programs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         if flags.command == "list":
             return _list(known, flags)
         distributed.prepare()
+        programs.keep()
         from hcl_jax.claims import report, study
 
         options = {"cache": flags.cache, "dirs": dirs, "small": flags.small}

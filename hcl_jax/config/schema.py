@@ -324,6 +324,13 @@ class Train:
         least=1,
         cap=2**12,
     )
+    compile_cache: str = setting(
+        "auto",
+        "where compiled programs are kept for the next start: `auto` is a folder of the user's cache for a run of one "
+        "process (1 GiB at most), or a folder, which may be a gs:// address; `off`. A folder in "
+        "`JAX_COMPILATION_CACHE_DIR` wins",
+        open=True,
+    )
     compute_dtype: str = setting("float32", "of activations; bfloat16 is for TPU and GPU", choices=DTYPES)
     param_dtype: str = setting("float32", "of parameters", choices=DTYPES)
     remat: bool = setting(False, "recompute activations in the backward pass")

@@ -172,9 +172,10 @@ def main(arguments: list[str] | None = None) -> int:
     known = parser.parse_args(arguments)
     if known.output and not (known.output.endswith(ENDINGS) and pathlib.Path(known.output).absolute().parent.is_dir()):
         parser.error(f"--output={known.output} is no .png, .pdf or .svg in a folder that exists")
-    from hcl_jax.runtime import distributed
+    from hcl_jax.runtime import distributed, programs
 
     distributed.prepare()
+    programs.keep()
     try:
         neighbours(
             known.workdir, known.query if known.text is None else [known.text], given=known.data, k=known.k,

@@ -18,7 +18,7 @@ from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
 from hcl_jax.report import features, views
 from hcl_jax.report.page import Part, page
-from hcl_jax.runtime import distributed
+from hcl_jax.runtime import distributed, programs
 
 RECORDS = 1000
 
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     if known.records < 10:
         parser.error("--records from 10 are allowed")
     distributed.prepare()
+    programs.keep()
     try:
         report(known.runs, known.output, records=known.records, say=lambda text: print(text, file=sys.stderr))
     except InputError as error:

@@ -1,9 +1,9 @@
 """Compiled programs kept between starts: a folder that jax's persistent cache reads and writes.
 
-A kept program is machine code that is loaded and run. So the folder has to be the user's own, and programs of machines with
-other CPU features, or of processes with another number of threads (sums are split over them), are in folders of their own.
-jax's key covers the program itself, its compiler's version, options and flags, and the devices: code that changed is
-compiled again.
+A kept program is machine code that is loaded and run. So the folder has to be the user's own, and programs of machines
+with other CPU features, or of processes with another number of threads (sums are split over them), are in folders of
+their own. jax's key covers the program itself, its compiler's version, options and flags, and the devices: code that
+changed is compiled again.
 """
 
 import hashlib
@@ -40,13 +40,14 @@ def keep(word: str = AUTO) -> pathlib.Path | None:
     import jax
     from jax._src import distributed  # how many processes there are, without starting the backend
 
-    if word == OFF or jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config
+    if word == OFF or settings.jax_compilation_cache_dir is not None or not settings.jax_enable_compilation_cache:
         return None
     if word == AUTO and (distributed.global_state.num_processes or 1) > 1:
         # The first process alone writes, to its own disk perhaps, and one that compiles may wait for one that does not.
         return None
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a start has a hundred small programs
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs count too
     if "://" in word:
         jax.config.update("jax_compilation_cache_dir", word)
         return None
@@ -66,6 +67,12 @@ def keep(word: str = AUTO) -> pathlib.Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     _install(folder)
     return folder
+
+
+def word_of(config: Any) -> str:
+    """What a config that has not been checked says; a check comes later."""
+    word = (config.get("train") or {}).get("compile_cache", AUTO)
+    return word if isinstance(word, str) else AUTO
 
 
 def home() -> pathlib.Path:
@@ -104,8 +111,8 @@ def _own(folder: pathlib.Path) -> None:
 
 
 def prune(root: pathlib.Path, limit: int) -> None:
-    """Takes away what was read longest ago until the folders below `root` hold `limit` bytes. Other processes may do the
-    same meanwhile, or read: a file that is gone is compiled again."""
+    """Takes away what was read longest ago until the folders below `root` hold `limit` bytes. Other processes may do
+    the same meanwhile, or read: a file that is gone is compiled again."""
     found, now = [], time.time()
     for path in [*root.glob("*/*.program"), *root.glob("*/*.part")]:
         try:
