@@ -17,7 +17,7 @@ MESHES = [
 
 
 def moco(**fields):
-    """A target, a queue and a predictor: everything that a state can hold."""
+    """A target, a queue and a predictor: everything that a state can hold; and a loss over all pairs of rows."""
     c = two_views(**fields)
     c.towers.image.heads.p = {"name": "predictor", "reads": "z", "hidden": 8}
     c.towers.image.target = {"momentum": 0.9, "heads": ("z",)}
@@ -26,6 +26,7 @@ def moco(**fields):
         "centre": {"kind": "mean_ema", "reads": "a.target.z", "momentum": 0.9},
     }
     c.objectives = {
+        "contrast": c.objectives.contrast,
         "queue": {"loss": "info_nce", "inputs": ("a.z", "b.target.z", "image.memory.queue"), "temperature": 0.2},
         "byol": {"loss": "negative_cosine", "inputs": ("a.p", "b.target.z"), "weight": 0.5},
     }
@@ -41,10 +42,9 @@ def leaves(state):
 
 @pytest.mark.slow(one=True)
 @pytest.mark.parametrize("mesh", MESHES[1:], ids=str)
-@pytest.mark.parametrize("make", [two_views, moco], ids=["simclr", "moco"])
-def test_first_steps_do_not_depend_on_the_mesh(make, mesh):
-    expected, one = run(make(), absent=("b",))
-    got, many = run(make(), absent=("b",), mesh_config=mesh)
+def test_first_steps_do_not_depend_on_the_mesh(mesh):
+    expected, one = run(moco(), absent=("b",))
+    got, many = run(moco(), absent=("b",), mesh_config=mesh)
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(got, expected, rtol=1e-4)
     for a, b in zip(leaves(one.memory), leaves(many.memory), strict=True):
@@ -54,7 +54,7 @@ def test_first_steps_do_not_depend_on_the_mesh(make, mesh):
 @pytest.mark.slow
 def test_initial_numbers_do_not_depend_on_the_mesh():
     for mesh in MESHES:
-        state, _, _ = start(moco(), batch_of(moco()), mesh)
+        state, _, _ = start(moco(), batch_of(moco(), absent=("b",)), mesh)
         flat = leaves(state)
         if mesh == MESHES[0]:
             first = flat
