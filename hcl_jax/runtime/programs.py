@@ -16,8 +16,6 @@ import tempfile
 import time
 from typing import Any
 
-from hcl_jax.runtime import machine
-
 LOG = logging.getLogger("hcl_jax")
 AUTO, OFF = "auto", "off"
 LIMIT = 2**30  # bytes of all folders of a user; the programs that were read longest ago go first
@@ -91,6 +89,8 @@ def root_text() -> str:
 
 def mark() -> str:
     """A word for what a program may depend on and jax's key leaves out: the CPU, its features, the threads."""
+    from hcl_jax.runtime import machine  # imports jax, which --help does without
+
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         cpu = sorted({x for x in lines if x.startswith(("model name", "flags", "Features", "CPU part", "CPU impl"))})
