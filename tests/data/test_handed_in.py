@@ -86,7 +86,7 @@ def test_a_gap_in_a_label_column_is_unknown_and_no_class(tmp_path, lines, gap, w
 
 
 def test_a_gap_among_values_is_refused(tmp_path):
-    with pytest.raises(InputError, match="label record 1: found no value"):
+    with pytest.raises(InputError, match="train.csv line 3: label: found no value"):
         opened("csv", table(tmp_path, "train.csv", "text,label\na,0.5\nb,\nc,1.5\n"))
 
 
