@@ -19,7 +19,7 @@ from hcl_jax.check.tokenizers import check_tokenizers, without_bytes
 from hcl_jax.config import validate
 from hcl_jax.config.as_found import left_out
 from hcl_jax.core import objectives
-from hcl_jax.errors import InputError, nearest
+from hcl_jax.errors import InputError
 from hcl_jax.evaluation import sampled_of
 from hcl_jax.evaluators.entries import entries
 from hcl_jax.evaluators.sampled import read_by
@@ -27,6 +27,7 @@ from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run, build, epoch_examples, noise_of, steps_of
 from hcl_jax.runtime import machine, processes
 from hcl_jax.workdir import card
+from hcl_jax.workdir.trackers import chosen
 
 ODD = 8  # lines on odd data that a run prints
 
@@ -83,9 +84,7 @@ def prepare(config: Any, workdir_path: str | pathlib.Path, parts: Parts, try_ste
       InputError: the first thing that is wrong.
     """
     opened = None
-    for name in configs.complete(config).log.trackers:
-        if name not in parts.trackers:
-            raise InputError("config.log.trackers", repr(name), nearest(name, parts.trackers))
+    chosen(configs.complete(config).log, parts.trackers)
     if try_steps is not None:
         validate.check(config, **parts.checked())
         config = shortened(config, try_steps)

@@ -199,11 +199,10 @@ def restore(
         state = init_from(config.init_from, run.init(), config.train.seeds)
 
     folder = workdir.freeze(workdir_path, config) if first else files.path(workdir_path)
-    names = [name for name in chosen(config.log) if name != "tensorboard"]
     log = Log(
         folder if first else None, start=start, steps=run.steps, config=config.to_dict(), terminal=terminal,
-        tensorboard="tensorboard" in chosen(config.log), trackers={n: run.parts.trackers[n] for n in names},
-        saves=spec.every, every=config.log.every, on_error=spec.on_error,
+        trackers=chosen(config.log, run.parts.trackers), saves=spec.every, every=config.log.every,
+        on_error=spec.on_error,
     )  # fmt: skip
     stack.callback(log.close)
     told = processes.broadcast_from_first(

@@ -43,9 +43,11 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     from hcl_jax.config.as_found import as_found
     from hcl_jax.prepare import bound, open_splits
     from hcl_jax.run import Parts
+    from hcl_jax.workdir.trackers import chosen
 
     parts, said, logger = Parts(), _Collected(), logging.getLogger("hcl_jax")
     validate.check(config, **parts.checked())
+    chosen(config.log, parts.trackers)
     logger.addHandler(said)
     propagated, logger.propagate = logger.propagate, False  # the page has these lines
     try:

@@ -14,7 +14,7 @@ from hcl_jax.errors import NO_ROOM
 from hcl_jax.workdir import files, history
 from hcl_jax.workdir.history import History
 from hcl_jax.workdir.terminal import Terminal
-from hcl_jax.workdir.trackers import TRACKERS, Guarded, Opening
+from hcl_jax.workdir.trackers import Guarded, Opening, tensorboard
 from hcl_jax.workdir.writers import JsonLines, Writer
 
 
@@ -29,8 +29,7 @@ class Log:
       start: the step that the run resumes from; lines past it are dropped.
       steps: the run's last step, for the bar.
       config: the frozen config, for the trackers.
-      tensorboard: whether TensorBoard's events are written.
-      trackers: others by name, functions as those of TRACKERS.
+      trackers: by name, functions as those of TRACKERS.
       terminal: where lines and progress go.
       saves: steps between two checkpoints. A run that begins anew where as many have lines keeps these aside.
       every: steps between two lines; says so when lines up to `start` are missing.
@@ -42,8 +41,8 @@ class Log:
 
     def __init__(
         self, workdir: files.Path | None, *, start: int, steps: int, config: dict[str, Any],
-        terminal: Terminal, tensorboard: bool = True, trackers: Mapping[str, Callable] | None = None, saves: int = 0,
-        every: int = 0, on_error: str = "stop",
+        terminal: Terminal, trackers: Mapping[str, Callable] = MappingProxyType({"tensorboard": tensorboard}),
+        saves: int = 0, every: int = 0, on_error: str = "stop",
     ):  # fmt: skip
         self._on_error, self._full = on_error, False
         self._terminal = terminal
@@ -58,8 +57,11 @@ class Log:
             opening = Opening(here, whole, config, start)
             self._writers = (
                 JsonLines(here / "metrics.jsonl"),
-                *([TRACKERS["tensorboard"](opening)] if tensorboard else []),  # its errors are those of the disk
-                *(Guarded(name, functools.partial(f, opening), terminal.say) for name, f in (trackers or {}).items()),
+                # Errors of TensorBoard's files are those of the disk, which the log itself knows.
+                *(
+                    f(opening) if name == "tensorboard" else Guarded(name, functools.partial(f, opening), terminal.say)
+                    for name, f in trackers.items()
+                ),
             )
         terminal.begin(start, steps)
         for line in self.history.notes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hcl_jax.errors import InputError, nearest
 from hcl_jax.workdir.writers import TensorBoard, WandB, Writer
 
 
@@ -130,7 +131,10 @@ def _flat(tree: Any, path: str = "") -> list[tuple[str, Any]]:
 TRACKERS: dict[str, Callable[[Opening], Writer]] = {"tensorboard": tensorboard, "wandb": wandb, "mlflow": MLflow}
 
 
-def chosen(log: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that a section `log` asks for, each once."""
+def chosen(log: Mapping[str, Any], table: Mapping[str, Callable]) -> dict[str, Callable]:
+    """{name: function} of what a section `log` asks for. Raises InputError for a name that the table lacks."""
     switched = [name for name in ("tensorboard", "wandb") if log[name]]
-    return tuple(dict.fromkeys([*switched, *log["trackers"]]))
+    for name in log["trackers"]:
+        if name not in table:
+            raise InputError("config.log.trackers", repr(name), nearest(name, table))
+    return {name: table[name] for name in [*switched, *log["trackers"]]}

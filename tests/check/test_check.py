@@ -202,3 +202,9 @@ def test_a_run_says_at_its_start_what_is_odd(tmp_path):
     )
     many, _ = introduction(prepared._replace(odd=tuple("abcdefghij")), tmp_path / "run", 0)
     assert many[-3:] == ["data: g", "data: h", "data: 2 more such lines; python -m hcl_jax.check shows all"]
+
+
+def test_a_tracker_that_is_not_there_is_refused_as_a_run_does(capsys):
+    """Else the page says that all is well, and the run is refused."""
+    assert check(["--config=simclr:digits", "--config.log.trackers=('mlflo',)"]) == 2
+    assert "config.log.trackers: found 'mlflo'" in capsys.readouterr().err

@@ -443,7 +443,7 @@ def test_scores_of_before_are_read_again(tmp_path):
         '{"step": 1, "eval/knn": 0.5}\n{"step": 2, "eval/knn": 0.1}\n{"step": 3, "loss": 1.0, "eval/knn": "nan"}\n'
         '{"step": 4, "eval/knn": 0.99}\n'
     )
-    log = Log(tmp_path, start=3, steps=5, config={}, terminal=Terminal(), tensorboard=False)
+    log = Log(tmp_path, start=3, steps=5, config={}, terminal=Terminal(), trackers={})
     log.close()
     told = log.history.evaluations("eval/knn", 3)
     scores = dict(told["scores"])

@@ -150,7 +150,7 @@ def test_a_lock_that_is_no_file(made, tmp_path):
 
 
 def open_log(folder, start=0):
-    return Log(folder, start=start, steps=9, config={}, tensorboard=False, terminal=Terminal(bar=False), saves=3)
+    return Log(folder, start=start, steps=9, config={}, trackers={}, terminal=Terminal(bar=False), saves=3)
 
 
 def test_a_line_whose_writing_is_stopped_leaves_the_one_before(tmp_path, monkeypatch):

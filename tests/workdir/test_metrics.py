@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hcl_jax.errors import InputError
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
 from hcl_jax.workdir.terminal import Terminal, repeated
@@ -20,7 +21,7 @@ def lines(path):
 
 
 def open_log(path, start=0):
-    return Log(path, start=start, steps=10, config={}, tensorboard=False, terminal=Terminal(bar=False))
+    return Log(path, start=start, steps=10, config={}, trackers={}, terminal=Terminal(bar=False))
 
 
 def test_numbers_of_one_step_share_a_line(tmp_path):
@@ -75,7 +76,7 @@ def test_a_number_that_is_not_finite_stays_json(tmp_path):
 
 
 def test_tensorboard_events_are_written(tmp_path):
-    log = Log(tmp_path, start=0, steps=2, config={}, tensorboard=True, terminal=Terminal(bar=False))
+    log = Log(tmp_path, start=0, steps=2, config={}, terminal=Terminal(bar=False))
     log.write(1, {"loss": 1.0})
     log.close()
     assert list((tmp_path / "tensorboard").glob("events*"))
@@ -153,7 +154,7 @@ def test_trackers_of_a_user_get_the_numbers_and_one_that_fails_is_left(tmp_path,
 
     broken = SimpleNamespace(write=down, flush=lambda: None, close=lambda: failed.append("end"))
     trackers = {"mine": mine, "down": lambda run: broken, "lost": lambda run: 1 / 0}
-    log = Log(tmp_path, start=0, steps=2, config={}, tensorboard=False, terminal=Terminal(bar=False), trackers=trackers)
+    log = Log(tmp_path, start=0, steps=2, config={}, terminal=Terminal(bar=False), trackers=trackers)
     for step in (1, 2):
         log.write(step, {"loss": 2.0})
     log.close()
@@ -163,10 +164,10 @@ def test_trackers_of_a_user_get_the_numbers_and_one_that_fails_is_left(tmp_path,
     zero = f"tracker lost: ZeroDivisionError: division by zero; {left}"
     assert said == [zero, f"tracker down: ConnectionError: no route; {left}"]
     assert len(lines(tmp_path)) == 2
-    assert chosen({"tensorboard": True, "wandb": False, "trackers": ("mlflow", "tensorboard")}) == (
-        "tensorboard",
-        "mlflow",
-    )
+    asked = {"tensorboard": True, "wandb": False, "trackers": ("mlflow", "tensorboard")}
+    assert chosen(asked, TRACKERS) == {"tensorboard": TRACKERS["tensorboard"], "mlflow": TRACKERS["mlflow"]}
+    with pytest.raises(InputError, match="config.log.trackers: found 'mlflo'.*mlflow"):
+        chosen(asked | {"trackers": ("mlflo",)}, TRACKERS)
 
 
 def test_a_run_of_mlflow_is_that_of_its_folder(tmp_path, monkeypatch):
