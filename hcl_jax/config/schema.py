@@ -212,7 +212,11 @@ class Optimizer:
     )
     nesterov: bool = setting(False, "of sgd, lars and larc")
     trust_coefficient: float = setting(1e-3, "of lars and larc", least=0, cap=1e4)
-    schedule: str = setting("cosine", "after the warm-up", choices=("cosine", "constant"))
+    schedule: str = setting("cosine", "after the warm-up", choices=("cosine", "constant", "multistep"))
+    milestones: tuple[float, ...] = setting(
+        (), "epochs at whose beginning a `multistep` schedule multiplies the rate by `gamma`", above=0, cap=1e6
+    )
+    gamma: float = setting(0.1, "what it is multiplied by", above=0, below=1)
     schedule_by: str = setting(
         "step",
         "`epoch`: after the warm-up the rate stays within an epoch as it is at its beginning, `epoch_end`: at its end",

@@ -16,7 +16,7 @@ SCALINGS: dict[str, Callable[[float, int], float]] = {
     "linear": lambda rate, batch_size: rate * batch_size / 256,
     "sqrt": lambda rate, batch_size: rate * batch_size**0.5,
 }
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "multistep")
 # (t, W) -> numerator and denominator of the warm-up's share.
 WARMUPS: dict[str, Callable[[Any, int], tuple[Any, int]]] = {
     "open": lambda t, w: (t, w),
@@ -47,11 +47,12 @@ def peak_rate(optimizer_config: Mapping[str, Any], batch_size: int) -> float:
 def make_schedule(
     optimizer_config: Mapping[str, Any], *, steps: int, batch_size: int, steps_per_epoch: float
 ) -> optax.Schedule:
-    """The learning rate of update t = 0, 1, ..., steps - 1: linear warm-up, then a half cosine or constant.
+    """The learning rate of update t = 0, 1, ..., steps - 1: linear warm-up, then a half cosine, steps or constant.
 
         peak = learning_rate * {none: 1, linear: B / 256, sqrt: sqrt(B)};  end = end_rate or end_share * peak
         lr(t) = start + (peak - start) * t / W                                        for t < W
         lr(t) = end + (peak - end) * (1 + cos(pi * min(t - W, T - W) / (T - W))) / 2  from W on (cosine)
+        lr(t) = peak * gamma ** (number of milestones m with t >= m N / B)            from W on (multistep)
         lr(t) = peak                                                                  from W on (constant)
 
     With the defaults, start 0 and end 0, these are the conventions of SimCLR's code and of big_vision: t counts updates
@@ -65,11 +66,13 @@ def make_schedule(
     from 1. A warm-up moves by the step. With `cosine_over` "run" the cosine is that of a run without a warm-up, which
     hides its beginning: t / T in the place of (t - W) / (T - W) (SupContrast). `schedule_stretch` s puts s T in the
     place of T, so that the run ends before its schedule does, and `schedule_ahead` n puts t + n in the place of t: 1.25
-    and 1 are I-JEPA's, whose code moves the schedule before each update.
+    and 1 are I-JEPA's, whose code moves the schedule before each update. `milestones` are epochs of the run, whose
+    first updates have the lower rate: 120 and 160 of 200 in MoCo v1.
 
     Args:
-      optimizer_config: `learning_rate`, `scaling`, `schedule`, `warmup_steps`, `warmup_epochs`, `warmup_start`,
-        `warmup_form`, `end_rate`, `end_share`, `schedule_by`, `cosine_over`, `schedule_stretch`, `schedule_ahead`.
+      optimizer_config: `learning_rate`, `scaling`, `schedule`, `milestones`, `gamma`, `warmup_steps`, `warmup_epochs`,
+        `warmup_start`, `warmup_form`, `end_rate`, `end_share`, `schedule_by`, `cosine_over`, `schedule_stretch`,
+        `schedule_ahead`.
       steps: T, updates of the whole run.
       batch_size: B, global, in examples.
       steps_per_epoch: N / B, a fraction where it is one; turns `warmup_epochs` into W.
@@ -95,6 +98,7 @@ def make_schedule(
     decay = max(1.0, length - begin)  # a run shorter than its warm-up (--steps=2) is all warm-up
     by = c.get("schedule_by", "step")
     held = None if by == "step" else epoch_starts(steps + ahead, steps_per_epoch)
+    drops = [first_update(epoch, steps_per_epoch) for epoch in c.get("milestones", ())]
 
     def rate(count: Any) -> jax.Array:
         count = count + ahead if ahead else count
@@ -105,12 +109,20 @@ def make_schedule(
             done = done + steps_per_epoch if by == "epoch_end" else done
             after = (peak - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done - begin, 0, decay) / decay))
             after = after + end if end else after
+        elif schedule == "multistep":
+            for drop in drops:
+                after = jnp.where(t < drop, after, after * c.get("gamma", 0.1))
         above, below = WARMUPS[form](t, warmup)
         rising = (peak - start) * above / max(1, below)
         rising = rising + start if start else rising
         return jnp.where(t < warmup, rising, after)
 
     return rate
+
+
+def first_update(epoch: float, steps_per_epoch: float) -> int:
+    """ceil(epoch * N / B), the first update at or after that epoch's beginning."""
+    return math.ceil(epoch * steps_per_epoch - 1e-6)
 
 
 def epoch_starts(steps: int, steps_per_epoch: float) -> Callable[[Any], jax.Array]:
@@ -179,10 +191,13 @@ def _check_rate(c: Mapping[str, Any]) -> None:
     check_number(c, "schedule_stretch", least=1.0)
     if c.get("end_rate") and c.get("end_share"):
         raise InputError("config.optimizer.end_share", c["end_share"], f"0 where end_rate is {c['end_rate']:g}")
-    constant = c.get("schedule", "cosine") == "constant"
+    schedule = c.get("schedule", "cosine")
     for field, off in (("end_rate", 0.0), ("end_share", 0.0), ("schedule_by", "step"), ("cosine_over", "rest")):
-        if constant and c.get(field, off) != off:
-            raise InputError(f"config.optimizer.{field}", repr(c[field]), f"{off!r} where schedule is 'constant'")
+        if schedule != "cosine" and c.get(field, off) != off:
+            raise InputError(f"config.optimizer.{field}", repr(c[field]), f"{off!r} where schedule is {schedule!r}")
+    if (schedule == "multistep") != bool(found := tuple(c.get("milestones", ()))):
+        allowed = "one epoch or more where schedule is 'multistep', and none elsewhere"
+        raise InputError("config.optimizer.milestones", repr(found), allowed)
     warm = c.get("warmup_steps") or c.get("warmup_epochs")
     for field, other in (("warmup_start", 0.0), ("warmup_form", "open")):
         if not warm and c.get(field, other) != other:

@@ -96,7 +96,8 @@ PUBLISHED = {
         (0.999, 0.999),
     ),
     "moco:imagenet_v1": Published(
-        256, 1000911, {0: 0.03}, (1e-4, 1e-4), NOTHING, TRUNK + head(2048, 128, more=128),
+        256, 1000911, {0: 0.03, 600547: 0.03, 600548: 0.003, 800729: 0.003, 800730: 3e-4}, (1e-4, 1e-4), NOTHING,
+        TRUNK + head(2048, 128, more=128),
         {"a": ("random_resized_crop", "grey", "color_jitter", "flip", "normalise")},
         {"a.random_resized_crop.scale": (0.2, 1.0), "a.color_jitter.hue": 0.4, "a.color_jitter.p": 1.0}, (0.999, 0.999),
     ),

@@ -260,7 +260,7 @@ def test_default_exclude():
     [
         ({"name": "adamm"}, "optimizer.name: found 'adamm'; allowed: adamw"),
         ({"scaling": "cubic"}, "optimizer.scaling: found 'cubic'; allowed: none, linear, sqrt"),
-        ({"schedule": "step"}, "optimizer.schedule: found 'step'; allowed: cosine, constant"),
+        ({"schedule": "step"}, "optimizer.schedule: found 'step'; allowed: cosine, constant, multistep"),
         ({"learning_rate": -0.1}, "optimizer.learning_rate: found -0.1"),
         ({"learning_rate": float("nan")}, "optimizer.learning_rate: found nan"),
         ({"average": 1.5}, "optimizer.average: found 1.5; allowed: a number from 0 to 1"),

@@ -1,6 +1,7 @@
 """Forms of the schedules against loops written from the authors' codes, which fill tables with NumPy on the host."""
 
 import math
+import re
 
 import jax
 import numpy as np
@@ -34,6 +35,20 @@ def test_closed_is_the_linspace_of_dino_and_swav():
     np.testing.assert_allclose(found, expected, rtol=1e-13)
     assert found[0] == pytest.approx(0.3) and found[WARMUP - 1] == found[WARMUP] == pytest.approx(PEAK)
     assert list(rates(warmup_steps=1, warmup_form="closed", warmup_start=0.3)[:2]) == pytest.approx([0.3, PEAK])
+
+
+@pytest.mark.parametrize("records", [448, 450])
+def test_milestones_are_moco_v1s(records):
+    """adjust_learning_rate of main_moco.py, called as each epoch begins; 450 records make epochs of 7.03 batches."""
+    expected = []
+    for t in range(STEPS):
+        rate = PEAK
+        for milestone in (2, 4):
+            rate *= 0.1 if 64 * t // records >= milestone else 1.0
+        expected.append(rate)
+    found = rates(records / 64, schedule="multistep", milestones=(2.0, 4.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert rates(schedule="multistep", milestones=(1.0,), gamma=0.5, warmup_steps=3)[-1] == pytest.approx(PEAK / 2)
 
 
 def test_ahead_is_open_clips_warmup():
@@ -118,6 +133,14 @@ def test_the_decay_moves_only_where_it_has_an_end():
         ({"warmup_form": "closed"}, "warmup_form: found 'closed'; allowed: 'open' where there is no warm-up"),
         ({"warmup_start": 0.1}, "warmup_start: found 0.1; allowed: 0.0 where there is no warm-up"),
         ({"end_rate": 0.1, "end_share": 0.1}, "end_share: found 0.1; allowed: 0 where end_rate is 0.1"),
+        (
+            {"schedule": "multistep"},
+            "milestones: found (); allowed: one epoch or more where schedule is 'multistep', and none elsewhere",
+        ),
+        (
+            {"milestones": (3.0,)},
+            "milestones: found (3.0,); allowed: one epoch or more where schedule is 'multistep', and none elsewhere",
+        ),
         ({"end_rate": 0.1, "schedule": "constant"}, "end_rate: found 0.1; allowed: 0.0 where schedule is 'constant'"),
         (
             {"schedule_by": "epoch", "schedule": "constant"},
@@ -128,5 +151,5 @@ def test_the_decay_moves_only_where_it_has_an_end():
     ],
 )
 def test_bad_input_names_the_field(fields, text):
-    with pytest.raises(InputError, match=f"config.optimizer.{text}"):
+    with pytest.raises(InputError, match=re.escape(f"config.optimizer.{text}")):
         rates(**fields)
