@@ -405,6 +405,7 @@ def restored(
     parts: Parts | None = None,
     step: int | None = None,
     splits: tuple[str, ...] = ("train", "test"),
+    train: Callable[[], data.Source] | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[Run, dict[str, data.Source], TrainState]:
     """A run of a workdir, its data and its state, to be read; a run that is training there is not disturbed.
@@ -415,6 +416,7 @@ def restored(
       parts: the tables of parts, where the run had some of its own.
       step: which checkpoint; None: the newest.
       splits: which sources to open; train always is, for a checkpoint names its data.
+      train: opens the training source; None: as the config says.
       say: where a line about the checkpoints goes.
 
     Returns:
@@ -426,7 +428,9 @@ def restored(
     parts = parts or Parts()
     validate.check(config, **parts.checked())
     sources = {
-        s: data.open_source(config.data, config.data[f"{s}_split"], parts.sources)
+        s: train()
+        if train and s == "train"
+        else data.open_source(config.data, config.data[f"{s}_split"], parts.sources)
         for s in dict.fromkeys(("train", *splits))
     }
     run = build(config, parts, sources["train"], meshes.make_mesh(config.mesh))

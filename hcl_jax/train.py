@@ -214,6 +214,8 @@ def restore(
         files.write(
             folder / workdir.PARAMETERS, sharding.table(run.one.abstract.params, run.one.shardings.params) + "\n"
         )
+    if first and not (folder / workdir.DATA).exists():  # also of a run that was begun before there was this file
+        files.write(folder / workdir.DATA, data.kept(prepared.source))
     if arrays and first and not start:
         workdir.write_arrays(folder / "noise.npz", arrays)
     for line in lines:

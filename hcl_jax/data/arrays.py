@@ -172,8 +172,10 @@ def npz(data: Any, split: str) -> Arrays:
                 f"the key {key!r}",
                 f"keys that begin with {', '.join(NPZ_FIELDS)} or label, config.data.labels, path and class_names",
             )
+    by: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if data.standardise:
-        fields |= _standardised(data, folder, split, {k: arrays[k] for k in fields if k.startswith("series")})
+        made, by = _standardised(data, folder, split, {k: arrays[k] for k in fields if k.startswith("series")})
+        fields |= made
     kept = {k: _number_labels(f"{path}: {k}", v) for k, v in labels.items()}
     classes, names = {k: v[1] for k, v in kept.items()}, {}
     for label, count in classes.items():
@@ -190,6 +192,7 @@ def npz(data: Any, split: str) -> Arrays:
         citation="",
         class_names=names,
         paths=paths,
+        moments=by,
     )
 
 
@@ -204,19 +207,21 @@ def _words(where: str, value: np.ndarray) -> tuple[str, ...]:
     return tuple(map(as_text, value))
 
 
-def _standardised(data: Any, folder: str, split: str, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Series [N, T, C] by the mean and deviation of each channel in the training split."""
+def _standardised(
+    data: Any, folder: str, split: str, fields: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Series [N, T, C] by the mean and deviation of each channel in the training split, and these two, by field."""
     if not fields:
         raise InputError("config.data.standardise", "True for records without a series", "False")
     path = split_file(folder, data.train_split, (".npz",))
     other = {} if split == data.train_split else read_npz(path, tuple(fields), data.max_array_bytes)
-    out = {}
+    out, by = {}, {}
     for key, value in fields.items():
         # Before the cast: float32 has no digits left for what varies about a large mean.
         train = _series(f"{path}: {key}", other[key] if other else value)
-        mean, deviation = moments(np.moveaxis(train, 1, 2))
+        mean, deviation = by[key] = moments(np.moveaxis(train, 1, 2))
         out[key] = ((_series(f"{folder} {split}: {key}", value) - mean) / deviation).astype(np.float32)
-    return out
+    return out, by
 
 
 def _series(where: str, value: np.ndarray) -> np.ndarray:

@@ -78,6 +78,8 @@ def batches(
       InputError: a view of a field that is not there, more bad records than `bad` allows, a sample or swapped views of
         records that stay in order.
     """
+    if source.missing is not None:
+        raise source.missing
     local = _checked(source, views_config, rows, batch_size)
     asked: dict[str, Any] = {"sample": sample, "flipped": flipped, "flipped_keeps": flipped_keeps}
     noise = training_noise(source.num_examples, source.labels, views_config, seed=seed, **asked)
@@ -170,6 +172,8 @@ def evaluation_batches(
     Raises:
       InputError: as `batches`.
     """
+    if source.missing is not None:
+        raise source.missing
     local = _checked(source, views_config, rows, batch_size)
     positions = _positions(source, seed, batch_size, local, "each", size_field)
     bad = BadRecords(0) if bad is None else bad

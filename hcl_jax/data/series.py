@@ -36,8 +36,9 @@ def series(data: Any, split: str) -> Arrays:
     number = {c: i for i, c in enumerate(known)}
     values, classes, _ = both[split]
     lengths = np.array([v.shape[-1] for v in values], np.int32)
+    by: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if data.standardise:
-        mean, deviation = moments(both["train"][0])
+        mean, deviation = by["series"] = moments(both["train"][0])
         values = [(v - mean[:, None]) / deviation[:, None] for v in values]
     padded = np.full((len(values), longest, values[0].shape[0]), np.nan, np.float32)
     for row, value in zip(padded, values, strict=True):
@@ -52,6 +53,7 @@ def series(data: Any, split: str) -> Arrays:
         if named in PACKAGED
         else "",
         class_names={"label": tuple(known)},
+        moments=by,
     )
 
 

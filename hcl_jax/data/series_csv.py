@@ -73,9 +73,9 @@ def series_csv(data: Any, split: str) -> Source:
             raise InputError(known[name], found, f"{', '.join(here.channels)}, as in {path}")
     longest = max(len(v) for other in made.values() for v in other.values)
     check_bytes(path, 4 * len(here.values) * longest * len(here.channels), data.max_array_bytes)
-    values = here.values
+    values, by = here.values, {}
     if data.standardise and data.train_split in made:
-        mean, deviation = moments([v.T for v in made[data.train_split].values])
+        mean, deviation = by["series"] = moments([v.T for v in made[data.train_split].values])
         values = [(v - mean) / deviation for v in values]
     padded = np.full((len(values), longest, len(here.channels)), np.nan, np.float32)
     for row, value in zip(padded, values, strict=True):
@@ -92,6 +92,7 @@ def series_csv(data: Any, split: str) -> Source:
         citation="",
         class_names={k: v[2] for k, v in kept.items() if v[2]},
         names=[f"{data.record} {name}" for name in here.ids],
+        moments=by,
     )
     return from_arrays("series_csv", arrays, data, split)
 

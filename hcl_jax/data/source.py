@@ -58,6 +58,8 @@ class Source(NamedTuple):
       paths: the file of each record, relative to the folder of the data; None where records are no files of their own.
       groups: int [N], the first record of the same thing (one picture with several captions), which are held out
         together; None where each stands alone.
+      moments: field -> (mean, deviation) [C], by which series were standardised.
+      missing: why there are no records to read, of a source that is only known by what a run kept (kept.py).
     """
 
     name: str
@@ -83,6 +85,8 @@ class Source(NamedTuple):
     sides: Mapping[str, tuple[int, int]] = {}
     paths: Sequence[str] | None = None
     groups: np.ndarray | None = None
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    missing: InputError | None = None
 
 
 class Arrays(NamedTuple):
@@ -95,7 +99,7 @@ class Arrays(NamedTuple):
       classes: label -> number of classes, 0 for values.
       present: field -> bool [N] for the fields that some records lack.
       names: a name for each record, or None.
-      whole, paths: as in Source.
+      whole, paths, moments: as in Source.
     """
 
     fields: Mapping[str, Any]
@@ -108,6 +112,7 @@ class Arrays(NamedTuple):
     names: Sequence[str] | None = None
     whole: bool = False
     paths: Sequence[str] | None = None
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
 
 
 def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
@@ -233,6 +238,7 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         known_present={k: np.asarray(v)[:size] for k, v in arrays.present.items()},
         content=content,
         paths=None if arrays.paths is None else arrays.paths[:size],
+        moments=arrays.moments,
     )
 
 

@@ -1,5 +1,6 @@
 """A trained run as a model to use: `model = hcl_jax.open("runs/x")`, `model.encode(paths)`."""
 
+import functools
 import io
 import os
 import pathlib
@@ -16,7 +17,7 @@ from hcl_jax.core.state import TrainState
 from hcl_jax.data import new
 from hcl_jax.data.series import moments
 from hcl_jax.data.subset import subset
-from hcl_jax.disk.reading import readable
+from hcl_jax.disk.reading import is_file, readable, text_of
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
 from hcl_jax.evaluators.classifier import METHODS, Classifier, probabilities, read
@@ -238,6 +239,9 @@ class Model:
         """The run's own records of a split, train or test."""
         if split not in ("train", "test"):
             raise InputError("split", repr(split), "train or test")
+        missing = self._opened.sources["train"].missing
+        if split == "train" and missing is not None:
+            raise missing
         if split not in self._opened.sources:
             name = self.config.data[f"{split}_split"]
             self._opened.sources[split] = data.open_source(self.config.data, name, self._opened.run.parts.sources)
@@ -328,6 +332,9 @@ class Model:
         """Mean and deviation by which the run's series were standardised; None where they were not."""
         if not self.config.data.standardise:
             return None
+        by = self._opened.sources["train"].moments
+        if field in by:
+            return lambda: by[field]
 
         def of_training_split() -> tuple[np.ndarray, np.ndarray]:
             # Of all records of the file, as the readers take them.
@@ -351,7 +358,8 @@ def open(
     """The model of a run; the run's folder stays as it is, and a run that is training there is not disturbed.
 
     Weights are those that evaluation reads (averaged, or of the target, where the recipe says so). The run's mesh is
-    taken where it fits this machine; else as many devices as divide its batch.
+    taken where it fits this machine; else as many devices as divide its batch. Where the run's data is not there (on
+    another machine) new records are encoded all the same; the run's own are refused.
 
     Args:
       folder: the workdir.
@@ -374,7 +382,27 @@ def open(
     plain["evaluate"]["evaluators"] = {}
     plain["evaluate"]["views"] = {k: {**v, "missing": 0.0} for k, v in plain["evaluate"]["views"].items()}
     config = on_this_machine(configs.complete(configs.ConfigDict(plain)))
-    return Model(opened(folder, config, step=step, seed=seed, parts=parts, splits=(), say=say), frozen, parts, folder)
+    found = opened(
+        folder, config, step=step, seed=seed, parts=parts, splits=(), say=say,
+        train=functools.partial(_training_records, folder, config.data, parts, say),
+    )  # fmt: skip
+    return Model(found, frozen, parts, folder)
+
+
+def _training_records(folder: str | os.PathLike, spec: Any, parts: Parts, say: Callable[[str], None]) -> data.Source:
+    """The run's training source; where it cannot be opened, what the run kept of it."""
+    try:
+        return data.open_source(spec, spec.train_split, parts.sources)
+    except InputError as error:
+        missing = error
+    path, wrote = files.path(folder) / workdir.DATA, f"the {workdir.DATA} that a run wrote"
+    if not is_file(path, path, wrote):
+        allowed = (
+            f"{missing.allowed}; or {path}, which python -m hcl_jax.main --workdir={folder} writes beside the data"
+        )
+        raise InputError(missing.where, missing.found, allowed)
+    say(f"without the run's own records ({missing.where}: {missing.found})")
+    return data.without_records(text_of(path, wrote), spec, str(path), missing)
 
 
 def opened(
@@ -386,6 +414,7 @@ def opened(
     parts: Parts | None,
     splits: Sequence[str],
     say: Callable[[str], None],
+    train: Callable[[], data.Source] | None = None,
 ) -> Opened:
     """A run with one seed's weights, as evaluation reads them.
 
@@ -394,14 +423,16 @@ def opened(
       config: its config, completed; what is evaluated may differ.
       step, seed, parts, say: as for `open`.
       splits: the sources to open; train always is.
+      train: opens that one; None: as the config says.
 
     Raises:
       InputError: as `open`.
     """
     seed = seed_of(config, seed)
-    run, sources, state = restored(pathlib.Path(folder), config, parts=parts, step=step, splits=tuple(splits), say=say)
-    train = sources["train"]
-    evaluation = Evaluation(run, train, sources.get("test", train), say=say)
+    run, sources, state = restored(
+        pathlib.Path(folder), config, parts=parts, step=step, splits=tuple(splits), train=train, say=say
+    )
+    evaluation = Evaluation(run, sources["train"], sources.get("test", sources["train"]), say=say)
     state = next(evaluation.as_read(one, s) for s, one in run.states(state) if s == seed)
     return Opened(run, sources, evaluation, state, seed)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hcl_jax.workdir.folder import (
         CLASSIFIERS,
+        DATA,
         PARAMETERS,
         allowed,
         as_begun,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSIFIERS",
+    "DATA",
     "PARAMETERS",
     "allowed",
     "as_begun",

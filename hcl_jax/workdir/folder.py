@@ -16,6 +16,7 @@ from hcl_jax.workdir import files
 
 PARAMETERS = "parameters.txt"  # names, shapes and shardings, as the run began
 CLASSIFIERS = "classifiers.npz"  # what the last evaluation fitted, for new records
+DATA = "data.json"  # what is known of the training records, for a model that is opened without them
 OPEN_ENDS = ("train.steps", "train.epochs")  # may grow on resume, never shrink
 LOG = logging.getLogger("hcl_jax")
 

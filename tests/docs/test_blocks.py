@@ -153,6 +153,10 @@ def test_use_a_model(tmp_path, monkeypatch, capsys):
             ran += 1
     assert ran >= 7 and names["features"].shape == (2, 16)
     assert names["file"]["path"].shape == (3,) and names["near"].names[0] in ("hat", "cat")
+    pathlib.Path("PHOTOS").rename("elsewhere")
+    model = importlib.import_module("hcl_jax").open("runs/photos")
+    np.testing.assert_array_equal(model.encode(["a.jpg", "b.jpg"]), names["features"])
+    assert model.classify("a.jpg", "nearest").names[0] in ("hat", "cat")
 
 
 def data(**fields):

@@ -8,6 +8,7 @@ import pytest
 import hcl_jax
 from hcl_jax import config as configs
 from hcl_jax import embed, evaluation, trained, workdir
+from hcl_jax.main import main
 from hcl_jax.neighbours.__main__ import main as neighbours
 from hcl_jax.views.lazy import tf
 
@@ -157,3 +158,40 @@ def test_the_classifier_of_the_evaluation_is_kept(shared_run, model, own, pixels
     for more, said in (("knn", "method: found 'knn'"), ("linear", "label: found 'kind'; allowed: a label of the run")):
         with pytest.raises(hcl_jax.InputError, match=said):
             model.classify(pixels, more, label="kind")
+
+
+@pytest.mark.slow(one=True)
+def test_without_the_runs_own_records(tmp_path):
+    """Series that are standardised by the training split: the same bits, after the table has gone."""
+    rng, table = np.random.default_rng(0), tmp_path / "series.csv"
+    lines = [f"r{i},{t},{i % 2},{5 + rng.normal():.4f},{rng.normal():.4f}" for i in range(12) for t in range(8 - i % 3)]
+    table.write_text("\n".join(["id,time,label,x,y", *lines]))
+    flags = ["data.batch_size=8", "data.standardise=true", "towers.series.encoder.depth=1",
+             "towers.series.encoder.hidden=4", "train.steps=1", "log.tensorboard=false", "mesh.data=1",
+             "evaluate.baselines=false", "evaluate.evaluators={'linear': {}}"]  # fmt: skip
+    run, fresh = tmp_path / "run", [5 + rng.normal(size=(n, 2)) for n in (8, 3)]
+    flags = [f"--config.{flag}" for flag in (f"data.dir={table}", *flags)]
+    assert main(["--config=simclr_series:csv", f"--workdir={run}", *flags]) == 0
+    model = hcl_jax.open(run)
+    before, named = model.encode(fresh), model.classify(fresh)
+    table.rename(tmp_path / "gone.csv")
+    said = []
+    model = hcl_jax.open(run, say=said.append)
+    assert said[0] == f"without the run's own records (config.data.dir: no folder {table})" and model.class_names == {}
+    np.testing.assert_array_equal(model.encode(fresh), before)
+    np.testing.assert_array_equal(model.classify(fresh).probabilities, named.probabilities)
+    for call in (model.records, lambda: model.records("test"), lambda: model.classify(fresh, label="x"),
+                 lambda: embed.embed(run, tmp_path / "own")):  # fmt: skip
+        with pytest.raises(hcl_jax.InputError, match="^(config.data.dir: found no folder|label: found 'x')"):
+            call()
+    np.savez(tmp_path / "n.npz", series=np.stack([fresh[0]] * 2))
+    assert embed.main([f"--workdir={run}", f"--data={tmp_path / 'n.npz'}", f"--output={tmp_path / 'o.npz'}"]) == 0
+    assert neighbours([f"--workdir={run}", *(f"--{k}={tmp_path / 'n.npz'}" for k in ("query", "data")), "--k=2"]) == 0
+    (run / workdir.DATA).unlink()  # as a run has it that was begun before there was this file
+    with pytest.raises(hcl_jax.InputError) as error:
+        hcl_jax.open(run)
+    assert str(error.value).endswith(
+        f"or {run}/data.json, which python -m hcl_jax.main --workdir={run} writes beside the data"
+    )
+    (tmp_path / "gone.csv").rename(table)
+    np.testing.assert_array_equal(hcl_jax.open(run).encode(fresh), before)

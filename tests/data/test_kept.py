@@ -1,0 +1,44 @@
+"""What a run keeps of its records: the same batches by shape, and none to read."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hcl_jax import data
+from hcl_jax.errors import InputError
+
+MISSING = InputError("config.data.dir", "no folder x", "a folder")
+
+
+@pytest.mark.parametrize("name", ["digits", "motifs", "blocks", "folder", "mixture"])
+def test_all_is_known_but_the_records(name, config, view, tmp_path):
+    """Shapes come from what was written; a reader of records gets the reason why there are none."""
+    for i, side in enumerate((6, 6, 8)):
+        path = tmp_path / "train" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, 5, 3), 9, np.uint8)).save(path)
+    folder = {"name": "folder", "dir": str(tmp_path)}
+    asked = {"mixture": {"parts": {"a": folder, "b": folder}}, "folder": folder}.get(name, {}) | {"name": name}
+    asked = config(**{"num_examples": 0 if name == "mixture" else 3} | asked)
+    source = data.open_source(asked, "train")
+    kind = "graph" if "graph" in source.fields else "image"
+    views = {"v": view(kind, *([{"op": "resize", "size": 4}] if kind == "image" else []), kind=kind)}
+    made = data.without_records(data.kept(source), asked, "data.json", MISSING)
+    size = {"seed": 0, "batch_size": 8, "order": "whole" if source.whole else "shuffled"}
+    assert data.batch_specs(made, views, **size) == data.batch_specs(source, views, **size)
+    assert list(made.fields.items()) == list(source.fields.items()) and made.fingerprint == source.fingerprint
+    assert made.labels == source.labels and made.class_names == source.class_names
+    for read in (lambda: made.fetch(np.arange(1)), lambda: data.evaluation_batches(made, views, batch_size=8, rows=[0]),
+                 lambda: data.batches(made, views, batch_size=8, rows=[0], seed=0, start=0, stop=1)):  # fmt: skip
+        with pytest.raises(InputError, match="no folder x"):
+            next(read())
+
+
+def test_another_file_or_layout_is_refused(config):
+    for text, said in (
+        ("{", "data.json: found no data.json .JSONDecodeError"),
+        ("{}", "found no data.json .KeyError: 'layout'"),
+        ('{"layout": 9}', "found layout 9; allowed: layout 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            data.without_records(text, config(), "data.json", MISSING)
