@@ -83,7 +83,7 @@ def embed(
     if step is not None and step < 0:
         raise InputError("--step", step, "the step of a checkpoint")
     check_empty(output)
-    frozen = workdir.resume_config(folder)
+    frozen = workdir.config_of(folder)
     name, config = _only(frozen, view, output_name, (parts or Parts()).encoders)
     seed_of(frozen, seed)
     for label in config.data.labels:
@@ -159,7 +159,7 @@ def embed_new(
         raise InputError("--output", found, "a new .npz in a folder that exists, for --data")
     if not os.path.exists(given):
         raise InputError("--data", f"no file or folder {given}", "a picture, a folder with pictures, or an .npz")
-    frozen = workdir.resume_config(folder)
+    frozen = workdir.config_of(folder)
     name, _ = _only(frozen, view, output_name, (parts or Parts()).encoders)
     model = open_run(folder, step=step, seed=seed, parts=parts, say=say)
     made = model.encoded(given, output_name, input=name, most_bad=frozen.data.max_bad_records, where="--data")

@@ -457,7 +457,7 @@ def evaluate_workdir(
     Raises:
       InputError: no run there, no checkpoint, or another data set than it was trained on.
     """
-    config = configs.complete(workdir.resume_config(folder))
+    config = configs.complete(workdir.config_of(folder))
     run, sources, state = restored(folder, config, parts=parts, step=step, say=say)
     say(f"evaluation: step {int(np.max(state.step))} of {run.steps}")
     return Evaluation(run, sources["train"], sources["test"], say=say).full(state)

@@ -114,7 +114,7 @@ def test_nothing_is_overwritten(finished, embedded, tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert (embedded / "train.npz").read_bytes() == before
     assert embed.main([f"--workdir={tmp_path}", f"--output={tmp_path / 'h'}"]) == 2
-    assert "no config.json" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"hcl_jax: {tmp_path}: found no config.json; allowed: the folder of a run\n"
 
 
 def test_a_stop_in_the_middle_leaves_nothing(finished, tmp_path, monkeypatch):
