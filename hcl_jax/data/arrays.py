@@ -10,7 +10,7 @@ import numpy as np
 
 from hcl_jax.data.casts import finite_floats, whole_numbers
 from hcl_jax.data.limits import check_bytes
-from hcl_jax.data.npz import read_npz
+from hcl_jax.data.npz import names_of, read_npz
 from hcl_jax.data.series import moments
 from hcl_jax.data.source import Arrays, as_text, folder_of, listed, split_file, unknown_split
 from hcl_jax.data.tables import columns_of
@@ -32,6 +32,7 @@ FASHION_CLASSES = (
 )
 IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CLASS_NAMES = "class_names"
+LENGTHS = "lengths"  # of the series of an npz, whose steps then stand one after the other
 NPZ_FIELDS = ("image", "series", "text", "tokens", "features")
 LOG = logging.getLogger("hcl_jax")
 
@@ -137,15 +138,16 @@ def npz(data: Any, split: str) -> Arrays:
     """`<data.dir>/<split>.npz` with plain arrays: keys that begin with image, series, text, tokens or features, and
     labels.
 
-    image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C]; text [N] of str; features [N, D];
-    label [N, ...]. `path` [N] of str is the file of each record, `class_names` [C] of str the names of the classes of
-    `label`, `class_names_X` those of a label X. With `data.standardise` each channel of a series has mean 0 and
-    deviation 1 over the training split. A file with the key features is one that `python -m hcl_jax.embed` wrote, or
-    like it: any other key is a label, and `index`, the examples' numbers, is passed over.
+    image [N, H, W] or [N, H, W, C], uint8 or float; series [N, T] or [N, T, C], or with `lengths` [N] the steps of all
+    series one after the other, [sum] or [sum, C]; text [N] of str; features [N, D]; label [N, ...]. `path` [N] of str
+    is the file of each record, `class_names` [C] of str the names of the classes of `label`, `class_names_X` those of a
+    label X. With `data.standardise` each channel of a series has mean 0 and deviation 1 over the training split. A file
+    with the key features is one that `python -m hcl_jax.embed` wrote, or like it: any other key is a label, and
+    `index`, the examples' numbers, is passed over.
     """
     folder = folder_of(data, "<split>.npz")
     path = split_file(folder, split, (".npz",))
-    arrays = read_npz(path, max_bytes=data.max_array_bytes)
+    arrays = _one_by_one(path, read_npz(path, max_bytes=data.max_array_bytes), data, folder)
     named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
     fields, labels, paths, words = {}, {}, None, {}
     embedded = "features" in arrays
@@ -196,6 +198,39 @@ def npz(data: Any, split: str) -> Arrays:
     )
 
 
+def _one_by_one(path: str, arrays: dict[str, np.ndarray], data: Any, folder: str) -> dict[str, np.ndarray]:
+    """The arrays of a file with `lengths` [N]: series [N, T, C], filled up with nan to the longest of both splits."""
+    if LENGTHS not in arrays:
+        return arrays
+    where, arrays = f"{path}: {LENGTHS}", dict(arrays)
+    lengths, longest = _lengths(where, arrays.pop(LENGTHS)), 0
+    for split in dict.fromkeys((data.train_split, data.test_split)):
+        other = os.path.join(folder, f"{split}.npz")
+        if os.path.isfile(other) and LENGTHS in names_of(other):
+            there = read_npz(other, (LENGTHS,), data.max_array_bytes)[LENGTHS]
+            longest = max(longest, int(_lengths(f"{other}: {LENGTHS}", there).max()))
+    longest = max(longest, int(lengths.max()))
+    for key, value in arrays.items():
+        if not key.startswith("series"):
+            continue
+        if value.dtype.kind not in "uifb" or value.ndim not in (1, 2) or len(value) != lengths.sum():
+            allowed = f"numbers [{lengths.sum()}] or [{lengths.sum()}, C], the sum of {LENGTHS}"
+            raise InputError(f"{path}: {key}", f"{value.dtype} of shape {value.shape}", allowed)
+        value = value[:, None] if value.ndim == 1 else value
+        value = value if value.dtype.kind == "f" else value.astype(np.float64)
+        check_bytes(path, len(lengths) * longest * value.shape[1] * value.itemsize, data.max_array_bytes)
+        arrays[key] = np.full((len(lengths), longest, value.shape[1]), np.nan, value.dtype)
+        arrays[key][np.arange(longest) < lengths[:, None]] = value
+    return arrays
+
+
+def _lengths(where: str, value: np.ndarray) -> np.ndarray:
+    made = whole_numbers(where, value, least=1)
+    if made.ndim != 1 or not made.size:
+        raise InputError(where, f"shape {value.shape}", "[N], the number of steps of each series")
+    return made.astype(np.int64)
+
+
 def class_names_key(label: str) -> str:
     """The array of an npz with the names of a label's classes."""
     return CLASS_NAMES if label == "label" else f"{CLASS_NAMES}_{label}"
@@ -214,7 +249,10 @@ def _standardised(
     if not fields:
         raise InputError("config.data.standardise", "True for records without a series", "False")
     path = split_file(folder, data.train_split, (".npz",))
-    other = {} if split == data.train_split else read_npz(path, tuple(fields), data.max_array_bytes)
+    other = {}
+    if split != data.train_split:
+        keys = (*fields, *(k for k in (LENGTHS,) if k in names_of(path)))
+        other = _one_by_one(path, read_npz(path, keys, data.max_array_bytes), data, folder)
     out, by = {}, {}
     for key, value in fields.items():
         # Before the cast: float32 has no digits left for what varies about a large mean.

@@ -52,6 +52,12 @@ def read_npz(path: str, keys: Sequence[str] = (), max_bytes: int = MAX_BYTES) ->
             return {key: _array(archive, member, f"{path}: {key}", allowed) for key, member in members.items()}
 
 
+def names_of(path: str) -> tuple[str, ...]:
+    """The names of the arrays of a file. Raises InputError where it is no .npz."""
+    with readable(path, "an .npz as np.savez writes it"), zipfile.ZipFile(path) as archive:
+        return tuple(name.removesuffix(".npy") for name in archive.namelist())
+
+
 def npy_size(file: Any, length: int, where: str, allowed: str) -> int:
     """Bytes of the array of an .npy file, by its header; reads the header.
 
@@ -69,7 +75,7 @@ def npy_size(file: Any, length: int, where: str, allowed: str) -> int:
             raise InputError(where, f"an .npy of version {'.'.join(map(str, version))}", allowed)
         shape, _, dtype = READERS[version](file)
     if dtype.hasobject:
-        unequal = "series of unequal lengths are one array, filled up with nan"
+        unequal = "series of unequal lengths are np.concatenate(arrays), with lengths=[len(a) for a in arrays]"
         raise InputError(where, "pickled objects", f"plain arrays: {allowed}; {unequal}")
     if any(isinstance(n, bool) or n < 0 for n in shape):
         raise InputError(where, f"the shape {_short(shape)}", "sizes from 0 on")

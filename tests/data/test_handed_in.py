@@ -176,6 +176,36 @@ def test_series_of_ones_own_are_standardised_by_the_training_split(tmp_path):
     np.testing.assert_allclose(made["test"], (test - mean) / deviation, rtol=1e-3, atol=1e-3)
 
 
+def test_series_of_unequal_lengths_one_after_the_other(tmp_path):
+    """As the file with nan at the ends: of the longest of both splits, standardised or not; pickles say how."""
+    arrays = [np.arange(2.0 * n).reshape(n, 2) for n in (3, 5, 4)]
+    padded = np.full((3, 5, 2), np.nan)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    label = np.array([0, 1, 0])
+    for split, n in (("train", 3), ("test", 1)):
+        np.savez(tmp_path / f"{split}.npz", series=np.concatenate(arrays[:n]), lengths=[3, 5, 4][:n], label=label[:n])
+        (tmp_path / "by_hand").mkdir(exist_ok=True)
+        np.savez(tmp_path / "by_hand" / f"{split}.npz", series=padded[:n], label=label[:n])
+    for split in ("train", "test"):
+        for by in (False, True):
+            made, hand = (opened("npz", f, split, standardise=by) for f in (tmp_path, tmp_path / "by_hand"))
+            assert made.fingerprint == hand.fingerprint and made.fields == {
+                "series": ((5, 2), hand.fields["series"][1])
+            }
+    for arrays, said in (
+        (
+            {"lengths": [3, 4], "series": np.ones((8, 2))},
+            r"series: found float64 of shape \(8, 2\); allowed: numbers \[7\]",
+        ),
+        ({"lengths": [0, 8], "series": np.ones((8, 2))}, "lengths record 0: found 0; allowed: whole numbers from 1"),
+        ({"lengths": [[8]], "series": np.ones((8, 2))}, r"lengths: found shape \(1, 1\)"),
+        ({"series": np.array([np.ones(2), np.ones(3)], object)}, "lengths are np.concatenate.arrays., with lengths="),
+    ):
+        with pytest.raises(InputError, match=said):
+            opened("npz", npz(tmp_path, label=label[:2], **arrays))
+
+
 @pytest.mark.parametrize(
     ("name", "field", "value"),
     [("digits", "standardise", True), ("folder", "standardise", True), ("csv", "prepare", True), ("idx", "text", "x")],

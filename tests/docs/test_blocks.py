@@ -11,6 +11,7 @@ import importlib.util
 import pathlib
 import re
 import shlex
+import types
 
 import numpy as np
 import pytest
@@ -184,10 +185,13 @@ def test_python_of_the_data_page(block, tmp_path, monkeypatch):
         edges=np.array([[0, 1], [1, 0]]), train=nodes[:2], validation=nodes[2:3], test=nodes[3:],
     )  # fmt: skip
     names |= {"hcl_jax": importlib.import_module("hcl_jax"), "config": type("Config", (), {"data": asked})()}
+    names |= {"pd": importlib.import_module("pandas")} if "pd." in block else {}
+    names |= {"data": types.SimpleNamespace(edge_index=np.array([[0, 1], [1, 0]]), x=np.eye(4), y=nodes % 2)}
     if "feature_indptr" in block:
         names["labels"] = np.array([0, 1, 0, 1])
     exec(compile(block, "docs/data.md", "exec"), names)
-    for name, source in (("train", "preferences" if "chosen" in block else "npz"), ("graph", "planetoid")):
-        if (tmp_path / "DIR" / f"{name}.npz").exists():
+    kind = "preferences" if "chosen" in block else "npz"
+    for name, source in (("train.npz", kind), ("graph.npz", "planetoid"), ("nodes.csv", "graph_csv")):
+        if (tmp_path / "DIR" / name).exists():
             of = data(name=source, dir=str(tmp_path / "DIR"), labels=() if source == "preferences" else ("label",))
             assert SOURCES[source](of, "train").num_examples
