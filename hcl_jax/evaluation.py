@@ -26,6 +26,7 @@ from hcl_jax.evaluators.entries import Entry, entries
 from hcl_jax.evaluators.groups import Features, groups_of, numbers, wanted
 from hcl_jax.evaluators.items import digests, numbered
 from hcl_jax.evaluators.knn import knn
+from hcl_jax.evaluators.points import Points, points
 from hcl_jax.evaluators.raw import raw_features
 from hcl_jax.evaluators.result import Splits, result_of, with_errors
 from hcl_jax.evaluators.sampled import Sampled, read_by, sample_of, sampled
@@ -105,6 +106,7 @@ class Evaluation:
 
     Attributes:
       doing: what it is at; "" between two evaluations.
+      points: rows of the features that the last whole evaluation judged, of the first seed, by view.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Evaluation:
         }
         whole = jax.NamedSharding(run.mesh, jax.P())
         self._kept: dict[str, np.ndarray] = {}
+        self.points: dict[str, Points] = {}
         self._encoders: dict[tuple[str, tuple[str, ...]], Callable] = {}
         self._batch_losses = jax.jit(
             functools.partial(model.evaluate, self.run.model, run.parts.counts), out_shardings=whole
@@ -370,6 +373,12 @@ class Evaluation:
                 )
                 for (source, split), views in reads.items()
             }
+
+        split = "train" if self.spec.folds else "test"
+        if keep and not self.points and ("", split) in made[""]:
+            one, outputs = self.sources[""][split], {v: spec.output for v, spec in self.spec.views.items()}
+            named = one.describe if one.paths is None else one.paths.__getitem__
+            self.points = points(made[""]["", split], outputs, named, one.class_names, labelled=one.whole)
 
         def kept(name: str, arrays: Mapping[str, np.ndarray]) -> None:
             self._kept |= {f"{name}.{seed}.{field}": value for field, value in arrays.items()}

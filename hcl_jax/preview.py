@@ -14,6 +14,7 @@ import numpy as np
 from hcl_jax import config as configs
 from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
+from hcl_jax.views.drawn import picture
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -71,14 +72,6 @@ def draw_one(cell: Any, view: Mapping[str, np.ndarray] | None) -> None:
 def _image(cell: Any, image: np.ndarray) -> None:
     shown = picture(image)
     cell.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=1)
-
-
-def picture(image: np.ndarray) -> np.ndarray:
-    """A view of a picture [H, W, C] as levels from 0 to 1, [H, W, 1] or [H, W, 3]."""
-    low, high = float(image.min()), float(image.max())
-    if low < 0 or high > 1:  # a normalised picture: shown over its own range
-        image = (image - low) / max(high - low, 1e-6)
-    return image if image.shape[-1] == 1 else image[..., :3]
 
 
 def _graph(cell: Any, view: Mapping[str, np.ndarray]) -> None:

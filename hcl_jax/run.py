@@ -250,6 +250,16 @@ def global_batches(
         yield sharding.to_global(batch, shards, rows, leading)
 
 
+def first_rows(run: Run, batch: Any, count: int) -> Any:
+    """The first rows of a global batch that this process holds, as NumPy arrays; with several seeds the first's."""
+
+    def first(x: jax.Array) -> np.ndarray:
+        here = jax.device_get(x.addressable_shards[0].data)
+        return (here[0] if run.single else here)[:count]
+
+    return jax.tree.map(first, batch)
+
+
 # What the BatchNorm statistics of averaged weights are made from, an epoch at most: the error of their mean is a
 # fourteenth of that of one batch, and the weights were trained with those of one.
 STATISTICS_BATCHES = 200

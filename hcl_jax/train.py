@@ -22,11 +22,12 @@ from hcl_jax.evaluators import EVALUATORS
 from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import sharding
 from hcl_jax.prepare import Prepared, check_recorded, introduction, last_words, prepare
-from hcl_jax.run import Parts, Run, epoch_examples, global_batches
+from hcl_jax.run import Parts, Run, epoch_examples, first_rows, global_batches
 from hcl_jax.runtime import machine, processes
 from hcl_jax.runtime.preemption import Interruption, Stop, peers_needed
 from hcl_jax.runtime.watchdog import Watchdog
 from hcl_jax.views import VIEWS
+from hcl_jax.views.drawn import ROWS, grid
 from hcl_jax.workdir import card, files
 from hcl_jax.workdir.checkpoint import Checkpoints
 from hcl_jax.workdir.hold import hold
@@ -134,7 +135,7 @@ def train_and_evaluate(
         if start < run.steps:
             with session.log.while_silent("compiling the step ..."):
                 compiled = prepared.lowered.compile()
-            batches = global_batches(run, prepared.source, start, run.steps, prepared.bad)
+            batches = _shown(session, global_batches(run, prepared.source, start, run.steps, prepared.bad))
             state = loop(session, compiled, batches, state)
             taken = True
             with session.long_phase():
@@ -283,6 +284,8 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
     run, log = session.run, session.log
     results = session.evaluation.full(state)
     log.write(run.steps, results)
+    log.show("table", run.steps, "results", card.markdown(results))
+    log.show("points", run.steps, session.evaluation.points)
     if processes.index() == 0:
         minutes = log.history.minutes + (time.monotonic() - began) / 60
         fitted = session.evaluation.classifiers(run.steps)
@@ -295,6 +298,18 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
         for line in [left_out(prepared.config, run.config), *last_words(results, folder, prepared.config)]:
             if line:
                 log.say(line)
+
+
+def _shown(session: Session, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; the views of the first one of a run go to the log as pictures."""
+    for batch in batches:
+        if session.start == 0 and session.log.shows("pictures"):
+            rows = first_rows(session.run, {"views": batch["views"], "present": batch["present"]}, ROWS)
+            drawn = {f"views/{k}": grid(view, rows["present"].get(k)) for k, view in rows["views"].items()}
+            session.log.show("pictures", 1, {k: pixels for k, pixels in drawn.items() if pixels is not None})
+        yield batch
+        break
+    yield from batches
 
 
 def _save(session: Session, done: int, state: TrainState) -> None:

@@ -426,7 +426,7 @@ class Log:
     """What is written while a run trains."""
 
     every: int = setting(20, "steps between lines", least=1)
-    tensorboard: bool = setting(True, "write TensorBoard events")
+    tensorboard: bool = setting(True, "write TensorBoard events ([what they hold](report.md#tensorboard))")
     wandb: bool = setting(False, "write to Weights & Biases")
     wandb_project: str = setting("", "of Weights & Biases; where it is empty, as WANDB_PROJECT or its own default says")
     wandb_name: str = setting("", "shown there; where it is empty, the folder's name")

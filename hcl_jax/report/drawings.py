@@ -8,6 +8,7 @@ import numpy as np
 
 from hcl_jax import preview
 from hcl_jax.report.html import Html, join, tag
+from hcl_jax.views.drawn import picture
 
 SIDE = 96  # pixels that a picture has at least and 2 SIDE at most, so that a page of many stays small
 SHAPES, COLOURS, TURN = 6, 8, 24  # both change with each class; after TURN the pairs would come again
@@ -33,7 +34,7 @@ def record(view: Mapping[str, np.ndarray] | None, label: str = "") -> Html:
     if view is None:
         return tag("span", "absent", class_="absent")
     if "image" in view:
-        return tag("img", src=_png(preview.picture(view["image"])), alt=label or "picture")
+        return tag("img", src=_png(picture(view["image"])), alt=label or "picture")
     if "series" in view:
         return _lines(view["series"], label or "series")
     if "nodes" in view:

@@ -139,6 +139,16 @@ def table(results: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def markdown(results: Mapping[str, float]) -> str:
+    """The same table in Markdown."""
+    rows = cells(results)
+    used = [c for c in COLUMNS if any(c in row for row in rows.values())]
+    lines = [["", *(COLUMNS[c] for c in used)], ["---"] * (len(used) + 1)]
+    for row, values in rows.items():
+        lines.append([row, *(shown(row, *values[c], sign=c.startswith("gain")) if c in values else "" for c in used)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
+
+
 def is_share(row: str) -> bool:
     """Whether a row of a result table is a share of something, and shown in per cent."""
     return bool(SHARES.search(row))

@@ -84,6 +84,18 @@ class Log:
                 with self._noted():
                     writer.write(step, metrics)
 
+    def shows(self, what: str) -> bool:
+        """Whether a writer takes `pictures`, a `table` or `points`."""
+        return any(hasattr(writer, what) for writer in self._writers)
+
+    def show(self, what: str, *given: Any) -> None:
+        """Hands `pictures`, a `table` or `points` to the writers that take them."""
+        with self._room():
+            for writer in self._writers:
+                if (take := getattr(writer, what, None)) is not None:
+                    with self._noted():
+                        take(*given)
+
     def while_silent(self, text: str) -> contextlib.AbstractContextManager[None]:
         """Terminal.while_silent."""
         return self._terminal.while_silent(text)

@@ -105,6 +105,11 @@ class Guarded:
             self._say(f"tracker {self._name}: {type(error).__name__}: {text}; it gets no more numbers, the run goes on")
             self._writer = None
 
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """What else the tracker takes, such as `pictures`."""
+        method = getattr(None if name.startswith("_") else self._writer, name)
+        return lambda *given: self._tried(lambda: method(*given))
+
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Numbers of a step."""
         if self._writer is not None:

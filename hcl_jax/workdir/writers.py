@@ -9,16 +9,20 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
+
+from hcl_jax.disk import whole
 from hcl_jax.errors import InputError
 
 FLUSH = 30.0  # seconds between two flushes of the events
 
 
 class Writer(Protocol):
-    """What a log writes to."""
+    """What a log writes to. One with a method `pictures`, `table` or `points`, as `TensorBoard` has them, gets these
+    too."""
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds numbers of a step."""
@@ -133,6 +137,7 @@ class TensorBoard:
         from tensorboardX.summary import scalar
 
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._file, self._event, self._scalar = EventsWriter(str(folder / "events")), Event, scalar
         self._open = lambda: EventsWriter(str(folder / "events"))
         self._failed: float | None = None  # when a full disk took no more
@@ -147,12 +152,53 @@ class TensorBoard:
             if time.monotonic() - self._failed < FLUSH:
                 return
             self._file, self._failed = self._open(), None
-        with self._noted():
-            for name, value in metrics.items():
-                summary = self._scalar(name, value)
-                self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        self._add(step, (self._scalar(name, value) for name, value in metrics.items()))
         if time.monotonic() - self._flushed > FLUSH:
             self.flush()
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Adds pictures, uint8 [H, W, 3], by name."""
+        from tensorboardX.summary import image
+
+        self._add(step, (image(name, pixels, dataformats="HWC") for name, pixels in pictures.items()))
+
+    def table(self, step: int, name: str, text: str) -> None:
+        """Adds a text of Markdown."""
+        from tensorboardX.summary import text as of_text
+
+        self._add(step, (of_text(name, text),))
+
+    def points(self, step: int, points: Mapping[str, Any]) -> None:
+        """Writes what the projector reads: a tensors.tsv and a metadata.tsv for each view, in place of those before.
+
+        Args:
+          step: of the weights.
+          points: {view: (features [n, d], {column: n texts})}.
+        """
+        listed = []
+        for view, (features, columns) in points.items():
+            at = f"projector/{view}"
+            (self._folder / at).mkdir(parents=True, exist_ok=True)
+            rows = ["\t".join(f"{x:.5g}" for x in row) for row in features.tolist()]
+            whole.write(self._folder / at / "tensors.tsv", "\n".join(rows) + "\n")
+            # One column has no line of names: the projector would take it for a record.
+            head = [list(columns)] if len(columns) > 1 else []
+            about = [
+                "\t".join(" ".join(text.split()) for text in row)
+                for row in [*head, *zip(*columns.values(), strict=True)]
+            ]
+            whole.write(self._folder / at / "metadata.tsv", "\n".join(about) + "\n")
+            listed.append(
+                f'embeddings {{\n  tensor_name: "{view}, step {step}"\n  tensor_path: "{at}/tensors.tsv"\n'
+                f'  metadata_path: "{at}/metadata.tsv"\n}}\n'
+            )
+        whole.write(self._folder / "projector_config.pbtxt", "".join(listed))
+
+    def _add(self, step: int, summaries: Iterable[Any]) -> None:
+        if self._failed is None:
+            with self._noted():
+                for summary in summaries:
+                    self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
 
     def flush(self) -> None:
         """Writes the events that are buffered."""

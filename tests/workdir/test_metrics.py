@@ -1,14 +1,22 @@
 """metrics.jsonl holds each step once, in order, whatever was killed in between."""
 
+import io
 import json
 import math
+import re
 import sys
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hcl_jax.errors import InputError
+from hcl_jax.evaluators.groups import Features
+from hcl_jax.evaluators.points import points
+from hcl_jax.views.drawn import grid
+from hcl_jax.workdir.card import markdown
 from hcl_jax.workdir.history import TAIL, last_step
 from hcl_jax.workdir.metrics import Log
 from hcl_jax.workdir.terminal import Terminal, repeated
@@ -181,3 +189,71 @@ def test_a_run_of_mlflow_is_that_of_its_folder(tmp_path, monkeypatch):
     (found,) = client.search_runs([client.get_experiment_by_name("hcl_jax").experiment_id])
     assert found.data.params == {"train.steps": "2"} and found.info.status == "FINISHED"
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
+
+
+def events_of(folder):
+    """(step, value) of each summary in the files of events, by tag."""
+    from hcl_jax.views.lazy import tf
+
+    found = {}
+    for path in sorted(folder.glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found[value.tag] = event.step, value
+    return found
+
+
+def test_pictures_a_table_and_points_are_read_back(tmp_path, capsys):
+    """What TensorBoard, its text tab and its projector get; a tracker without these methods is not asked, and one whose
+    method fails gets no more."""
+    asked = []
+    plain = SimpleNamespace(write=lambda *new: asked.append(new), flush=lambda: None, close=lambda: None)
+    broken = SimpleNamespace(**vars(plain), pictures=lambda *given: 1 / 0)
+    own = {"tensorboard": TRACKERS["tensorboard"], "plain": lambda run: plain, "broken": lambda run: broken}
+    log = Log(tmp_path, start=0, steps=2, config={}, terminal=Terminal(bar=False), trackers=own)
+    assert log.shows("pictures") and not log.shows("songs")
+    pixels = grid({"image": np.linspace(0, 1, 3 * 8 * 8 * 3).reshape(3, 8, 8, 3)}, np.array([True, False, True]))
+    log.show("pictures", 1, {"views/a": pixels})
+    log.show(
+        "table", 2, "results", markdown({"eval/image/linear_accuracy": 0.25, "eval/image/raw/linear_accuracy": 0.5})
+    )
+    found = Features(
+        {"image": {"h": np.arange(6.0).reshape(3, 2)}}, {}, {"label": np.array([1, -1, 0])},
+        {"image": np.array([True, True, False])}, np.array([4, 5, 6]),
+    )  # fmt: skip
+    log.show("points", 2, points(found, {"image": "h"}, "a\tfile {}".format, {"label": ("hat", "cat")}))
+    log.close()
+    board = tmp_path / "tensorboard"
+    read = events_of(board)
+    step, value = read["views/a"]
+    shown = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
+    assert step == 1 and (shown == pixels).all() and shown.shape == (68, 3 * 66 + 2, 3)
+    assert (shown[2:66, 68:132] == 200).all()  # the absent row
+    step, value = read["results/text_summary"]
+    assert step == 2 and b"| image linear_accuracy | 25.0 | 50.0 |" in value.tensor.string_val[0]
+    assert (board / "projector/image/tensors.tsv").read_text() == "0\t1\n2\t3\n"
+    assert (board / "projector/image/metadata.tsv").read_text() == "record\tlabel\na file 4\tcat\na file 5\t\n"
+    config = (board / "projector_config.pbtxt").read_text()
+    assert all((board / path).exists() for path in re.findall(r'_path: "(.*?)"', config)) and config.count("_path") == 2
+    assert capsys.readouterr().out.startswith("tracker broken: ZeroDivisionError") and not asked
+
+
+def test_what_can_be_drawn_is():
+    """A series as lines with its gap, a graph not at all, a picture of two channels or of nan without an error."""
+    series = np.full((1, 40, 2), np.nan)
+    series[0, :10, 0], series[0, 30:, 0] = 0.0, 1.0
+    cell = grid({"series": series})[2:-2, 2:-2]
+    dark = (cell != 255).any(axis=(0, 2))
+    assert dark[:30].all() and not dark[40:90].any() and dark[100:].all()
+    assert grid({"nodes": np.ones((2, 3, 4))}) is None and grid({"image": np.ones((2, 9))}) is None
+    assert grid({"image": np.full((20, 200, 100, 2), np.nan)}).shape == (4 * 202 + 2, 4 * 102 + 2, 3)
+
+
+def test_points_are_few():
+    rows = np.arange(3000)
+    outputs = {"x": {"h": np.zeros((3000, 3)), "t": np.zeros((3000, 2, 2))}}
+    found = Features(outputs, {}, {"label": rows % 3 - 1}, {"x": rows >= 0}, rows)
+    assert len(points(found, {"x": "h"}, str, {})["x"].features) == 2000
+    assert not points(found, {"x": "t"}, str, {})
+    some = points(found, {"x": "h"}, str, {}, labelled=True)["x"]
+    assert len(some.features) == 2000 and set(some.columns["label"]) == {"0", "1"}
