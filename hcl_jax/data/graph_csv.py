@@ -34,13 +34,38 @@ def graph_csv(data: Any, split: str) -> Source:
     Raises:
       InputError: a column or a node that is not there, two nodes of one name, a feature that is not a number, no split.
     """
-    folder = folder_of(data, "nodes.csv and edges.csv")
-    nodes_path, edges_path = (_file(folder, name) for name in ("nodes", "edges"))
     if data.num_examples:
         raise InputError("config.data.num_examples", data.num_examples, "0: graph_csv is one graph and cannot be cut")
+    arrays, read = _graph(data)
+    inside = _inside(read, split, data)
+    labels = {k: np.where(inside, v, -1).astype(np.int32) for k, v in arrays.labels.items()}
+    if "label" not in labels and data.labels in (("label",), "label"):  # the default may be absent
+        data = type(data)({**data, "labels": ()})
+    return from_arrays("graph_csv", arrays._replace(labels=labels), data, split)
+
+
+def new_graph(data: Any, columns: tuple[str, ...] | None) -> Arrays:
+    """The graph in `data.dir` with the classes of all nodes, for a run on another one.
+
+    Args:
+      data: `config.data` of the run, but for `dir`.
+      columns: the features of the run's nodes, by name; () where they had none, None where they are not known.
+
+    Raises:
+      InputError: as `graph_csv`; other features.
+    """
+    return _graph(data, columns)[0]
+
+
+def _graph(data: Any, wanted: tuple[str, ...] | None = None) -> tuple[Arrays, Table]:
+    """Both tables, with the classes of all nodes; features as they stand, or those wanted, in that order."""
+    folder = folder_of(data, "nodes.csv and edges.csv")
+    nodes_path, edges_path = (_file(folder, name) for name in ("nodes", "edges"))
     read = table(nodes_path, data.max_array_bytes)
     nodes = read.columns
     labels, data = label_columns(data, nodes)
+    if wanted is not None:  # of new nodes nothing need be known
+        labels = tuple(label for label in labels if label in nodes)
     for field, names in {"record": (data.record,), "labels": labels}.items():
         for name in names:
             check_column(nodes_path, nodes, name, field)
@@ -52,27 +77,31 @@ def graph_csv(data: Any, split: str) -> Source:
         twice = nodes[data.record][first]
         raise InputError(read.at(first), f"{data.record} {twice} more than once", "a name of its own for each node")
     edges = _edges(table(edges_path, data.max_array_bytes, {"": ENDS}), number)
-    channels = [name for name in nodes if name not in (data.record, SPLIT, *labels)]
+    channels = tuple(name for name in nodes if name not in (data.record, SPLIT, *labels))
+    if wanted is not None and set(wanted) != set(channels):
+        found = f"the features {', '.join(channels)}" if channels else "no feature"
+        raise InputError(nodes_path, found, f"{', '.join(wanted) or 'none'}, as the run's nodes have")
+    channels = channels if wanted is None else wanted
     allowed = "a finite number: every column beside name, labels and split is a feature"
     features = [finite_cells(read, name, allowed) for name in channels]
     if not features:
         features = [np.ones(count), np.log1p(np.bincount(edges[:, 1], minlength=count))]
-    inside = _inside(read, split, data)
     kept = {label: text_labels(label, nodes[label], set(nodes[label]), set(), read.at) for label in labels}
     for label, (_, classes, _) in kept.items():
         if not classes:
             raise InputError(f"{nodes_path}: {label}", "numbers that are not whole", "classes")
     arrays = Arrays(
         fields={"graph": one_graph(np.stack(features, 1), edges)},
-        labels={k: np.where(inside, v[0], -1).astype(np.int32) for k, v in kept.items()},
+        labels={k: v[0] for k, v in kept.items()},
         classes={k: v[1] for k, v in kept.items()},
         licence="",
         citation="",
         class_names={k: v[2] for k, v in kept.items() if v[2]},
         names=[f"{data.record} {name}" for name in number],
         whole=True,
+        columns={"graph": channels},
     )
-    return from_arrays("graph_csv", arrays, data, split)
+    return arrays, read
 
 
 def _file(folder: str, name: str) -> str:

@@ -97,6 +97,17 @@ def planetoid(data: Any, split: str) -> Arrays:
     """
     _check_split(split, NODE_SPLITS, "planetoid")
     _check_whole(data, "planetoid")
+    made, chosen = _planetoid(data, split)
+    return made._replace(labels={"label": _only(made.labels["label"], chosen)})
+
+
+def new_planetoid(data: Any) -> Arrays:
+    """The graph in `data.dir` with the labels of all nodes, for a run on another one."""
+    return _planetoid(data, "train")[0]
+
+
+def _planetoid(data: Any, split: str) -> tuple[Arrays, np.ndarray]:
+    """(the graph with the labels of all nodes, the nodes of a split)."""
     path = _npz_path(folder_of(data, "cora.npz"))
     arrays = _read_npz(path, data.max_array_bytes)
     nodes, edges, labels = _features(path, arrays, data.max_array_bytes), arrays["edges"], arrays["labels"]
@@ -106,14 +117,15 @@ def planetoid(data: Any, split: str) -> Arrays:
     chosen = arrays[f"{split}_index"]
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(nodes):
         raise InputError(f"{path}: {split}_index", f"{chosen.min()} to {chosen.max()}", f"0 to {len(nodes) - 1}")
-    return Arrays(
+    made = Arrays(
         fields={"graph": one_graph(nodes, edges)},
-        labels={"label": _only(labels, chosen)},
+        labels={"label": labels.astype(np.int32)},
         classes={"label": int(labels.max(initial=0)) + 1},
         licence="research use",
         citation="Sen et al. 2008, Collective classification in network data; split of Yang et al. 2016 (Planetoid)",
         whole=True,
     )
+    return made, chosen
 
 
 def tu(data: Any, split: str) -> Arrays:
@@ -150,7 +162,7 @@ def tu(data: Any, split: str) -> Arrays:
     if across.size:
         raise InputError(f"{found[0]}: edge {across[0] + 1}", "nodes of two graphs", "two nodes of one graph")
     edges = _distinct(found[0], edges, loops=False)
-    names, nodes = np.unique(classes), _tu_nodes(start, len(graph), most)
+    names, (nodes, columns) = np.unique(classes), _tu_nodes(start, len(graph), most)
     largest = (
         int(np.bincount(graph).max()) * nodes.shape[1],
         2 * int(np.bincount(graph[edges[:, 0]], minlength=1).max()),
@@ -163,6 +175,7 @@ def tu(data: Any, split: str) -> Arrays:
         licence="research use",
         citation="Morris et al. 2020, TUDataset, arXiv 2007.08663",
         class_names={"label": tuple(str(n) for n in names)},
+        columns={"graph": columns},
     )
 
 
@@ -317,21 +330,25 @@ def _features(path: str, arrays: dict[str, np.ndarray], max_bytes: int) -> np.nd
     return _normalised(nodes)
 
 
-def _tu_nodes(start: str, count: int, max_bytes: int) -> np.ndarray:
-    """float32 [N, F]: one-hot labels, then attributes, each where there is a file; 1 where there is none."""
-    parts, labels, attributes = [], f"{start}node_labels.txt", f"{start}node_attributes.txt"
+def _tu_nodes(start: str, count: int, max_bytes: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """float32 [N, F]: one-hot labels, then attributes, each where there is a file; 1 where there is none. And the names
+    of the F columns: the labels that they stand for, and the places of attributes."""
+    parts, words = [], []
+    labels, attributes = f"{start}node_labels.txt", f"{start}node_attributes.txt"
     if os.path.exists(labels):
         kinds = _table(labels, np.int64, max_bytes)
         _check_length(labels, kinds, count)
-        for column in kinds.T:
+        for place, column in enumerate(kinds.T):
             names = np.unique(column)
             check_bytes(labels, 4 * count * len(names), max_bytes)  # one-hot
             parts.append(np.eye(len(names), dtype=np.float32)[np.searchsorted(names, column)])
+            words += [f"label {place} is {name}" for name in names]
     if os.path.exists(attributes):
         values = _table(attributes, np.float32, max_bytes)
         _check_length(attributes, values, count)
         parts.append(values)
-    return np.concatenate(parts, 1) if parts else np.ones((count, 1), np.float32)
+        words += [f"attribute {place}" for place in range(values.shape[1])]
+    return (np.concatenate(parts, 1), tuple(words)) if parts else (np.ones((count, 1), np.float32), ("1",))
 
 
 def _column(path: str, max_bytes: int) -> np.ndarray:

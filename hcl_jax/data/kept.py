@@ -39,6 +39,7 @@ def kept(source: Source) -> str:
         "max_pixels": int(source.max_pixels),
         "shrink": int(source.shrink),
         "moments": moments,
+        "columns": {k: list(v) for k, v in source.columns.items()},
     }
     return json.dumps(plain, indent=1) + "\n"
 
@@ -77,6 +78,7 @@ def without_records(text: str, data: Any, where: str, missing: InputError) -> So
             tokenizer=data.tokenizer,
             sides={k: (v[0], v[1]) for k, v in plain["sides"].items()},
             moments={k: (np.array(v["mean"]), np.array(v["deviation"])) for k, v in plain["moments"].items()},
+            columns={k: tuple(v) for k, v in plain["columns"].items()},
             missing=missing,
         )
     if data.tokenizer != "bytes":

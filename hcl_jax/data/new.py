@@ -15,6 +15,8 @@ from hcl_jax.data import images
 from hcl_jax.data.arrays import npz
 from hcl_jax.data.casts import finite_floats, whole_numbers
 from hcl_jax.data.folder import ENDINGS, fetch_of, pictures_below, shown
+from hcl_jax.data.graph_csv import new_graph
+from hcl_jax.data.graphs import new_planetoid, tu
 from hcl_jax.data.shrunk import all_shrunk
 from hcl_jax.data.source import Arrays, Source, from_arrays, gather
 from hcl_jax.errors import InputError, nearest
@@ -58,7 +60,8 @@ def records(given: Any, view: Mapping[str, Any], run: Run, where: str = WHERE) -
     Args:
       given: of a view of pictures a path, a folder (pictures at any depth), paths, or uint8 or float [n, H, W, C]; of
         series [n, T, C], [n, T], or a list of [T, C]; of text a str, a list of them, or ids int [n, L]; of features
-        [n, D]. The path of an npz with the view's field does for all of them.
+        [n, D]. The path of an npz with the view's field does for all of them. Of graphs a folder as the run's: both
+        tables of one graph, Planetoid's npz, or the files of a TU set.
       view: an evaluation view of the run, {"kind", "field", ...}.
       run: what they are to be like.
       where: the argument, for messages.
@@ -67,9 +70,9 @@ def records(given: Any, view: Mapping[str, Any], run: Run, where: str = WHERE) -
       InputError: records of another kind or shape than the run's, nothing, or a file that is not there.
     """
     kind, field = view["kind"], view["field"]
-    if kind == "graph":
-        raise InputError(where, "records for a view of graphs", "a view of pictures, series, text or features")
     given = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if kind == "graph":
+        return of_graphs(given, field, run, where)
     if isinstance(given, str) and given.endswith(".npz") and (kind != "text" or os.path.isfile(given)):
         return of_npz(given, view, run)
     if not isinstance(given, np.ndarray) and hasattr(given, "__array__"):
@@ -201,6 +204,53 @@ def of_array(array: np.ndarray, kind: str, field: str, run: Run, where: str) -> 
     if array.shape[1:] != shape:
         raise InputError(where, f"{field} of shape {array.shape}", f"[n, {', '.join(map(str, shape))}], as the run's")
     return _of_columns({field: array}, run, where)
+
+
+def of_graphs(given: Any, field: str, run: Run, where: str) -> list[New]:
+    """The graph or graphs in a folder, read as the run reads its own; features are told apart by name."""
+    forms = {"planetoid": "the only .npz in it, as Planetoid's", "tu": "the files of a TU set"}
+    allowed = f"a folder with {forms.get(run.data.name, 'nodes.csv and edges.csv')}, as the run's"
+    if not isinstance(given, str) or not os.path.isdir(os.path.expanduser(given)):
+        found = f"no folder {given}" if isinstance(given, str) else type(given).__name__
+        raise InputError(where, found, allowed)
+    if not run.source.whole and run.data.name != "tu":
+        raise InputError(where, "a folder", f"no new records: the graphs of {run.data.name} are made, not read")
+    data = _fields(run.data, dir=given, num_examples=0, held_out=0.0)
+    known = run.source.columns.get(field)
+    try:
+        if run.data.name == "tu":
+            read = tu(data, "all")
+            if known is not None:
+                graph = dict(read.fields["graph"])
+                graph["nodes"] = _by_name(graph["nodes"], read.columns["graph"], known, given)
+                read = read._replace(fields={"graph": graph})
+        else:
+            read = new_planetoid(data) if run.data.name == "planetoid" else new_graph(data, known)
+    except InputError as error:  # the folder was given by another flag than the run's
+        raise InputError(error.where.replace("config.data.dir", where), error.found, error.allowed) from None
+    labels, names = dict(read.labels), dict(read.class_names)
+    for label, own in run.source.class_names.items():
+        place = {name: i for i, name in enumerate(own)}
+        if label in labels and label in names and any(name in place for name in names[label]):
+            number = np.array([*(place.get(name, -1) for name in names[label]), -1], np.int32)  # the last of -1
+            labels[label], names[label] = number[labels[label]], own
+    classes = {k: max(n, run.source.labels.get(k, 0) if names.get(k, ()) in ((), run.source.class_names.get(k)) else 0)
+               for k, n in read.classes.items()}  # fmt: skip
+    read = read._replace(fields={field: read.fields["graph"]}, labels=labels, class_names=names, classes=classes)
+    source = from_arrays(where, read, _fields(run.data, labels=tuple(labels), num_examples=0, num_classes=0), "new")
+    return [New(np.arange(source.num_examples), _as_read(source, run))]
+
+
+def _by_name(nodes: np.ndarray, columns: Sequence[str], known: Sequence[str], where: str) -> np.ndarray:
+    """Features [..., F] in the places that the run has for them; a label that no new node has is 0 in all."""
+    strangers = sorted(set(columns) - set(known))
+    lost = [name for name in known if name not in columns and not name.startswith("label")]
+    if strangers or lost:
+        found = f"nodes with {strangers[0]}" if strangers else f"nodes without {lost[0]}"
+        raise InputError(where, found, f"the features of the run's nodes: {nearest('', known)}")
+    made = np.zeros((*nodes.shape[:-1], len(known)), np.float32)
+    made[..., [known.index(name) for name in columns]] = nodes
+    return made
 
 
 def of_npz(path: str, view: Mapping[str, Any], run: Run) -> list[New]:

@@ -59,6 +59,7 @@ class Source(NamedTuple):
       groups: int [N], the first record of the same thing (one picture with several captions), which are held out
         together; None where each stands alone.
       moments: field -> (mean, deviation) [C], by which series were standardised.
+      columns: field -> the names of the features of a graph's nodes, where they have any.
       missing: why there are no records to read, of a source that is only known by what a run kept (kept.py).
     """
 
@@ -86,6 +87,7 @@ class Source(NamedTuple):
     paths: Sequence[str] | None = None
     groups: np.ndarray | None = None
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    columns: Mapping[str, tuple[str, ...]] = {}
     missing: InputError | None = None
 
 
@@ -99,7 +101,7 @@ class Arrays(NamedTuple):
       classes: label -> number of classes, 0 for values.
       present: field -> bool [N] for the fields that some records lack.
       names: a name for each record, or None.
-      whole, paths, moments: as in Source.
+      whole, paths, moments, columns: as in Source.
     """
 
     fields: Mapping[str, Any]
@@ -113,6 +115,7 @@ class Arrays(NamedTuple):
     whole: bool = False
     paths: Sequence[str] | None = None
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    columns: Mapping[str, tuple[str, ...]] = {}
 
 
 def fingerprint_arrays(arrays: Mapping[str, np.ndarray]) -> str:
@@ -239,6 +242,7 @@ def from_arrays(name: str, arrays: Arrays, data: Any, split: str) -> Source:
         content=content,
         paths=None if arrays.paths is None else arrays.paths[:size],
         moments=arrays.moments,
+        columns=arrays.columns,
     )
 
 

@@ -121,7 +121,7 @@ class Model:
         Args:
           inputs: for a view of pictures a path, a folder (pictures at any depth, in the order of their names), a list
             of paths, or uint8 [n, H, W, C]; of series [n, T, C] or a list of [T, C]; of text a list of str; of
-            features [n, D]; or the path of an .npz with the view's field.
+            features [n, D]; or the path of an .npz with the view's field. Of graphs a folder as the run's.
           output: h, or a head of the tower.
           input: which of the run's inputs; needed where there are several.
 
@@ -265,7 +265,8 @@ class Model:
     ) -> Encoded:
         evaluation, state = self._opened.evaluation, self._opened.state
         # A few rows need no whole batch: sizes that are powers of two compile a few programs.
-        size = min(evaluation.spec.batch_size, 1 << (source.num_examples - 1).bit_length())
+        size = 1 << (source.num_examples - 1).bit_length()
+        size = size if source.whole else min(evaluation.spec.batch_size, size)  # one graph is one batch
         found = evaluation.features_of(
             source, bad, *evaluation.weights(state), seed=self.seed, views=[view], output=output, batch_size=size
         )
@@ -323,8 +324,11 @@ class Model:
         key = f"{view} {source.fields} {source.sides}"
         if key not in self._shapes:
             spec, run = self._opened.evaluation.spec.views[view], self._opened.run
-            specs = data.batch_specs(source, {view: spec}, seed=0, batch_size=1, order="each", views=run.parts.views)
+            size = source.num_examples if source.whole else 1
+            specs = data.batch_specs(source, {view: spec}, seed=0, batch_size=size, order="each", views=run.parts.views)
             made = {k: v.shape[1:] for k, v in specs["views"][view].items() if hasattr(v, "shape")}
+            if spec["kind"] == "graph":  # of any size; an encoder knows the features of a node
+                made = {"nodes": made["nodes"][-1:]}
             self._shapes[key] = ", ".join(f"{k} {list(shape)}" for k, shape in made.items())
         return self._shapes[key]
 

@@ -131,6 +131,69 @@ def test_texts(config, view, tmp_path):
         assert made.source.fetch(np.arange(1))["text"].numpy().tolist() == [b"one"]
 
 
+GRAPH = {"kind": "graph", "field": "graph", "ops": (), "draws": "a", "missing": 0.0}
+
+
+def graph(folder, nodes, edges="source,target\na,b\n"):
+    folder.mkdir(exist_ok=True)
+    (folder / "nodes.csv").write_text(nodes)
+    (folder / "edges.csv").write_text(edges)
+    return str(folder)
+
+
+def test_a_new_graph_is_read_by_the_names_of_the_runs_columns(config, tmp_path):
+    """Columns in another order, classes as the run numbers them, whatever split the nodes are in; labels may lack."""
+    asked = config(
+        name="graph_csv", dir=graph(tmp_path / "run", "id,x,y,label,split\na,1,2,red,train\nb,3,4,blue,test\n")
+    )
+    run = new.Run(data.open_source(asked, "train"), asked)
+    assert run.source.class_names == {"label": ("blue", "red")}
+    made = {}
+    for name, nodes in (
+        ("same", "id,split,label,y,x\nb,,red,4,3\na,test,green,2,1\nc,,,0,0\n"),
+        ("none", "id,y,x\na,2,1\nb,4,3\n"),
+        ("other", "id,y,x,label\na,2,1,p\nb,4,3,q\n"),
+    ):
+        made[name] = new.records(graph(tmp_path / name, nodes), GRAPH, run)[0].source
+    rows = made["same"].fetch(np.arange(3))
+    assert rows["graph"]["nodes"].numpy().tolist() == [[3, 4], [1, 2], [0, 0]] and made["same"].whole
+    assert rows["label"].numpy().tolist() == [1, -1, -1] and made["same"].class_names == run.source.class_names
+    assert made["none"].labels == {} and made["other"].class_names == {"label": ("p", "q")}
+    for nodes, said in (
+        ("id,x\na,1\nb,2\n", "nodes.csv: found the features x; allowed: x, y, as the run's nodes have"),
+        ("id,x,y,z\na,1,2,3\nb,2,3,4\n", "found the features x, y, z"),
+    ):
+        with pytest.raises(InputError, match=said):
+            new.records(graph(tmp_path / "bad", nodes), GRAPH, run)
+    for given, said in (
+        (tmp_path / "no", "--data: found no folder"),
+        (np.ones((2, 2)), "--data: found ndarray; allowed: a"),
+    ):
+        with pytest.raises(InputError, match=said):
+            new.records(given, GRAPH, run, "--data")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="^--data: found no nodes.csv in"):
+        new.records(tmp_path / "empty", GRAPH, run, "--data")
+
+
+def test_new_graphs_of_a_tu_set_have_the_runs_one_hot(config, tmp_path):
+    """A kind of node that the new ones lack keeps its column; one that the run lacks is refused."""
+
+    def tu(name, kinds):
+        (tmp_path / name).mkdir()
+        for part, text in (("A", "1, 2\n2, 1\n"), ("graph_indicator", "1\n1\n"), ("graph_labels", "7\n"),
+                           ("node_labels", kinds)):  # fmt: skip
+            (tmp_path / name / f"DS_{part}.txt").write_text(text)
+        return config(name="tu", dir=str(tmp_path / name))
+
+    asked = tu("run", "3\n5\n")
+    run = new.Run(data.open_source(asked, "train"), asked)
+    source = new.records(tu("new", "5\n5\n").dir, GRAPH, run)[0].source
+    assert source.fetch(np.arange(1))["graph"]["nodes"].numpy().tolist() == [[[0, 1], [0, 1]]] and not source.whole
+    with pytest.raises(InputError, match="found nodes with label 0 is 4; allowed: the features of the run's nodes"):
+        new.records(tu("bad", "4\n5\n").dir, GRAPH, run)
+
+
 def test_what_does_not_fit_is_one_line(config, view, tmp_path):
     (tmp_path / "empty").mkdir()
     pictures, spec = like(config, tmp_path / "run", (6, 5), (9, 9)), view()

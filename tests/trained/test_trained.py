@@ -195,3 +195,27 @@ def test_without_the_runs_own_records(tmp_path):
     )
     (tmp_path / "gone.csv").rename(table)
     np.testing.assert_array_equal(hcl_jax.open(run).encode(fresh), before)
+
+
+@pytest.mark.slow
+def test_a_graph_that_the_run_has_not_seen(tmp_path):
+    """Its own folder again gives the run's features, and more nodes without an edge to them change none."""
+    own, more = tmp_path / "own", tmp_path / "more"
+    nodes = [f"n{i},{'pq'[i % 2]},{i % 3},{i % 5}" for i in range(12)]
+    edges = [f"n{i},n{(i * 5 + 1) % 12}" for i in range(12)]
+    for folder, others, links in ((own, [], []), (more, ["m0,,1,1", "m1,,2,2"], ["m0,m1"])):
+        folder.mkdir()
+        (folder / "nodes.csv").write_text("\n".join(["id,label,x,y", *nodes, *others]))
+        (folder / "edges.csv").write_text("\n".join(["source,target", *edges, *links]))
+    flags = [f"data.dir={own}", "data.held_out=0.5", "data.batch_size=16", "evaluate.batch_size=16",
+             "mesh.data=1", "train.steps=1", "log.tensorboard=false", "evaluate.baselines=false",
+             "evaluate.evaluators={}"]  # fmt: skip
+    run = tmp_path / "run"
+    assert main(["--config=grace:graph", f"--workdir={run}", *(f"--config.{flag}" for flag in flags)]) == 0
+    features = hcl_jax.open(run).records("test").features
+    shutil.rmtree(own)
+    assert embed.main([f"--workdir={run}", f"--data={more}", f"--output={tmp_path / 'f.npz'}"]) == 0
+    with np.load(tmp_path / "f.npz") as file:
+        np.testing.assert_allclose(file["features"][:12], features, atol=1e-6)
+        assert file["features"].shape[0] == 14 and file["label"].tolist() == [0, 1] * 6 + [-1, -1]
+        assert file["class_names"].tolist() == ["p", "q"]
