@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hcl_jax.data import bad_records, images, mixture
+from hcl_jax.data import bad_records, blocks, images, mixture
 from hcl_jax.data import order as orders
 from hcl_jax.data.alike import Alike
 from hcl_jax.data.bad_records import BadRecords
@@ -272,7 +272,10 @@ def _stream(
         return record | {f: images.pixels(record[f], source.sides[f], source.upright) for f in some}
 
     def viewed(view: Any, name: str, x: Any, draws: Draws) -> dict[str, Any]:
-        return make_view(view, x, draws, views, name, upright=source.upright, tokenizer=source.tokenizer)
+        def some(x: Any, draws: Draws) -> dict[str, Any]:
+            return make_view(view, x, draws, views, name, upright=source.upright, tokenizer=source.tokenizer)
+
+        return blocks.in_blocks(some, x, draws, 0 if keep_draws else blocks.rows_at_once(view, x, views))
 
     @tf.autograph.experimental.do_not_convert  # it would turn an InputError into one of its own
     def make(step: Any) -> Batch:

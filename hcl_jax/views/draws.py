@@ -4,6 +4,7 @@ Numbers are drawn for the whole global batch and gathered at the rows made here.
 rows, so wide shapes of large batches are drawn row by row instead, from a seed that holds the row.
 """
 
+import contextlib
 import math
 import zlib
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ class Draws:
         self.batch_size, self.salt, self.rows = int(batch_size), str(salt), rows
         self._words: Any = None
         self._asked: list[str] = []
+        self._all_rows, self._part = rows, (None, None, None)
         self.record: dict[str, Any] = {}
         self.targets: dict[str, Any] = {}
         self._seed, self._step, self._prefix = int(seed), step, ""
@@ -62,6 +64,17 @@ class Draws:
         """
         child = object.__new__(type(self))
         child.__dict__.update(self.__dict__, record={}, targets={}, _words=words, _asked=[])
+        return child
+
+    def part(self, begin: Any, count: Any, graph: Any) -> "Draws":
+        """The same draws for `count` of the rows, from number `begin` on, with a record and targets of its own.
+
+        For a loop over parts of the rows: what is drawn for all rows is drawn once, in the `graph` that the loop is in.
+        """
+        child = object.__new__(type(self))
+        end = begin + count
+        rows = tf.convert_to_tensor(self.rows)[begin:end]
+        child.__dict__.update(self.__dict__, rows=rows, record={}, targets={}, _part=(begin, end, graph))
         return child
 
     @property
@@ -117,12 +130,17 @@ class Draws:
 
     def _draw(self, name: str, shape: Sequence[int], kind: str) -> Any:
         make = tf.random.stateless_uniform if kind == "uniform" else tf.random.stateless_normal
-        word, step = self._word(name), tf.cast(self._step, tf.int64)
         shape = [int(s) for s in shape]
         width = math.prod(shape)
-        if width <= NARROW or width * self.batch_size <= SMALL:
-            everyone = make([self.batch_size, *shape], tf.stack([word, step]), alg="philox")
-            return tf.gather(everyone, self.rows)
+        together = width <= NARROW or width * self.batch_size <= SMALL
+        begin, end, graph = self._part
+        with graph.as_default() if graph is not None else contextlib.nullcontext():
+            word, step = self._word(name), tf.cast(self._step, tf.int64)
+            if together:
+                everyone = make([self.batch_size, *shape], tf.stack([word, step]), alg="philox")
+                mine = tf.gather(everyone, self._all_rows)
+        if together:
+            return mine if graph is None else mine[begin:end]
 
         def one(row: Any) -> Any:
             return make(shape, tf.stack([word + row * 2**32, step]), alg="philox")
