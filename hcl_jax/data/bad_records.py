@@ -72,15 +72,26 @@ class BadRecords:
         return {number: text for number, text in told.items() if number not in self.faults}
 
 
-def checked(record: Mapping[str, Any], source: Source, fields: Mapping[str, bool], rows: Any) -> dict[str, Any]:
-    """The same records, in a graph that fails at one that `fault_of` finds fault with (but for labels)."""
+def checked(
+    record: Mapping[str, Any], source: Source, fields: Mapping[str, bool], index: Any, whole: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """The same records, in a graph that fails at one that `fault_of` finds fault with (but for labels).
+
+    Args:
+      record: field -> [n, ...].
+      source: where they are from.
+      fields: those that views read -> whether they are encoded pictures.
+      index: int64 [n], their numbers.
+      whole: field -> bool [N], of encoded pictures those that were decoded to their end, which is done once; grows.
+    """
     made = dict(record)
     for field, picture in fields.items():
         shape, dtype = source.fields[field]
         if dtype not in LOOSE:
-            made[field] = tf.ensure_shape(made[field], [rows, *shape])
+            made[field] = tf.ensure_shape(made[field], [index.shape[0], *shape])
         if picture and field not in source.sides:  # those are decoded whole
-            made[field] = images.whole_jpegs(made[field])
+            known = whole.setdefault(field, np.zeros(source.num_examples, bool))
+            made[field] = images.whole_jpegs(made[field], index, known)
     return made
 
 

@@ -91,8 +91,10 @@ def batches(
     bad = BadRecords(0) if bad is None or order == "whole" else bad
     positions = _positions(source, seed, batch_size, local, order, sampled=noise.rows)
 
+    whole: dict[str, np.ndarray] = {}  # kept when a step is made again
+
     def stream(first: int, stands: Mapping[int, int]) -> Any:
-        steps, spare = (first, stop), dict[str, Any](noise=noise, stands=stands, whole=bad.most > 0)
+        steps, spare = (first, stop), dict[str, Any](noise=noise, stands=stands, whole=whole if bad.most > 0 else None)
         return _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws, **spare)
 
     borrowed = tuple(noise.borrowed.values())
@@ -179,8 +181,10 @@ def evaluation_batches(
     bad = BadRecords(0) if bad is None else bad
     stop = -(-source.num_examples // batch_size)
 
+    whole: dict[str, np.ndarray] = {}  # kept when a step is made again
+
     def stream(first: int, stands: Mapping[int, int]) -> Any:
-        steps, spare = (first, stop), dict[str, Any](stands=stands, whole=bad.most > 0)
+        steps, spare = (first, stop), dict[str, Any](stands=stands, whole=whole if bad.most > 0 else None)
         return _stream(source, views_config, positions, seed, batch_size, local, steps, views, keep_draws, **spare)
 
     return _sound(stream, source, views_config, positions, 0, bad, left_out=True)
@@ -255,7 +259,7 @@ def _stream(
     where: str = "config.views",
     noise: Noise = CLEAN,
     stands: Mapping[int, int] = MappingProxyType({}),
-    whole: bool = False,
+    whole: dict[str, np.ndarray] | None = None,
 ) -> Any:
     replace, fields = bad_records.replaced(stands), _fields(source, views_config)
     # Tensors outside of the graph: inside they would be constants of it.
@@ -267,7 +271,7 @@ def _stream(
         record = source.fetch(index)
         pictures = [field for field, picture in fields.items() if picture]
         record |= {field: images.bounded(record[field], source.max_pixels) for field in pictures}
-        record = bad_records.checked(record, source, fields, index.shape[0]) if whole else record
+        record = record if whole is None else bad_records.checked(record, source, fields, index, whole)
         some = [field for field in pictures if field in source.sides]
         return record | {f: images.pixels(record[f], source.sides[f], source.upright) for f in some}
 

@@ -8,8 +8,8 @@ from hcl_jax.errors import InputError
 from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, numbers_of, span
-from hcl_jax.views.resample import from_planes, pixels, to_planes, unit
-from hcl_jax.views.row_subset import column, sometimes
+from hcl_jax.views.resample import from_planes, pixels, pixelwise, planes_of, unit
+from hcl_jax.views.row_subset import column, sometimes, sometimes_planes
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 
@@ -95,7 +95,7 @@ def color_jitter(
     }
 
     def jitter(x: Any, numbers: Any) -> Any:
-        planes = tf.reshape(to_planes(x), [-1, channels, height * width])
+        planes = tf.reshape(x, [-1, channels, height * width])
         turn = tf.gather(place, numbers)
         values = [tf.gather(factors[JITTERS[k]], numbers) for k in used]
         for position in range(len(used)):
@@ -108,9 +108,9 @@ def color_jitter(
             parts = tf.dynamic_partition(planes, which, len(used))
             done = [_step(changes[JITTERS[used[k]]], parts[k], tf.gather(values[k], at[k])) for k in range(len(used))]
             planes = tf.ensure_shape(tf.dynamic_stitch(at, done), [None, channels, height * width])
-        return from_planes(tf.reshape(planes, [-1, channels, height, width]))
+        return tf.reshape(planes, [-1, channels, height, width])
 
-    return sometimes(x, draws, op, p, jitter)
+    return sometimes_planes(x, draws, op, p, jitter)
 
 
 def _step(change: Callable[[Any, Any], Any], planes: Any, factor: Any) -> Any:
@@ -235,6 +235,12 @@ def grey(
             return x
         return tf.repeat(sum(weight * x[..., k : k + 1] for k, weight in enumerate(weights)), 3, axis=-1)
 
+    def change_planes(x: Any, numbers: Any) -> Any:
+        del numbers
+        return x if x.shape[1] == 1 else tf.repeat(_grey_plane(x, weights), 3, axis=1)
+
+    if planes_of(x) is not None:
+        return sometimes_planes(x, draws, "grey", p, change_planes)
     return sometimes(x, draws, "grey", p, change)
 
 
@@ -259,12 +265,12 @@ def solarise(x: Any, draws: Any, *, p: float = 0.2, like: str | None = None, thr
         del numbers
         return tf.where(x >= threshold, 1.0 - x, x)
 
-    return sometimes(unit(x, "solarise"), draws, "solarise", p, change)
+    return pixelwise(lambda x: sometimes(x, draws, "solarise", p, change), unit(x, "solarise"))
 
 
 def invert(x: Any, draws: Any, *, p: float = 0.5) -> Any:
     """The negative of a row with probability p, y = 1 - x: [n, H, W, C] -> float32 [n, H, W, C]; draws "coin" [n]."""
-    return sometimes(unit(x, "invert"), draws, "invert", p, lambda x, numbers: 1.0 - x)
+    return pixelwise(lambda x: sometimes(x, draws, "invert", p, lambda x, numbers: 1.0 - x), unit(x, "invert"))
 
 
 def gamma(x: Any, draws: Any, *, p: float = 1.0, power: Sequence[float] = (0.7, 1.5)) -> Any:
@@ -302,7 +308,7 @@ def clip(x: Any, draws: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
     """
     del draws
     low, high = span("clip.low, clip.high", (low, high))
-    return tf.clip_by_value(unit(x, "clip"), low, high)
+    return pixelwise(lambda x: tf.clip_by_value(x, low, high), unit(x, "clip"))
 
 
 def normalise(x: Any, draws: Any, *, mean: float | Sequence[float], std: float | Sequence[float]) -> Any:
@@ -324,7 +330,11 @@ def normalise(x: Any, draws: Any, *, mean: float | Sequence[float], std: float |
             raise InputError(where, f"{len(numbers)} numbers", f"1 or {x.shape[-1]}, the channels")
     if min(stds) <= 0.0:
         raise InputError("normalise.std", repr(std), "numbers above 0")
-    return (x - tf.constant(means)) * tf.constant([1.0 / s for s in stds])
+    less, times = tf.constant(means), tf.constant([1.0 / s for s in stds])
+    planes = planes_of(x)
+    if planes is None:
+        return (x - less) * times
+    return from_planes((planes - less[:, None, None]) * times[:, None, None])
 
 
 def flatten_alpha(x: Any, draws: Any, *, background: float | Sequence[float] = 1.0) -> Any:

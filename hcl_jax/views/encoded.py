@@ -9,7 +9,7 @@ from hcl_jax.views.boxes import Box
 from hcl_jax.views.frameworks import LUMINANCE
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, numbers_of
-from hcl_jax.views.resample import Resampling, resized
+from hcl_jax.views.resample import Resampling, from_planes, planes_resized, resized
 
 Window = Callable[..., Box]
 
@@ -79,9 +79,12 @@ def cut(
     if x.shape.rank != 1:
         raise InputError(op, f"encoded pictures of shape {x.shape}", "one string a row, [n]")
     shade = numbers_of(f"{op}.background", background)
+    planes = grid is None and how.antialias and how.half_pixel
 
     def one(row: tuple[Any, ...]) -> Any:
         patch = _decode(row[0], row[1], lambda h, w: window(h, w, *(d[None] for d in row[2:])), channels, shade, dct)
+        if planes:
+            return planes_resized(patch, size, how)
         if grid is None:
             return resized(patch, size, how)
         height, width = tf.unstack(tf.cast(tf.shape(patch)[:2], tf.float32)[:, None])
@@ -90,7 +93,9 @@ def cut(
         return tf.ensure_shape(patch[top : top + size[0], left : left + size[1]], [*size, channels])
 
     turn = headers.turns(x) if upright else tf.ones_like(x, tf.int32)
-    return tf.map_fn(one, (x, turn, *drawn), fn_output_signature=tf.TensorSpec([*size, channels], tf.float32))
+    shape = [channels, *size] if planes else [*size, channels]
+    made = tf.map_fn(one, (x, turn, *drawn), fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    return from_planes(made) if planes else made
 
 
 def _decode(data: Any, turn: Any, window: Window, channels: int, background: list[float], dct: str) -> Any:

@@ -8,8 +8,8 @@ from hcl_jax.errors import InputError
 from hcl_jax.views.frameworks import settled
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import choice, number, span, whole
-from hcl_jax.views.resample import never_alone, pixels, to_planes, unit
-from hcl_jax.views.row_subset import column, sometimes
+from hcl_jax.views.resample import never_alone, pixels, planes_of, unit
+from hcl_jax.views.row_subset import column, sometimes, sometimes_planes
 
 
 def flip(x: Any, draws: Any, *, p: float = 0.5, axis: str = "horizontal") -> Any:
@@ -26,7 +26,9 @@ def flip(x: Any, draws: Any, *, p: float = 0.5, axis: str = "horizontal") -> Any
     """
     turned = 2 if choice("flip.axis", axis, ("horizontal", "vertical")) == "horizontal" else 1
     # tf.reverse, not x[:, :, ::-1]: four times faster.
-    return sometimes(pixels(x, "flip"), draws, "flip", p, lambda x, numbers: tf.reverse(x, [turned]))
+    if planes_of(pixels(x, "flip")) is not None:
+        return sometimes_planes(x, draws, "flip", p, lambda x, numbers: tf.reverse(x, [turned + 1]))
+    return sometimes(x, draws, "flip", p, lambda x, numbers: tf.reverse(x, [turned]))
 
 
 def rotate90(x: Any, draws: Any, *, target: str = "rotation") -> Any:
@@ -187,13 +189,18 @@ def blur(
     def change(x: Any, numbers: Any) -> Any:
         sigma = tf.cast(column(drawn, numbers, 2), tf.float64)  # of float32, exp rounds by the number of rows
         taps = _box_taps(sigma, radius) if boxes else _gaussian_taps(sigma, radius)
-        planes = to_planes(x)
-        across = _smooth(tf.reshape(planes, [-1, channels * height, width]), taps, edges, 3 if boxes else 1)
-        planes = tf.transpose(tf.reshape(across, [-1, channels, height, width]), [0, 1, 3, 2])
-        down = _smooth(tf.reshape(planes, [-1, channels * width, height]), taps, edges, 3 if boxes else 1)
-        return tf.transpose(tf.reshape(down, [-1, channels, width, height]), [0, 3, 2, 1])
+        passes = 3 if boxes else 1
+        x = _smooth(tf.reshape(x, [-1, channels * height, width]), taps, edges, passes)
+        if width % 4:  # which lines stand at the end, where a product may round otherwise, stays as it is
+            x = tf.transpose(tf.reshape(x, [-1, channels, height, width]), [0, 1, 3, 2])
+            x = _smooth(tf.reshape(x, [-1, channels * width, height]), taps, edges, passes)
+            return tf.transpose(tf.reshape(x, [-1, channels, width, height]), [0, 1, 3, 2])
+        # Lines of all channels beside each other: a transposition of three axes takes half the time of one of four.
+        x = _smooth(tf.reshape(tf.transpose(x, [0, 2, 1]), [-1, width * channels, height]), taps, edges, passes)
+        x = tf.transpose(tf.reshape(x, [-1, width, channels * height]), [0, 2, 1])
+        return tf.reshape(x, [-1, channels, height, width])
 
-    return sometimes(x, draws, "blur", p, change)
+    return sometimes_planes(x, draws, "blur", p, change)
 
 
 def _gaussian_taps(sigma: Any, radius: int) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 from hcl_jax.views.lazy import tf
 from hcl_jax.views.params import number
+from hcl_jax.views.resample import from_planes, to_planes
 
 
 def sometimes(x: Any, draws: Any, op: str, p: float, change: Callable[[Any, Any], Any]) -> Any:
@@ -27,6 +28,13 @@ def sometimes(x: Any, draws: Any, op: str, p: float, change: Callable[[Any, Any]
     if p == 1.0:
         return tf.ensure_shape(change(x, tf.range(tf.shape(x)[0])), x.shape)  # a change may forget how many rows it got
     return change_rows(x, coin, change)
+
+
+def sometimes_planes(x: Any, draws: Any, op: str, p: float, change: Callable[[Any, Any], Any]) -> Any:
+    """`sometimes` for a picture [n, H, W, C] and a change of its planes [k, C, H, W]."""
+    planes = to_planes(x)
+    made = sometimes(planes, draws, op, p, change)
+    return x if made is planes else from_planes(made)
 
 
 def change_rows(x: Any, chosen: Any, change: Callable[[Any, Any], Any]) -> Any:
