@@ -54,7 +54,7 @@ def to_planes(x: Any) -> Any:
 
 def from_planes(x: Any) -> Any:
     """[n, C, H, W] -> [n, H, W, C], which the next op may take back: between ops that like planes nothing is moved, for
-    in a graph the pixels that nobody reads are not made."""
+    in a graph pixels that no op reads are not made."""
     rows, channels, height, width = x.shape
     if None in (height, width):
         y = tf.transpose(x, [0, 2, 3, 1])
@@ -215,7 +215,7 @@ def resized(x: Any, size: Any, how: Resampling) -> Any:
 def planes_resized(x: Any, size: tuple[int, int], how: Resampling) -> Any:
     """The planes [C, height, width] of `resized`, bit by bit, for an antialiased filter.
 
-    Its kernel goes along the lines in whole vectors and along the columns number by number. A picture that is one column
+    Its kernel goes along the lines in whole vectors, along the columns number by number. A picture that is one column
     wide is lines alone: so each axis goes through as lines, twice as fast for all that is moved in between.
     """
     tall, wide = tf.unstack(tf.shape(x)[:2])

@@ -31,7 +31,7 @@ def made(source, specs, most, monkeypatch, **more):
 
 
 def test_no_block_changes_a_picture(pictures, view, monkeypatch):
-    """Bit for bit; a and b are traced as one graph, c on its own; targets of an op too; the last block is a short one."""
+    """Bit for bit; a and b are traced as one graph, c on its own; an op has targets; the last block is a short one."""
     views = {name: view("image", *OPS, draws=name) for name in "ab"} | {"c": view("image", *OPS[:5], draws="c")}
     whole = made(pictures, views, 7, monkeypatch)
     for most in (1, 3):
