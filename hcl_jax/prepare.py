@@ -11,7 +11,7 @@ import numpy as np
 
 from hcl_jax import config as configs
 from hcl_jax import data, workdir
-from hcl_jax.check import look_before_run
+from hcl_jax.check.before_run import look_before_run
 from hcl_jax.check.content import content_of
 from hcl_jax.check.evaluation import check_evaluation, is_evaluated
 from hcl_jax.check.memory import check_memory, share_of

@@ -11,6 +11,7 @@ from hcl_jax.config import defaults
 from hcl_jax.errors import InputError
 from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
+from hcl_jax.trained import embedded as files
 from hcl_jax.views import Draws, make_view
 from hcl_jax.workdir.checkpoint import Checkpoints
 
@@ -121,10 +122,31 @@ def test_a_stop_in_the_middle_leaves_nothing(finished, tmp_path, monkeypatch):
     def stopped(*args, **columns):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(embed.np, "savez", stopped)
+    monkeypatch.setattr(files.np, "savez", stopped)
     with pytest.raises(KeyboardInterrupt):
-        embed.embed(finished, tmp_path / "h", splits=("test",), say=lambda text: None)
+        files.embed(finished, tmp_path / "h", splits=("test",), say=lambda text: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parquet_has_the_files_rows(finished, embedded, tmp_path, capsys):
+    """Read back by Arrow: both splits, and a class by its name beside its number; -1 has none."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert embed.main([f"--workdir={finished}", f"--output={tmp_path / 'h.parquet'}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'h.parquet'}: train 96 x 16, test 360 x 16\n"
+    read = parquet.read_table(tmp_path / "h.parquet")
+    assert str(read.schema.field("features").type) == "fixed_size_list<element: float>[16]"
+    assert read.column_names == ["features", "label", "class_name", "index", "split"]
+    assert json.loads(read.schema.metadata[b"hcl_jax"])["step"] == 6
+    for split in ("train", "test"):
+        some, npz = read.filter([s == split for s in read["split"].to_pylist()]), load(embedded / f"{split}.npz")
+        np.testing.assert_array_equal(np.array(some["features"].to_pylist(), np.float32), npz["features"])
+        assert some["class_name"].to_pylist() == npz["class_names"][npz["label"]].tolist()
+    more = {"label": np.array([1, -1]), "kind": np.array([0, 0]), "path": np.array(["é.jpg", "b"]),
+            "box": np.arange(4.0).reshape(2, 2)}  # fmt: skip
+    more |= files.words_of(None, {"label": ("x", "y"), "kind": ("z",)})
+    made = files.table({"features": np.ones((2, 3), np.float32), **more}).to_pydict()
+    assert made["class_name"] == ["y", None] and made["class_name_kind"] == ["z", "z"]
+    assert made["path"] == ["é.jpg", "b"] and made["box"] == [[0, 1], [2, 3]] and "split" not in made
 
 
 def test_examples_without_the_view_and_bad_features():
@@ -135,25 +157,25 @@ def test_examples_without_the_view_and_bad_features():
         present={"a": np.array([True, False, True, True])},
         rows=np.arange(4),
     )
-    columns = embed._columns(made, "a", "h", "here")
+    columns = files._columns(made, "a", "h", "here")
     assert (
         columns["features"].dtype == np.float32 and columns["index"].tolist() == [0, 2, 3] == columns["label"].tolist()
     )
     with pytest.raises(InputError, match="'t' of shape"):
-        embed._columns(made, "a", "t", "here")
+        files._columns(made, "a", "t", "here")
     with pytest.raises(InputError, match="not finite"):
-        embed._columns(made, "a", "n", "here")
+        files._columns(made, "a", "n", "here")
 
 
 def test_words_of_records_and_classes():
     """What is known by name, as arrays of text, and nothing that only pickle can read."""
-    made = embed.words_of(["a/0.png", "b/caf\ufffd.png"], {"kind": ("x", "yy")})
+    made = files.words_of(["a/0.png", "b/caf\ufffd.png"], {"kind": ("x", "yy")})
     assert {k: v.tolist() for k, v in made.items()} == {
         "path": ["a/0.png", "b/caf\ufffd.png"],
         "class_names_kind": ["x", "yy"],
     }
     assert all(v.dtype.kind == "U" for v in made.values())
-    assert list(embed.words_of(None, {"label": ("x",)})) == ["class_names"] and embed.words_of(None, {}) == {}
+    assert list(files.words_of(None, {"label": ("x",)})) == ["class_names"] and files.words_of(None, {}) == {}
 
 
 def write_features(folder, n=24, width=5, classes=3, **more):

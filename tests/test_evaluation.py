@@ -8,7 +8,7 @@ import pytest
 from worlds import two_views
 
 from hcl_jax import config as configs
-from hcl_jax import embed, workdir
+from hcl_jax import workdir
 from hcl_jax.check.evaluation import _check_shapes, check_evaluation
 from hcl_jax.core.weight_average import average_of
 from hcl_jax.data.source import Arrays, from_arrays
@@ -18,6 +18,7 @@ from hcl_jax.evaluators import collapse
 from hcl_jax.evaluators.entries import entries
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build, global_batches
+from hcl_jax.trained import embedded
 from hcl_jax.views.lazy import tf
 from hcl_jax.workdir.checkpoint import Checkpoints
 
@@ -154,7 +155,7 @@ def test_features_of_averaged_weights_are_written_with_their_statistics(tmp_path
     checkpoints.save(3, state)
     checkpoints.finish(3)
     checkpoints.close()
-    embed.embed(folder, tmp_path / "h", parts=parts, say=lambda text: None)
+    embedded.embed(folder, tmp_path / "h", parts=parts, say=lambda text: None)
     params = average_of(state.opt_state)
     stats = {"image": {"encoder": {"norm1": statistics_by_hand(run, train, params)}}}
     for split, arrays in splits.items():

@@ -9,11 +9,12 @@ from PIL import Image
 
 from hcl_jax import config as configs
 from hcl_jax import data
-from hcl_jax import generate as command
+from hcl_jax.data import offline as command
 from hcl_jax.data.generated import with_generated
+from hcl_jax.data.offline import generate
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
-from hcl_jax.generate import generate, main
+from hcl_jax.generate import main
 from hcl_jax.train import train_and_evaluate
 from hcl_jax.views import Draws, make_view
 

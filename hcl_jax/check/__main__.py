@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from hcl_jax import config as configs
-from hcl_jax.cli import read_config, recipe_parser, with_overrides
+from hcl_jax.cli import plain_log, read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
 from hcl_jax.runtime import distributed, programs
 
@@ -38,7 +38,7 @@ class _Collected(logging.Handler):
 
 def check(config: Any, workdir: str | None, full: bool) -> None:
     """Prints the page of a completed config's data. Raises InputError for what a run would refuse."""
-    from hcl_jax.check import as_files, look_before_run
+    from hcl_jax.check.before_run import as_files, look_before_run
     from hcl_jax.config import validate
     from hcl_jax.config.as_found import as_found
     from hcl_jax.prepare import bound, open_splits
@@ -48,13 +48,13 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     parts, said, logger = Parts(), _Collected(), logging.getLogger("hcl_jax")
     validate.check(config, **parts.checked())
     chosen(config.log, parts.trackers)
-    logger.addHandler(said)
-    propagated, logger.propagate = logger.propagate, False  # the page has these lines
+    shown, logger.handlers = logger.handlers, [said]  # the page has these lines
+    propagated, logger.propagate = logger.propagate, False
     try:
         source, test = open_splits(as_files(config, parts.sources), parts)
         page = look_before_run(as_found(config, source.labels), parts.evaluators, source, test, full=full)
     finally:
-        logger.removeHandler(said)
+        logger.handlers = shown
         logger.propagate = propagated
     print("\n".join([page.text(), *(f"! {line}" for line in dict.fromkeys(said.lines))]))
     if page.refusal is not None:
@@ -62,6 +62,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     bound(config, workdir, parts, lambda: (source, test))
 
 
+@plain_log()
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     known, overrides = parse(sys.argv[1:] if arguments is None else arguments)

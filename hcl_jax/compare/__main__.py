@@ -7,7 +7,6 @@ import os
 import sys
 
 from hcl_jax.cli import command_parser
-from hcl_jax.compare import logged, table
 from hcl_jax.errors import InputError
 
 
@@ -16,6 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("compare", __doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=os.path.expanduser, help="the folder of a run")
     known = parser.parse_args(arguments)
+    from hcl_jax.compare import logged, table  # late: they import JAX, for which --help need not wait
+
     try:
         runs = logged.read(known.runs)
         if not table.rows_of(runs):

@@ -26,8 +26,7 @@ from typing import Any
 from hcl_jax import config as configs
 from hcl_jax.cli import read_config, recipe_parser, with_overrides
 from hcl_jax.errors import InputError
-from hcl_jax.plan import chips, cost, program, table
-from hcl_jax.workdir import card, files
+from hcl_jax.plan import chips, table
 
 CACHE = pathlib.Path("runs/plan")
 
@@ -125,6 +124,8 @@ def _one(config: Any, topology: chips.Topology, known: argparse.Namespace) -> di
 def _estimated(found: dict[str, Any], topology: chips.Topology) -> dict[str, Any]:
     if topology.kind == "cpu":
         return {}
+    from hcl_jax.plan import cost  # late, as others below: they import JAX or NumPy, for which --help need not wait
+
     made = cost.of_gpus(found, topology) if topology.kind in chips.GPUS else cost.estimate(found, topology)
     return {"estimate": made._asdict() | {"wires": [w._asdict() for w in made.wires]}}
 
@@ -211,6 +212,8 @@ def _get(config: Any, field: str) -> Any:
 
 def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -> dict[str, Any]:
     """What the compiler says. Nothing is lowered that this code has lowered before, nothing compiled a second time."""
+    from hcl_jax.workdir import card, files
+
     request = {"config": config.to_dict(), "topology": topology.text, "cache": str(cache)}
     text = json.dumps(request, sort_keys=True)
     key = hashlib.sha256((text + json.dumps(card.code(), sort_keys=True)).encode()).hexdigest()[:24]
@@ -228,6 +231,8 @@ def compile_cached(config: Any, topology: chips.Topology, cache: pathlib.Path) -
 
 def _facts(request: str, topology: chips.Topology) -> dict[str, Any]:
     """Lowers a step, and compiles it unless the cache has it, in a process of its own."""
+    from hcl_jax.plan import program
+
     done = subprocess.run(
         [sys.executable, "-m", "hcl_jax.plan.program"], input=request, env=program.environment(topology),
         capture_output=True, text=True, check=False,
@@ -256,6 +261,8 @@ def _found(facts: dict[str, Any], topology: chips.Topology, cache: pathlib.Path)
     if not name:  # only traced: of the memory the state is known
         used, there = facts["roofline"]["state"], chips.GPUS[topology.kind].memory
         return facts | ({"fits": True} if used <= there else {"fits": False, "needs": {"used": used, "there": there}})
+    from hcl_jax.plan import program
+
     made = program.kept_before(cache, name)
     if made is None:
         return None

@@ -33,17 +33,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = configs.complete(read_config(known, overrides))
         distributed.prepare()
-        from hcl_jax import tokenizer
         from hcl_jax.config import validate
         from hcl_jax.run import Parts
+        from hcl_jax.tokenizer import learning
 
         validate.check(config, **Parts().checked())
-        view = tokenizer.text_view(config, known.view)
+        view = learning.text_view(config, known.view)
         output = known.output or os.path.expanduser(config.data.tokenizer)
         if output == "bytes":
             raise InputError("--output", "nothing", "a new file, for config.data.tokenizer names none")
-        size = tokenizer.table_of(config, view) if known.vocabulary is None else known.vocabulary
-        found = tokenizer.learn(config, view, size, output)
+        size = learning.table_of(config, view) if known.vocabulary is None else known.vocabulary
+        found = learning.learn(config, view, size, output)
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)
         return 2

@@ -10,8 +10,8 @@ from PIL import Image
 
 from hcl_jax import config as configs
 from hcl_jax import data
-from hcl_jax.check import look
 from hcl_jax.check.__main__ import main as check
+from hcl_jax.check.look import look
 from hcl_jax.main import main
 from hcl_jax.prepare import introduction, prepare
 from hcl_jax.run import Parts

@@ -8,9 +8,9 @@ import pytest
 
 from hcl_jax import data
 from hcl_jax.data.generated import hashes_of, with_generated
+from hcl_jax.data.offline import generate
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
-from hcl_jax.generate import generate
 
 VIEW = {"kind": "image", "field": "image", "ops": ({"op": "invert", "p": 1.0},), "draws": "a"}
 

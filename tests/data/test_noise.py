@@ -12,9 +12,9 @@ from hcl_jax import config as configs
 from hcl_jax import data, preview
 from hcl_jax.data import noise
 from hcl_jax.data.generated import with_generated
+from hcl_jax.data.offline import generate
 from hcl_jax.data.source import Arrays, from_arrays
 from hcl_jax.errors import InputError
-from hcl_jax.generate import generate
 from hcl_jax.main import main
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, build, epoch_examples, global_batches, noise_of

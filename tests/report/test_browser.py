@@ -7,8 +7,8 @@ from report.outline import Outline
 
 from hcl_jax.compare import logged
 from hcl_jax.main import main as train
-from hcl_jax.report.__main__ import part_of
 from hcl_jax.report.page import page as page_of
+from hcl_jax.report.written import part_of
 
 PARTS = ["Results", "Curves", "Views", "Features", "Neighbours", "Confusion", "Card"]
 SHORT = ["--config.train.steps=2", "--config.log.every=1", "--config.log.tensorboard=false", "--config.mesh.data=1"]

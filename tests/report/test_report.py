@@ -11,8 +11,7 @@ from report.outline import Outline
 
 from hcl_jax.compare import logged
 from hcl_jax.disk import whole
-from hcl_jax.report import __main__ as command
-from hcl_jax.report import curves, drawings, features, sections
+from hcl_jax.report import curves, drawings, features, sections, written
 from hcl_jax.report.__main__ import main
 from hcl_jax.report.html import Html, tag
 
@@ -176,7 +175,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(whole, "write", full)
     monkeypatch.setattr(logged, "read", lambda folders: [])
-    monkeypatch.setattr(command, "page", lambda parts: "")
+    monkeypatch.setattr(written, "page", lambda parts: "")
     assert main(["run", f"--output={tmp_path / 'page.html'}"]) == 2
     error = capsys.readouterr().err
     assert "No space left" in error and error.count("\n") == 1

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from hcl_jax.tokenizer import texts_of
 from hcl_jax.tokenizer.__main__ import main
+from hcl_jax.tokenizer.learning import texts_of
 from hcl_jax.views import tokenizers
 
 

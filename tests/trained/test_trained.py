@@ -181,7 +181,7 @@ def test_without_the_runs_own_records(tmp_path):
     np.testing.assert_array_equal(model.encode(fresh), before)
     np.testing.assert_array_equal(model.classify(fresh).probabilities, named.probabilities)
     for call in (model.records, lambda: model.records("test"), lambda: model.classify(fresh, label="x"),
-                 lambda: embed.embed(run, tmp_path / "own")):  # fmt: skip
+                 lambda: trained.embedded.embed(run, tmp_path / "own")):  # fmt: skip
         with pytest.raises(hcl_jax.InputError, match="^(config.data.dir: found no folder|label: found 'x')"):
             call()
     np.savez(tmp_path / "n.npz", series=np.stack([fresh[0]] * 2))
