@@ -160,7 +160,7 @@ def test_the_classifier_of_the_evaluation_is_kept(shared_run, model, own, pixels
             model.classify(pixels, more, label="kind")
 
 
-@pytest.mark.slow(one=True)
+@pytest.mark.slow
 def test_without_the_runs_own_records(tmp_path):
     """Series that are standardised by the training split: the same bits, after the table has gone."""
     rng, table = np.random.default_rng(0), tmp_path / "series.csv"
