@@ -79,16 +79,18 @@ def bind(config, losses=LOSSES):
     return config, bound
 
 
-def start(config, batch, mesh_config=None, losses=LOSSES):
+def start(config, batch, mesh_config=None, losses=LOSSES, options=None):
     """(state, jitted step, put) of a config on a mesh, compiled once for equal ones; `put` places a host batch."""
     shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch)
-    key = json.dumps([config.to_dict(), shapes, mesh_config, id(losses), jax.config.jax_enable_x64], default=repr)
+    how = (mesh_config, id(losses), options, jax.config.jax_enable_x64)
+    key = json.dumps([config.to_dict(), shapes, how], default=repr)
     if key not in _started:
-        _started[key] = (*_start(config, batch, mesh_config, losses), losses)  # losses: an id in use is no other's
+        made = _start(config, batch, mesh_config, losses, options)
+        _started[key] = (*made, losses)  # losses: an id in use is no other's
     return _started[key][:3]
 
 
-def _start(config, batch, mesh_config, losses):
+def _start(config, batch, mesh_config, losses, options):
     config, bound = bind(config, losses)
     mesh = meshes.make_mesh({"data": 1, "fsdp": 1, "tensor": 1} if mesh_config is None else mesh_config)
     shapes = jax.eval_shape(functools.partial(model.init, bound, optax.identity(), batch), 0)
@@ -103,17 +105,16 @@ def _start(config, batch, mesh_config, losses):
     make = functools.partial(model.init, bound, tx, batch)
     shardings = sharding.state_shardings(jax.eval_shape(make, 0), mesh, sharding.DEFAULT_RULES)
     state = jax.jit(make, static_argnums=0, out_shardings=shardings)(config.seed)
-    step = jax.jit(
-        functools.partial(train_step, bound, tx), out_shardings=(shardings, jax.NamedSharding(mesh, jax.P()))
-    )
+    whole = jax.NamedSharding(mesh, jax.P())
+    step = jax.jit(functools.partial(train_step, bound, tx), out_shardings=(shardings, whole), compiler_options=options)
     rows = np.arange(config.data.batch_size)
     shard = sharding.batch_sharding(mesh)
     return state, step, lambda b: sharding.to_global(b, shard, rows, config.data.batch_size)
 
 
-def run(config, steps=3, absent=(), mesh_config=None):
-    """Losses of some steps on random batches, and the last state on the host."""
-    state, step, put = start(config, batch_of(config, 0, absent), mesh_config)
+def run(config, steps=3, absent=(), mesh_config=None, options=None):
+    """Losses of some steps on random batches, and the last state on the host; `options` are the compiler's."""
+    state, step, put = start(config, batch_of(config, 0, absent), mesh_config, options=options)
     losses = []
     for i in range(steps):
         state, metrics = step(state, put(batch_of(config, i, absent)))
