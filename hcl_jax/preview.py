@@ -6,6 +6,7 @@ python -m hcl_jax.preview --config=simclr:digits --output=views.png
 import argparse
 import pathlib
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,8 +46,17 @@ def draw(views: Mapping[str, Mapping[str, Any]], present: Mapping[str, Any], row
         for row in range(rows):
             here = name not in present or present[name][row]
             draw_one(axes[row][column], {k: np.asarray(v[row]) for k, v in view.items()} if here else None)
-    figure.tight_layout()
-    figure.savefig(output, dpi=120)
+    save(figure, output)
+
+
+def save(figure: Any, output: str) -> None:
+    """Writes a figure of matplotlib and closes it."""
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for a character of few fonts
+        figure.tight_layout()
+        figure.savefig(output, dpi=120)
     pyplot.close(figure)
 
 

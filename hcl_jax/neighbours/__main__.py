@@ -75,7 +75,7 @@ def draw(sheet: Sequence[Sequence[tuple[str, dict[str, np.ndarray]]]], output: s
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from hcl_jax.preview import draw_one
+    from hcl_jax.preview import draw_one, save
 
     width = len(sheet[0])
     figure, axes = pyplot.subplots(len(sheet), width, squeeze=False, figsize=(1.6 * width, 1.9 * len(sheet)))
@@ -83,9 +83,7 @@ def draw(sheet: Sequence[Sequence[tuple[str, dict[str, np.ndarray]]]], output: s
         for cell, (title, view) in zip(cells, records, strict=True):
             draw_one(cell, view)
             cell.set_title(title, fontsize=7, parse_math=False)  # a name with two $ is no formula
-    figure.tight_layout()
-    figure.savefig(output, dpi=120)
-    pyplot.close(figure)
+    save(figure, output)
 
 
 def neighbours(

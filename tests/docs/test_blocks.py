@@ -1,13 +1,14 @@
 """The blocks of README and docs: commands are read by their real parsers, those of the how-to pages are run.
 
 Every `python -m hcl_jax.COMMAND` of a page is read as far as its config: module, flags, recipe, fields, types. The
-commands and the Python of docs/use.md run on a run of pictures; sources open what the Python of docs/data.md writes.
+commands and the Python of docs/use.md and docs/tutorial.md run; sources open what the Python of docs/data.md writes.
 Not here: docs/loops.md (test_loops.py), README's recipe (test_docs.py), and commands of `launch` (tests/launch).
 """
 
 import contextlib
 import importlib
 import importlib.util
+import json
 import pathlib
 import re
 import shlex
@@ -20,6 +21,7 @@ import scipy.sparse
 from hcl_jax import SOURCES, cli, load
 from hcl_jax import config as configs
 from hcl_jax.main import main
+from hcl_jax.parallel import mesh as meshes
 from hcl_jax.views.lazy import tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -136,7 +138,7 @@ def test_use_a_model(tmp_path, monkeypatch, capsys):
     """docs/use.md from top to bottom, on a run of 48 pictures, in the order of the page."""
     monkeypatch.chdir(tmp_path)
     for i in range(48):
-        picture(pathlib.Path("PHOTOS", ("hat", "cat")[i % 2], f"{i}.jpg"), i)
+        picture(pathlib.Path("PHOTOS", ("hat", "cat")[i % 2], f"{i} 日本.jpg"), i)
     for i, path in enumerate(("a.jpg", "b.jpg", "NEW/hat/c.jpg", "NEW/cat/d.jpg", "NEW/cat/e.jpg")):
         picture(pathlib.Path(path), 100 + i)
     tiny = ("data.size=16", "data.batch_size=16", "evaluate.batch_size=16", "towers.image.encoder.widths=(8,16)",
@@ -158,6 +160,79 @@ def test_use_a_model(tmp_path, monkeypatch, capsys):
     model = importlib.import_module("hcl_jax").open("runs/photos")
     np.testing.assert_array_equal(model.encode(["a.jpg", "b.jpg"]), names["features"])
     assert model.classify("a.jpg", "nearest").names[0] in ("hat", "cat")
+
+
+# What makes the runs of the tutorial short, and where it stands in its text.
+SHORTER = {
+    'write("photos", 100,': 'write("photos", 8,',
+    "--config.train.epochs=20": "--config.train.epochs=2",
+    "--config.train.epochs=10 --config.train.seeds=3": "--config.train.epochs=1 --config.train.seeds=2",
+    "--config.train.epochs=40": "--config.train.epochs=3",
+}
+SMALLER = ["mesh.data=1", "data.batch_size=16", "evaluate.batch_size=32", "towers.image.encoder.widths=(8,16)",
+           "evaluate.evaluators.few_labels.per_class=(1,)", "towers.image.heads.z.hidden=16"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_tutorial(tmp_path, monkeypatch, capsys):
+    """docs/tutorial.md from top to bottom, on few pictures and a small network: every block of Python and every command
+    works after those before it, and what is stable is printed as the page says."""
+    monkeypatch.chdir(tmp_path)
+    text, names, ran = (ROOT / "docs" / "tutorial.md").read_text(), {}, []
+    for long, short in SHORTER.items():
+        assert long in text
+        text = text.replace(long, short)
+    for language, block in blocks(text, "python", ""):
+        if language:
+            exec(compile(block, "docs/tutorial.md", "exec"), names)
+            ran.append("python")
+        for command, arguments in commands(f"```\n{block}```\n") if not language else ():
+            begins = command == "main" and any(a.startswith("--config=") for a in arguments)
+            small = [f"--config.{field}" for field in SMALLER] if begins else []
+            assert module_of(command).main([*arguments, *small]) == 0, (command, arguments, capsys.readouterr().err)
+            ran.append(command)
+    main_and = ["main", "main", "compare", "neighbours", "main", "main"]
+    assert ran == ["python", "check", "preview", "main", "report", "neighbours", "python", *main_and], ran
+    assert names["features"].shape == (20, 16) and set(names["found"].names) <= set(names["SYMBOLS"])
+    said = capsys.readouterr().out
+    for line in (
+        "mean over 2 paired seeds",
+        "runs/first: resumed at step",
+        " JPEG; 96 x 96 pixels",
+        "nearest to new/star/000.jpg",
+    ):
+        assert line in said, line
+    board = tmp_path / "runs" / "first" / "tensorboard"
+    assert (board / "projector/image/metadata.tsv").read_text().count("\n") > 10
+    events = b"".join(path.read_bytes() for path in board.glob("events*"))
+    assert events.count(b"views/a") == events.count(b"views/b") == 1 and events.count(b"results/text_summary") > 1
+
+
+def test_python_of_the_losses_page():
+    """Both blocks give one finite number, and the engines of the second the same one."""
+    rows = np.random.default_rng(0).normal(size=(2, 1024, 4)).astype(np.float32)
+    names = dict(query=rows[0], key=rows[1], labels=np.arange(1024) % 5, quality=np.ones(1024, np.float32),
+                 za=rows[0], zb=rows[1], mesh=meshes.make_mesh(configs.defaults().mesh))  # fmt: skip
+    found = [b for _, b in blocks((ROOT / "docs" / "losses.md").read_text(), "python")]
+    assert len(found) == 2
+    for block in found:
+        values = []
+        for line in block.splitlines():
+            exec(compile(line, "docs/losses.md", "exec"), names)
+            values += [float(names["value"])] if line.startswith("value") else []
+        assert np.isfinite(values).all() and np.ptp(values) < 1e-2 * values[0]
+
+
+@pytest.mark.slow
+def test_own_parts_of_the_readme(tmp_path, monkeypatch):
+    """README's own encoder, loss, view and evaluator, two steps long: all four are used."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = (b for _, b in blocks((ROOT / "README.md").read_text(), "python") if "class Mine" in b)
+    asked, call = "config.train.steps = 2\nconfig.log.tensorboard = False\n", "train_and_evaluate(config"
+    assert block.count(call) == 1
+    exec(compile(block.replace(call, asked + call), "README.md", "exec"), {})
+    card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
+    assert card["config"]["train"]["steps"] == 2 and card["results"]["eval/image/length"] > 0
 
 
 def data(**fields):

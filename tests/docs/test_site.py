@@ -14,7 +14,7 @@ CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 WORDS = """
 augment fine-tune freeze pretrained inference unlabelled labels EXIF GPU TPU install `make demo` class names
 embedding backbone teacher split resume checkpoint safetensors learning rate kNN linear probe TensorBoard W&B
-seeds preemption report compare photos series graph text encoder loop pod
+seeds preemption report compare photos series graph text encoder loop pod tutorial `git clone`
 """.split()
 
 
