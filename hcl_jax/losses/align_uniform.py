@@ -4,7 +4,7 @@ from jax import Array
 from jaxtyping import Float, Integer
 
 from hcl_jax.losses import sphere
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def align_uniform(
@@ -16,7 +16,7 @@ def align_uniform(
     uniformity: float = 1.0,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Alignment of positives plus uniformity of each view.
 

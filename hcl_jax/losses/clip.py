@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def clip(
@@ -15,7 +15,7 @@ def clip(
     scale: float | Array,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Mean of the cross entropies image -> text and text -> image.
 
@@ -59,7 +59,7 @@ def clip_top1(
     text: Float[Array, "n d"],
     *,
     ids: Integer[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Share of rows whose nearest row of the other modality is a positive, mean of both directions (a tie is a miss).
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 from hcl_jax.similarity.tiles import lowest
 
 
@@ -19,7 +19,7 @@ def debiased(
     tau_plus: float | Array = 0.1,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Debiased NT-Xent: what false negatives add to the denominator is estimated from the positives and taken off.
 
@@ -65,7 +65,7 @@ def hard_negative(
     beta: float | Array = 1.0,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """HCL: as `debiased`, with each negative weighted by how near it is.
 

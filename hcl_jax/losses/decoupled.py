@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
 from hcl_jax.losses.nt_xent import nt_xent
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def decoupled(
@@ -17,7 +17,7 @@ def decoupled(
     temperature: float | Array,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """DCL: the positive does not compete with the negatives, so small batches learn as large ones do.
 
@@ -61,7 +61,7 @@ def decoupled_weighted(
     sigma: float = 0.5,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """DCLW: as `decoupled`, with more weight on the positives that are still far apart.
 

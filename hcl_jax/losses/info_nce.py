@@ -6,7 +6,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, IGNORED, Engine, Over
+from hcl_jax.similarity import DEFAULT, IGNORED, Engine, Over
 
 
 def info_nce(
@@ -20,7 +20,7 @@ def info_nce(
     convention: str = "mean",
     in_batch: bool | None = None,
     decoupled: bool = False,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Cross entropy of finding the key of each query among all keys.
 
@@ -90,7 +90,7 @@ def info_nce_top1(
     *,
     ids: Integer[Array, " n"] | None = None,
     in_batch: bool | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Share of queries whose nearest key is a positive (a tie with a negative is a miss).
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 from hcl_jax.similarity.tiles import lowest
 
 
@@ -21,7 +21,7 @@ class Targets(NamedTuple):
 
 
 def instance_graph(
-    z: Float[Array, "n d"], *, k: int, ids: Integer[Array, " n"] | None = None, engine: Engine = DENSE
+    z: Float[Array, "n d"], *, k: int, ids: Integer[Array, " n"] | None = None, engine: Engine = DEFAULT
 ) -> Targets:
     """Each row and its k nearest rows, weighted by the normalised adjacency of the batch; no gradient.
 

@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def koleo(
@@ -14,7 +14,7 @@ def koleo(
     epsilon: float = 1e-8,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Minus the log distance of each row to its nearest other row: an estimate of minus the entropy.
 

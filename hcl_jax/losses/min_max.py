@@ -12,7 +12,7 @@ from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
 from hcl_jax.losses.info_nce import info_nce
 from hcl_jax.losses.nt_xent import nt_xent
-from hcl_jax.similarity import DENSE, Engine, Over
+from hcl_jax.similarity import DEFAULT, Engine, Over
 
 
 def min_max(
@@ -24,7 +24,7 @@ def min_max(
     compare: str = "all",
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Loss of n augmentations under a distribution over their pairs, which the other player moves.
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
 from hcl_jax.losses.info_nce import info_nce, info_nce_top1
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def moco_v3(
@@ -19,7 +19,7 @@ def moco_v3(
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
     convention: str = "two_tau",
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Symmetric InfoNCE of predictions against the keys of a moving average, which take no gradient.
 
@@ -72,7 +72,7 @@ def moco_v3_top1(
     ka: Float[Array, "n d"],
     *,
     ids: Integer[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Mean of both directions of `info_nce_top1`.
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def multi_positive(
@@ -19,7 +19,7 @@ def multi_positive(
     temperature: float | Array,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Cross entropy between a listed distribution over the keys and the softmax over all keys.
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Integer
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
 from hcl_jax.losses.clip import clip, clip_top1
-from hcl_jax.similarity import DENSE, IGNORED, Engine
+from hcl_jax.similarity import DEFAULT, IGNORED, Engine
 
 
 def multi_view(
@@ -21,7 +21,7 @@ def multi_view(
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Symmetric cross entropy between pairs of views, over the rows where both are there.
 
@@ -69,7 +69,7 @@ def multi_view_top1(
     graph: str = "full",
     present: Sequence[Bool[Array, " n"] | None] | None = None,
     ids: Integer[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """`clip_top1` of each pair of views, mean over the pairs that have a row.
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def nnclr(
@@ -21,7 +21,7 @@ def nnclr(
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """InfoNCE from the nearest neighbour of each view to the other view's predictions.
 

@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine, Over
+from hcl_jax.similarity import DEFAULT, Engine, Over
 
 
 def nt_xent(
@@ -17,7 +17,7 @@ def nt_xent(
     row_weights: Float[Array, " n"] | None = None,
     convention: str = "mean",
     denominator: Over = "all",
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Normalised temperature-scaled cross entropy over the 2N rows of two views.
 
@@ -70,7 +70,7 @@ def nt_xent_top1(
     zb: Float[Array, "n d"],
     *,
     ids: Integer[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Share of the 2N rows whose nearest other row is a positive (a tie with a negative is a miss).
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def siglip(
@@ -17,7 +17,7 @@ def siglip(
     bias: float | Array,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Sigmoid loss over all pairs: mean over images of the sum over texts.
 

@@ -6,7 +6,7 @@ from jax import Array
 from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def alignment(
@@ -50,7 +50,7 @@ def alignment(
 
 
 def uniformity(
-    z: Float[Array, "n d"], *, t: float = 2.0, ids: Integer[Array, " n"] | None = None, engine: Engine = DENSE
+    z: Float[Array, "n d"], *, t: float = 2.0, ids: Integer[Array, " n"] | None = None, engine: Engine = DEFAULT
 ) -> Float[Array, ""]:
     """How evenly rows are spread: log mean_{i < j} exp(-t |u_i - u_j|^2), u = z / |z|.
 

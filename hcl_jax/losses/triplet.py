@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Float, Integer
 
 from hcl_jax.losses import masking
-from hcl_jax.similarity import DENSE, Engine
+from hcl_jax.similarity import DEFAULT, Engine
 
 
 def triplet(
@@ -16,7 +16,7 @@ def triplet(
     margin: float | Array = 0.2,
     ids: Integer[Array, " n"] | None = None,
     row_weights: Float[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Hinge on the difference of two squared distances on the sphere.
 
@@ -62,7 +62,7 @@ def triplet_top1(
     negative: Float[Array, "n d"] | None = None,
     *,
     ids: Integer[Array, " n"] | None = None,
-    engine: Engine = DENSE,
+    engine: Engine = DEFAULT,
 ) -> Float[Array, ""]:
     """Share of anchors that are nearer to their positive than to their negative (a tie is a miss).
 

@@ -1,7 +1,7 @@
 """Sums over all pairs of rows, and the engines that compute them: whole, tile by tile, or around a ring of devices."""
 
 from hcl_jax.similarity.engines import (
-    DENSE,
+    DEFAULT,
     ENGINES,
     IGNORED,
     Auto,
@@ -18,7 +18,7 @@ from hcl_jax.similarity.engines import (
 )
 
 __all__ = [
-    "DENSE",
+    "DEFAULT",
     "ENGINES",
     "IGNORED",
     "Auto",

@@ -9,6 +9,7 @@ from jaxtyping import Float, Integer
 
 from hcl_jax.errors import InputError
 from hcl_jax.similarity.tiles import (
+    IGNORED,
     BestRows,
     Nearest,
     Over,
@@ -63,7 +64,8 @@ class Dense:
           [1.3133 1.3133] [1. 1.] [2. 2.]
         """
         logits, counted, positive = self._matrix(query, key, query_ids, key_ids)
-        return _softmax(logits, counted, positive, over)
+        counts = _counts(query_ids, query_ids if key_ids is None else key_ids, key is None, over)
+        return _softmax(_terms(logits, counted, positive, over), counts, axis=1)
 
     def softmax_both(
         self,
@@ -93,8 +95,9 @@ class Dense:
           >>> bool((rows.lse == columns.lse).all())  # of a symmetric matrix
           True
         """
-        logits, counted, positive = self._matrix(a, b, a_ids, b_ids)
-        return _softmax(logits, counted, positive, over), _softmax(logits.T, counted.T, positive.T, over)
+        terms = _terms(*self._matrix(a, b, a_ids, b_ids), over)
+        of_a = _softmax(terms, _counts(a_ids, b_ids, False, over), axis=1)
+        return of_a, _softmax(terms, _counts(b_ids, a_ids, False, over), axis=0)
 
     def sigmoid_rows(
         self,
@@ -246,15 +249,35 @@ def check_k(k: int, keys: int) -> None:
         raise InputError("k", repr(k), f"a whole number in 1..{keys}, the number of keys")
 
 
-def _softmax(logits: Array, counted: Array, positive: Array, over: Over) -> SoftmaxRows:
-    enters, floor = entering(counted, positive, over), lowest(logits.dtype)
-    highest = jax.lax.stop_gradient(jnp.max(jnp.where(enters, logits, floor), axis=1, initial=floor))
-    # The mask comes before exp: a logit that does not count may be large enough to overflow.
-    total = jnp.sum(jnp.exp(jnp.where(enters, logits - highest[:, None], floor)), axis=1)
-    some = jnp.any(enters, axis=1)
+def _terms(logits: Array, counted: Array, positive: Array, over: Over) -> tuple[Array, Array]:
+    """The logits that enter the log-sum-exp, and those of positives; the others do not count in either.
+
+    The mask comes before exp: a logit that does not count may be large enough to overflow.
+    """
+    entered = jnp.where(entering(counted, positive, over), logits, lowest(logits.dtype))
+    return entered, jnp.where(positive, logits, 0)
+
+
+def _counts(ids: Array, others: Array, same: bool, over: Over) -> tuple[Array, Array]:
+    """How many of the others are positives of each row, and how many enter: by a sort of the ids, as a matrix of ones
+    takes as much memory as the logits and a pass of its own."""
+    ordered = jnp.sort(others)
+    ends = [jnp.searchsorted(ordered, ids, side=side, method="sort") for side in ("left", "right")]
+    valid, itself = ids != IGNORED, int(same)
+    positive = jnp.where(valid, ends[1] - ends[0] - itself, 0)
+    every = jnp.where(valid, jnp.sum(others != IGNORED) - itself, 0)
+    return positive, {"all": every, "positives": positive, "negatives": every - positive}[over]
+
+
+def _softmax(terms: tuple[Array, Array], counts: tuple[Array, Array], axis: int) -> SoftmaxRows:
+    """The sums along an axis; columns are summed where they are, for a transposed copy costs as much as a matrix."""
+    entered, of_positives = terms
+    floor, some = lowest(entered.dtype), counts[1] > 0
+    highest = jax.lax.stop_gradient(jnp.max(entered, axis=axis, initial=floor))
+    total = jnp.sum(jnp.exp(entered - jnp.expand_dims(highest, axis)), axis=axis)
     return SoftmaxRows(
         lse=jnp.where(some, jnp.log(jnp.where(some, total, 1)) + highest, floor),
-        positive_sum=jnp.sum(jnp.where(positive, logits, 0), axis=1),
-        positive_count=jnp.sum(positive, axis=1, dtype=logits.dtype),
-        key_count=jnp.sum(enters, axis=1, dtype=logits.dtype),
+        positive_sum=jnp.sum(of_positives, axis=axis),
+        positive_count=counts[0].astype(entered.dtype),
+        key_count=counts[1].astype(entered.dtype),
     )

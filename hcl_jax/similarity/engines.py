@@ -38,7 +38,7 @@ from hcl_jax.similarity.tiled import Tiled
 from hcl_jax.similarity.tiles import IGNORED, LARGEST_TILE, PRECISIONS, BestRows, Nearest, Over, SoftmaxRows
 
 __all__ = [
-    "DENSE",
+    "DEFAULT",
     "ENGINES",
     "IGNORED",
     "Auto",
@@ -65,17 +65,21 @@ class Auto:
     axes: tuple[str, ...]
     limit_bytes: int
     precision: str
+    told: bool = True
 
     def chosen(self, rows: int, keys: int, features: int, itemsize: int) -> "Dense | Tiled":
         """Dense where four R x K matrices of a device are within the limit, else streamed on one device; on a mesh
         gathered where a device has few rows, and all keys and as much for their gradients are within four times the
-        limit; else ring."""
+        limit; else ring. Dense too where no mesh is named and there are several devices."""
         num_shards = 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
         own = -(-rows // num_shards)
         needed = 4 * own * keys * itemsize
         engine: Dense | Tiled
         if needed <= self.limit_bytes:
             name, engine = "dense", Dense(self.precision)
+        elif not self.told and jax.device_count() > 1:
+            # Tiles without a mesh would be computed on every device; of the whole matrix the compiler splits the rows.
+            name, engine = "dense, as no mesh is named", Dense(self.precision)
         elif num_shards == 1:
             name, engine = "streamed", Tiled(None, self.precision)
         elif own < LARGEST_TILE and 2 * keys * features * itemsize <= 4 * self.limit_bytes:
@@ -85,7 +89,7 @@ class Auto:
         limit = self.limit_bytes / 2**20
         size = f"{needed / 2**20:.1f} MiB a device if dense (limit {limit:.1f})"
         _log_once(
-            logging.DEBUG if name == "dense" else logging.INFO,
+            logging.DEBUG if name.startswith("dense") else logging.INFO,
             f"engine auto: {rows} x {keys} similarities, {size}: {name}",
         )
         return engine
@@ -127,7 +131,7 @@ def _log_once(level: int, line: str) -> None:
 
 
 Engine = Dense | Tiled | Auto  # what a loss takes
-DENSE = Dense()  # the default of every loss
+DEFAULT = Auto(None, (), 2**26, "highest", told=False)  # of every loss: auto where there is one device, else dense
 
 
 def dense(precision: str = "highest") -> Dense:

@@ -9,7 +9,7 @@ import pytest
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import clip, nt_xent, siglip
-from hcl_jax.similarity import Dense, Engine, auto, dense, gathered, ring, streamed
+from hcl_jax.similarity import DEFAULT, Dense, Engine, Tiled, auto, dense, gathered, ring, streamed
 
 R, K, D = 16, 24, 3
 RANDOM = np.random.default_rng(0)
@@ -193,6 +193,15 @@ def test_auto_chooses_by_bytes_and_says_so(caplog):
         *(("DEBUG", "dense"), ("INFO", "ring over 4"), ("INFO", "gathered over 4"), ("INFO", "streamed"))
     ]
     assert "16 x 20 similarities" in said[1][1]
+
+
+def test_without_a_mesh_the_default_leaves_large_matrices_to_one_device_alone(monkeypatch):
+    """Tiles of rows that lie on several devices would be computed on each of them."""
+    sizes = {"rows": 4096, "keys": 4096, "features": 128, "itemsize": 4}
+    assert jax.device_count() > 1 and isinstance(DEFAULT.chosen(**sizes), Dense)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert isinstance(DEFAULT.chosen(**sizes), Tiled)
+    assert isinstance(DEFAULT.chosen(**{**sizes, "rows": 512, "keys": 512}), Dense)
 
 
 def test_engines_are_values():
