@@ -9,7 +9,8 @@ import pytest
 
 from hcl_jax.errors import InputError
 from hcl_jax.losses import clip, nt_xent, siglip
-from hcl_jax.similarity import DEFAULT, Dense, Engine, Tiled, auto, dense, gathered, ring, streamed
+from hcl_jax.similarity import DEFAULT, Dense, Engine, auto, dense, gathered, ring, streamed
+from hcl_jax.similarity.tiled import Tiled
 
 R, K, D = 16, 24, 3
 RANDOM = np.random.default_rng(0)
