@@ -30,7 +30,9 @@ def text(rows: Sequence[dict[str, Any]], price: float | None = None, rate: float
     head: tuple[str, ...] = COLUMNS
     head = (*head, "cost") if price is not None else head
     lines = [head, *(_cells(row, price, len(head)) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    known = [i for i in range(len(head)) if any(line[i] for line in lines[1:])]  # a CPU has no peaks to divide by
+    lines = [tuple(line[i] for i in known) for line in lines]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(known))]
     table = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
     if any("estimate" in row for row in rows):
         table += MEANING
@@ -45,7 +47,7 @@ def _cells(row: dict[str, Any], price: float | None, width: int) -> tuple[str, .
         needs = row["needs"]
         return (*first, f"{needs['used'] / GIB:.2f}", "does not fit", *[""] * (width - 6))
     flops = sum(row["roofline"]["flops"].values()) if "roofline" in row else row["flops"]
-    cells = [*first, "", "", f"{flops / 1e9:.0f}", ""]
+    cells = [*first, "", "", f"{flops / 1e9:.{0 if flops >= 1e10 else 2}f}", ""]
     if "memory" in row:
         memory = row["memory"]
         cells[4:6] = f"{sum(memory.values()) / GIB:.2f}", f"{memory['temporaries'] / GIB:.2f}"

@@ -48,6 +48,15 @@ def test_whether_the_input_keeps_up(rate, said):
     assert said in table.text([fitting()], rate=rate)
 
 
+def test_what_is_not_known_of_any_row_has_no_column():
+    """A CPU has no peaks: twelve empty columns, and a small step's work as 0 GFLOP."""
+    found = fitting(topology="cpu:4", flops=3e7)
+    del found["estimate"]
+    head, line = table.text([found]).splitlines()[:2]
+    assert "step ms" not in head and "hours" not in head and cells(f"{head}\n{line}")["GFLOP"] == "0.03"
+    assert "step ms" in table.text([found, fitting()]).splitlines()[0]
+
+
 def test_each_seed_has_rows_of_its_own():
     found = cells(table.text([fitting(rows=1024)]))
     assert found["rows/s"] == "2,048" and found["host rows/s"] == "1,024"
