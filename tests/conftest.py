@@ -12,6 +12,7 @@ Properties (tests/properties) are tried on 1,000 examples each, with `--one-slow
 
 import atexit
 import collections
+import gc
 import importlib
 import os
 import shutil
@@ -77,6 +78,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish(session):
     """Where cases are judged, none is charged for the imports that it happens to be the first to need."""
+    gc.freeze()  # what all modules have imported outlives every case: no collection looks at 650,000 objects again
     if session.config.getoption("--seconds") and session.items:
         from hcl_jax.views.lazy import tf
 
