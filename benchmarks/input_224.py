@@ -1,10 +1,10 @@
 """What two SimCLR views of photographs cost: ours, an earlier commit's, and what else makes them.
 
-  python benchmarks/input_224.py [--size=224] [--before=FOLDER] [--rounds=3] [--images=256] [--arms=ours,decode]
+  python benchmarks/input_224.py [--size=224] [--before=FOLDER] [--rounds=3] [--images=512] [--arms=ours,before]
 
 Every arm is a process of its own, and they take turns. CPU milliseconds an image (user and system, of all threads and
-children) hardly depend on what the machine does besides; images a second do. `--before` is the folder of another
-checkout (git worktree add FOLDER COMMIT), `--python` a Python that has albumentations and lightly.
+children) hardly depend on what the machine does besides; images a second do, and need many images. `--before` is the
+folder of another checkout (git worktree add FOLDER COMMIT), `--python` a Python that has albumentations and lightly.
 
 JPEGs of 500 x 375, and 375 x 500 every fourth, are made in a temporary folder: slopes with noise. Each was decoded to
 its end once before the clock starts, as from the second epoch of a run on.
@@ -260,7 +260,7 @@ def main() -> int:
     parser.add_argument("--before", default="")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--arms", default=",".join(ARMS))
     known = parser.parse_args()
     if known.arm:

@@ -11,6 +11,7 @@ from hcl_jax.views.params import choice, number, numbers_of, span
 from hcl_jax.views.resample import from_planes, pixels, pixelwise, planes_of, unit
 from hcl_jax.views.row_subset import column, sometimes, sometimes_planes
 
+LARGE = 128 * 128  # pixels from which on a picture alone keeps an operation busy
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 
 
@@ -98,6 +99,11 @@ def color_jitter(
         planes = tf.reshape(x, [-1, channels, height * width])
         turn = tf.gather(place, numbers)
         values = [tf.gather(factors[JITTERS[k]], numbers) for k in used]
+        # Not about a rounded mean: of one row a graph's optimizer multiplies such numbers in another order.
+        alone = height * width >= LARGE and channels == 3 and about != "rounded_grey"
+        if order == "random" and len(used) > 1 and alone:
+            done = _one_by_one([changes[JITTERS[k]] for k in used], planes, turn, tf.stack(values, axis=1))
+            return tf.reshape(done, [-1, channels, height, width])
         for position in range(len(used)):
             if order == "fixed" or len(used) == 1:
                 planes = _step(changes[JITTERS[used[position]]], planes, values[position])
@@ -111,6 +117,24 @@ def color_jitter(
         return tf.reshape(planes, [-1, channels, height, width])
 
     return sometimes_planes(x, draws, op, p, jitter)
+
+
+def _one_by_one(changes: Sequence[Callable[[Any, Any], Any]], planes: Any, turn: Any, values: Any) -> Any:
+    """The changes to each row of [k, C, P] in its own order, which stays in the cache: `turn` [k, changes] says which
+    is the next, `values` [k, changes] has their factors."""
+
+    def one(row: tuple[Any, Any, Any]) -> Any:
+        planes, turn, values = row
+
+        def change(at: Any, planes: Any) -> Any:
+            ways = [functools.partial(_step, f, planes, values[k : k + 1]) for k, f in enumerate(changes)]
+            return at + 1, tf.ensure_shape(tf.switch_case(turn[at], ways), planes.shape)
+
+        start = 0, planes[None]
+        return tf.while_loop(lambda at, _: at < len(changes), change, start, parallel_iterations=1)[1][0]
+
+    spec = tf.TensorSpec(planes.shape[1:], tf.float32)
+    return tf.map_fn(one, (planes, turn, values), fn_output_signature=spec, parallel_iterations=1)
 
 
 def _step(change: Callable[[Any, Any], Any], planes: Any, factor: Any) -> Any:

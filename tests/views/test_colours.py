@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hcl_jax.errors import InputError
-from hcl_jax.views import colours
+from hcl_jax.views import Draws, colours
+from hcl_jax.views.lazy import tf
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
@@ -187,3 +188,19 @@ def test_four_channels_are_refused(bench, pictures):
     for op in (colours.color_jitter, colours.grey):
         with pytest.raises(InputError, match="flatten_alpha"):
             bench()(op, pictures(channels=4))
+
+
+def test_large_pictures_are_changed_one_by_one_with_the_same_bits(monkeypatch):
+    """In a graph, whose optimizer may multiply the numbers of one row in another order than those of several."""
+    x = tf.constant(np.random.default_rng(0).random((8, 8, 16, 3), np.float32))
+
+    def made(large, **more):
+        monkeypatch.setattr(colours, "LARGE", large)
+        return tf.function(
+            lambda x: colours.color_jitter(x, Draws(0, 3, 8, np.arange(8), "a"), p=0.7, **more), autograph=False
+        )(x).numpy()
+
+    for more in ({}, {"like": "tensorflow"}, {"like": "pillow", "hue": 0.0}):
+        together, alone = made(10**9, **more), made(1, **more)
+        assert (together != x.numpy()).any(axis=(1, 2, 3)).sum() > 3
+        np.testing.assert_array_equal(alone, together)
