@@ -11,6 +11,7 @@ its end once before the clock starts, as from the second epoch of a run on.
 """
 
 import argparse
+import importlib.util
 import io
 import json
 import os
@@ -182,11 +183,15 @@ ARMS = {
     "albumentations": albumentations,
     "lightly": lightly,
 }
-NEEDS = {"albumentations": "albumentations", "lightly": "lightly"}
+NEEDS = {"albumentations": ("albumentations", "cv2"), "lightly": ("lightly", "torch")}
 
 
 def work(arm: str, folder: pathlib.Path, size: int) -> None:
     """The other process: pulls as many batches as a line says, answers with the seconds of all but the first."""
+    missing = [name for name in NEEDS.get(arm, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"{', '.join(missing)} not installed", flush=True)
+        return
     stream = ARMS[arm](folder, size)
     for _ in range(1 + FILES // BATCH if arm in ("ours", "before") else 1):
         next(stream)
@@ -233,9 +238,10 @@ class Arm:
         self.name, self.rows = name, []
         self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def ready(self) -> bool:
-        """Whether it made a first batch."""
-        return self.process.stdout.readline() == "ready\n"
+    def refused(self) -> str:
+        """Empty once it made a first batch, else why it did not."""
+        line = self.process.stdout.readline().strip()
+        return "" if line == "ready" else line or "its process ended"
 
     def turn(self, batches: int) -> None:
         """One window, from a full pipeline to a full pipeline."""
@@ -274,8 +280,8 @@ def main() -> int:
             for name in names:
                 arm = Arm(name, folder, known)
                 arms.append(arm)
-                if not arm.ready():
-                    print(f"{name}: not measured, its process ended")
+                if why := arm.refused():
+                    print(f"{name}: not measured, {why}")
                     arms.pop().process.kill()
             for _ in range(known.rounds):
                 for arm in arms:
