@@ -1,5 +1,6 @@
 """What follows the number of updates: the learning rate with its warm-up, and the weight decay."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -99,6 +100,7 @@ def make_schedule(
     by = c.get("schedule_by", "step")
     held = None if by == "step" else epoch_starts(steps + ahead, steps_per_epoch)
     drops = [first_update(epoch, steps_per_epoch) for epoch in c.get("milestones", ())]
+    drops = [drop for drop in drops if drop < steps + ahead]  # a later one may lie past any int32
 
     def rate(count: Any) -> jax.Array:
         count = count + ahead if ahead else count
@@ -195,9 +197,16 @@ def _check_rate(c: Mapping[str, Any]) -> None:
     for field, off in (("end_rate", 0.0), ("end_share", 0.0), ("schedule_by", "step"), ("cosine_over", "rest")):
         if schedule != "cosine" and c.get(field, off) != off:
             raise InputError(f"config.optimizer.{field}", repr(c[field]), f"{off!r} where schedule is {schedule!r}")
+    if schedule != "multistep" and c.get("gamma", 0.1) != 0.1:
+        raise InputError("config.optimizer.gamma", repr(c["gamma"]), f"0.1 where schedule is {schedule!r}")
+    if schedule == "multistep" and c.get("schedule_stretch", 1.0) != 1.0 and c.get("weight_decay_end") is None:
+        allowed = "1.0 where schedule is 'multistep' and there is no weight_decay_end"
+        raise InputError("config.optimizer.schedule_stretch", repr(c["schedule_stretch"]), allowed)
     if (schedule == "multistep") != bool(found := tuple(c.get("milestones", ()))):
         allowed = "one epoch or more where schedule is 'multistep', and none elsewhere"
         raise InputError("config.optimizer.milestones", repr(found), allowed)
+    if any(later <= epoch for epoch, later in itertools.pairwise(found)):
+        raise InputError("config.optimizer.milestones", repr(found), "rising epochs")
     warm = c.get("warmup_steps") or c.get("warmup_epochs")
     for field, other in (("warmup_start", 0.0), ("warmup_form", "open")):
         if not warm and c.get(field, other) != other:

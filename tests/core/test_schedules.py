@@ -49,6 +49,7 @@ def test_milestones_are_moco_v1s(records):
     found = rates(records / 64, schedule="multistep", milestones=(2.0, 4.0))
     np.testing.assert_allclose(found, expected, rtol=1e-13)
     assert rates(schedule="multistep", milestones=(1.0,), gamma=0.5, warmup_steps=3)[-1] == pytest.approx(PEAK / 2)
+    assert (rates(5004.0, schedule="multistep", milestones=(1e6,)) == PEAK).all()  # an update past int32
 
 
 def test_ahead_is_open_clips_warmup():
@@ -145,6 +146,15 @@ def test_the_decay_moves_only_where_it_has_an_end():
         (
             {"schedule_by": "epoch", "schedule": "constant"},
             "schedule_by: found 'epoch'; allowed: 'step' where schedule is 'constant'",
+        ),
+        ({"gamma": 0.5}, "gamma: found 0.5; allowed: 0.1 where schedule is 'cosine'"),
+        (
+            {"schedule": "multistep", "milestones": (3.0,), "schedule_stretch": 2.0},
+            "schedule_stretch: found 2.0; allowed: 1.0 where schedule is 'multistep' and there is no weight_decay_end",
+        ),
+        (
+            {"schedule": "multistep", "milestones": (3.0, 3.0)},
+            "milestones: found (3.0, 3.0); allowed: rising epochs",
         ),
         ({"end_rate": -1.0}, "end_rate: found -1.0"),
         ({"schedule_stretch": 0.5}, "schedule_stretch: found 0.5"),
