@@ -4,6 +4,7 @@ import gzip
 import logging
 import math
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def npz(data: Any, split: str) -> Arrays:
     folder = folder_of(data, "<split>.npz")
     path = split_file(folder, split, (".npz",))
     arrays = _one_by_one(path, read_npz(path, max_bytes=data.max_array_bytes), data, folder)
-    named = {data.labels} if isinstance(data.labels, str) else set(data.labels)
+    named = _named(data)
     fields, labels, paths, words = {}, {}, None, {}
     embedded = "features" in arrays
     for key, value in arrays.items():
@@ -200,19 +201,26 @@ def npz(data: Any, split: str) -> Arrays:
 
 def _one_by_one(path: str, arrays: dict[str, np.ndarray], data: Any, folder: str) -> dict[str, np.ndarray]:
     """The arrays of a file with `lengths` [N]: series [N, T, C], filled up with nan to the longest of both splits."""
-    if LENGTHS not in arrays:
+    if not (own := _series_of(arrays, data)) or LENGTHS in _named(data):
         return arrays
-    where, arrays = f"{path}: {LENGTHS}", dict(arrays)
-    lengths, longest = _lengths(where, arrays.pop(LENGTHS)), 0
-    for split in dict.fromkeys((data.train_split, data.test_split)):
+    has, longest = LENGTHS in arrays, 0
+    for split in dict.fromkeys((data.train_split,) if data.held_out else (data.train_split, data.test_split)):
         other = os.path.join(folder, f"{split}.npz")
-        if os.path.isfile(other) and LENGTHS in names_of(other):
-            there = read_npz(other, (LENGTHS,), data.max_array_bytes)[LENGTHS]
-            longest = max(longest, int(_lengths(f"{other}: {LENGTHS}", there).max()))
-    longest = max(longest, int(lengths.max()))
-    for key, value in arrays.items():
-        if not key.startswith("series"):
+        if not os.path.isfile(other) or not _series_of(there := names_of(other), data):
             continue
+        if (LENGTHS in there) != has:
+            lacks, other = (other, path) if has else (path, other)
+            raise InputError(lacks, f"no {LENGTHS}, which {other} has", f"{LENGTHS} in both, or in none")
+        if has:
+            read = read_npz(other, (LENGTHS,), data.max_array_bytes)[LENGTHS]
+            longest = max(longest, int(_lengths(f"{other}: {LENGTHS}", read).max()))
+    if not has:
+        return arrays
+    arrays = dict(arrays)
+    lengths = _lengths(f"{path}: {LENGTHS}", arrays.pop(LENGTHS))
+    longest = max(longest, int(lengths.max()))
+    for key in own:
+        value = arrays[key]
         if value.dtype.kind not in "uifb" or value.ndim not in (1, 2) or len(value) != lengths.sum():
             allowed = f"numbers [{lengths.sum()}] or [{lengths.sum()}, C], the sum of {LENGTHS}"
             raise InputError(f"{path}: {key}", f"{value.dtype} of shape {value.shape}", allowed)
@@ -222,6 +230,16 @@ def _one_by_one(path: str, arrays: dict[str, np.ndarray], data: Any, folder: str
         arrays[key] = np.full((len(lengths), longest, value.shape[1]), np.nan, value.dtype)
         arrays[key][np.arange(longest) < lengths[:, None]] = value
     return arrays
+
+
+def _named(data: Any) -> set[str]:
+    return {data.labels} if isinstance(data.labels, str) else set(data.labels)
+
+
+def _series_of(names: Iterable[str], data: Any) -> list[str]:
+    """The series among the arrays of a file; none in one of features, whose other arrays are labels."""
+    named, names = _named(data), list(names)
+    return [] if "features" in names else [k for k in names if k.startswith("series") and k not in named]
 
 
 def _lengths(where: str, value: np.ndarray) -> np.ndarray:
@@ -251,7 +269,8 @@ def _standardised(
     path = split_file(folder, data.train_split, (".npz",))
     other = {}
     if split != data.train_split:
-        keys = (*fields, *(k for k in (LENGTHS,) if k in names_of(path)))
+        names = names_of(path)
+        keys = (*fields, *(k for k in (LENGTHS,) if k in names and _series_of(names, data)))
         other = _one_by_one(path, read_npz(path, keys, data.max_array_bytes), data, folder)
     out, by = {}, {}
     for key, value in fields.items():

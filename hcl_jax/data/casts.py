@@ -19,8 +19,10 @@ def whole_numbers(where: Where, values: np.ndarray, least: int | None = None) ->
       least: the smallest allowed; None is -2**31.
 
     Raises:
-      InputError: a number with a fraction, not finite, or out of range, with its record.
+      InputError: a number with a fraction, not finite, or out of range, with its record; text, or complex numbers.
     """
+    if values.dtype.kind not in "uifbO":
+        raise InputError(where if isinstance(where, str) else where(0), f"dtype {values.dtype}", "whole numbers")
     least = -MOST - 1 if least is None else least
     if values.dtype.kind == "f":
         _refuse(where, values, values != np.floor(values), "whole numbers")  # nan and inf are not their own floor

@@ -199,11 +199,27 @@ def test_series_of_unequal_lengths_one_after_the_other(tmp_path):
             r"series: found float64 of shape \(8, 2\); allowed: numbers \[7\]",
         ),
         ({"lengths": [0, 8], "series": np.ones((8, 2))}, "lengths record 0: found 0; allowed: whole numbers from 1"),
+        ({"lengths": ["3", "5"], "series": np.ones((8, 2))}, "lengths: found dtype <U1; allowed: whole numbers"),
+        ({"lengths": [3j, 5], "series": np.ones((8, 2))}, "lengths: found dtype complex128; allowed: whole numbers"),
+        ({"lengths": [3, 5], "image": np.ones((2, 4, 4))}, "train.npz: found the key 'lengths'; allowed: keys that"),
         ({"lengths": [[8]], "series": np.ones((8, 2))}, r"lengths: found shape \(1, 1\)"),
         ({"series": np.array([np.ones(2), np.ones(3)], object)}, "lengths are np.concatenate.arrays., with lengths="),
     ):
         with pytest.raises(InputError, match=said):
             opened("npz", npz(tmp_path, label=label[:2], **arrays))
+
+
+def test_lengths_that_are_no_lengths_of_series(tmp_path):
+    """They stay a label where they are one; a split with them beside one without would have series of two lengths."""
+    for arrays in ({"features": np.ones((2, 3))}, {"series": np.ones((2, 6, 1))}):
+        folder = npz(tmp_path, lengths=np.array([0, 1]), **arrays)
+        assert opened("npz", folder, labels=("lengths",)).labels == {"lengths": 2}
+    folder = npz(tmp_path, series=np.ones((2, 6, 1)), label=np.array([0, 1]))
+    np.savez(tmp_path / "test.npz", series=np.ones(4), lengths=[4], label=[0])
+    for split in ("train", "test"):
+        with pytest.raises(InputError, match="train.npz: found no lengths, which .*test.npz has"):
+            opened("npz", folder, split)
+    assert opened("npz", folder, held_out=0.5).num_examples == 1  # test.npz is not read then
 
 
 @pytest.mark.parametrize(
