@@ -19,6 +19,7 @@ from hcl_jax.check.tokenizers import check_tokenizers, without_bytes
 from hcl_jax.config import validate
 from hcl_jax.config.as_found import left_out
 from hcl_jax.core import objectives
+from hcl_jax.data.held_out import unread_test
 from hcl_jax.errors import InputError
 from hcl_jax.evaluation import sampled_of
 from hcl_jax.evaluators.entries import entries
@@ -209,7 +210,7 @@ def introduction(prepared: Prepared, folder: Any, start: int) -> tuple[list[str]
     arrays: dict[str, Any] = {}
     lines = [f"{folder}: resumed at step {start} of {run.steps}"] if start else found(prepared, folder)
     if config.data.held_out and prepared.test is not None:
-        lines.append(_held_out(source, prepared.test))
+        lines += [_held_out(source, prepared.test), *unread_test(config.data)]
     for seed in run.seeds:
         noise = noise_of(config, source, seed)
         arrays |= data.noise_arrays(noise, seed)

@@ -41,6 +41,7 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     from hcl_jax.check.before_run import as_files, look_before_run
     from hcl_jax.config import validate
     from hcl_jax.config.as_found import as_found
+    from hcl_jax.data.held_out import unread_test
     from hcl_jax.prepare import bound, open_splits
     from hcl_jax.run import Parts
     from hcl_jax.workdir.trackers import chosen
@@ -56,7 +57,8 @@ def check(config: Any, workdir: str | None, full: bool) -> None:
     finally:
         logger.handlers = shown
         logger.propagate = propagated
-    print("\n".join([page.text(), *(f"! {line}" for line in dict.fromkeys(said.lines))]))
+    lines = dict.fromkeys([*said.lines, *(unread_test(config.data) if test is not None else ())])
+    print("\n".join([page.text(), *(f"! {line}" for line in lines)]))
     if page.refusal is not None:
         raise page.refusal
     bound(config, workdir, parts, lambda: (source, test))

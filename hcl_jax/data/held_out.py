@@ -1,6 +1,7 @@
 """A share of the records held out for evaluation, for data that come without a test part."""
 
 import json
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcl_jax.data import order
-from hcl_jax.data.source import Source, gather
+from hcl_jax.data.source import Source, gather, listed
 from hcl_jax.data.subset import Rows, subset
 from hcl_jax.errors import InputError
 from hcl_jax.views.lazy import tf
@@ -74,6 +75,18 @@ def with_held_out(data: Any, split: str, read: Callable[[Any, str], Source]) -> 
         fingerprint=f"{whole.fingerprint}, {part}: {data.held_out} by seed {data.held_out_seed}",
         content=whole.content,
     )
+
+
+def unread_test(data: Any) -> list[str]:
+    """A line where the data's folder has a test split too, a file or a folder, which `data.held_out` leaves unread."""
+    folder = os.path.expanduser(data.dir)
+    if not data.held_out or not data.train_split or not os.path.isdir(folder):
+        return []
+    names = listed(folder)
+    kinds = [name.removeprefix(data.train_split) for name in names if os.path.splitext(name)[0] == data.train_split]
+    there = [data.test_split + kind for kind in kinds if data.test_split + kind in names]
+    why = f"for {FIELD} is {data.held_out:g}; --{FIELD}=0 reads it"
+    return [f"{name} is there and not read, {why}" for name in there]
 
 
 def _nodes(whole: Source, hidden: np.ndarray) -> Source:

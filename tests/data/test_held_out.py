@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcl_jax import data
-from hcl_jax.data.held_out import held_out
+from hcl_jax.data.held_out import held_out, unread_test
 from hcl_jax.errors import InputError
 
 N = 40
@@ -85,6 +85,21 @@ def test_of_one_graph_classes_are_held_out_and_no_node(config):
         np.testing.assert_array_equal(got["label"], wanted)
         np.testing.assert_array_equal(part.known_labels["label"], wanted)
         np.testing.assert_array_equal(got["graph"]["nodes"], whole.fetch(rows)["graph"]["nodes"])
+
+
+def test_a_test_split_that_a_share_leaves_unread_is_named(config, tmp_path):
+    """The test split as a file beside that of training, or a folder; not where it is read, or is another thing."""
+    (tmp_path / "train.npz").touch()
+    (tmp_path / "test.csv").touch()
+    asked = config(name="npz", dir=str(tmp_path), held_out=0.25)
+    assert unread_test(asked) == []
+    (tmp_path / "test.npz").touch()
+    why = "is there and not read, for config.data.held_out is 0.25; --config.data.held_out=0 reads it"
+    assert unread_test(asked) == [f"test.npz {why}"]
+    assert unread_test(config(name="npz", dir=str(tmp_path))) == []
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+    assert unread_test(config(name="folder", dir=str(tmp_path / "pictures"), held_out=0.25)) == [f"test {why}"]
 
 
 @pytest.mark.parametrize(
