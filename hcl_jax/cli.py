@@ -103,8 +103,12 @@ def read_config(known: argparse.Namespace, overrides: list[tuple[str, str]]) -> 
         _drop_strangers(config, field, part, {other for other, _ in overrides})
     given = {field for field, _ in overrides}
     if "train.epochs" in given and "train.steps" not in given and config.train.get("steps"):
-        steps = "config.train.epochs is not read, for train.steps is %s; --config.train.steps=0 beside it lets it count"
-        LOG.warning(steps, config.train.steps)
+        steps = config.train.steps
+        if known.config:
+            allowed = f"train.steps, which is {steps} and wins; or --config.train.steps=0 beside it"
+            raise InputError("config.train.epochs", f"{config.train.epochs:g}", allowed)
+        # A run that goes on keeps its steps, and may not have fewer.
+        LOG.warning("config.train.epochs is not read, for train.steps is %s; train.steps makes the run longer", steps)
     return config
 
 

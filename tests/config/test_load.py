@@ -350,9 +350,10 @@ def test_a_command_shows_what_is_logged_as_it_is_and_leaves_the_logger(capsys):
     assert (logger.handlers, logger.propagate, logger.level) == before
 
 
-def test_epochs_that_steps_outdo_are_said(caplog):
+def test_epochs_that_steps_outdo_are_refused():
     read_config(flags(config="simclr_series:csv"), [("train.epochs", "2"), ("train.steps", "0")])
     read_config(flags(config="simclr:digits"), [("train.epochs", "2")])
-    assert "train.epochs" not in caplog.text
-    read_config(flags(config="simclr_series:csv"), [("train.epochs", "2")])
-    assert "config.train.epochs is not read, for train.steps is 600" in caplog.text
+    with pytest.raises(
+        InputError, match="train.epochs: found 2; allowed: train.steps, which is 600 and wins; or --con"
+    ):
+        read_config(flags(config="simclr_series:csv"), [("train.epochs", "2")])
