@@ -102,7 +102,9 @@ def _of_strings(strings: list[str], kind: str, field: str, run: Run, where: str)
         _check_field(where, run.source, field, "string", "text")
         return _of_columns({field: np.array(strings, object)}, run, where)
     if kind != "image":
-        raise InputError(where, "str", f"an array, for the view's field {field} is of kind {kind}")
+        arrays = "an array, a list of series" if kind == "series" else "an array"
+        allowed = f"{arrays}, or the path of an .npz, for the view's field {field} is of kind {kind}"
+        raise InputError(where, "str", allowed)
     paths: list[str] = []
     for path in map(os.path.expanduser, strings):
         if os.path.isdir(path):

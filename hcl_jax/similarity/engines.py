@@ -131,7 +131,8 @@ def _log_once(level: int, line: str) -> None:
 
 
 Engine = Dense | Tiled | Auto  # what a loss takes
-DEFAULT = Auto(None, (), 2**26, "highest", told=False)  # of every loss: auto where there is one device, else dense
+# Of every loss: auto where there is one device, else dense. Above 2,048 rows auto has first derivatives alone.
+DEFAULT = Auto(None, (), 2**26, "highest", told=False)
 
 
 def dense(precision: str = "highest") -> Dense:
@@ -247,7 +248,8 @@ def auto(
       precision: see `dense`.
 
     Returns:
-      An engine, hashable and static under jit. Its choices go to the log `hcl_jax.similarity`.
+      An engine, hashable and static under jit. Its choices go to the log `hcl_jax.similarity`. Above the limit it has
+      first derivatives alone, in reverse: `dense` is the one for `jax.jvp` and for a gradient of a gradient.
 
     Raises:
       InputError: an axis that the mesh lacks, a limit below 0, an unknown precision.

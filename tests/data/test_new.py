@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_one_line(config, view, tmp_path):
         (7, spec, pictures, "inputs: found int; allowed: records of"),
         (np.float32(1), other, run, "inputs: found ndarray; allowed: records of"),
         ([[1], [2, 3]], spec, pictures, "inputs: found list; allowed: records of the view's field image"),
-        (["a"], other, run, "inputs: found str; allowed: an array, for the view's field series is of kind series"),
+        (["a"], other, run, "inputs: found str; allowed: an array, a list of series, or the path of an .npz, for the"),
         (np.zeros((2, 7, 2)), other, run, "a series of shape (7, 2); allowed: numbers [n, T] or [n, T, C] with T up"),
         (values[..., :1], other, run, "a series of shape (6, 1)"),
         (str(tmp_path / "o.npz"), other, run, "o.npz: found no 'series'; allowed: the run's field; there: image"),
