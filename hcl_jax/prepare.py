@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -289,16 +289,32 @@ def _held_out(source: data.Source, test: data.Source) -> str:
     return f"held out: {', '.join(said) or 'nothing, for no node has a label'}"
 
 
-def last_words(results: Mapping[str, float], folder: Any, config: Any) -> list[str]:
-    """After the table of a run's results: what they say, and what can be done with the run."""
+def last_words(results: Mapping[str, float], folder: Any, config: Any, own: Sequence[str] = ()) -> list[str]:
+    """After the table of a run's results: what they say, and what can be done with the run.
+
+    Args:
+      results: the numbers.
+      folder: of the run.
+      config: its config.
+      own: the tables that hold parts of the user's own, which commands do not know.
+    """
     behind, length = ", ".join(card.behind(results)), "steps" if config.train.steps else "epochs"
+    several = config.train.seeds > 1
+    seed, tables = f" --seed={config.seed}" if several else "", [k for k in own if k not in ("evaluators", "trackers")]
+    arguments = [repr(str(folder)), *([f"seed={config.seed}"] if several else []), *(f"{k}=..." for k in tables)]
     folder = shlex.quote(str(folder))
+    embed = f"python -m hcl_jax.embed --workdir={folder}{seed} --data=NEW --output=new.npz"
+    page = "curves, table: one page" if tables else "curves, table, views, map, neighbours: one page"
     return [
         *([f"the untrained encoder is better in {behind}: train longer, or with other views"] if behind else []),
         f"written to {folder}; what next:",
-        f"  python -m hcl_jax.report {folder} --output=report.html  # curves, table, views, map, neighbours: one page",
-        f"  python -m hcl_jax.embed --workdir={folder} --data=NEW --output=new.npz  # features of other records",
-        f"  python -m hcl_jax.main --workdir={folder} --config.train.{length}=N  # a longer run",
+        f"  python -m hcl_jax.report {folder} --output=report.html  # {page}",
+        f"  hcl_jax.open({', '.join(arguments)})  # in Python, with your own parts: a model to use"
+        if tables
+        else f"  {embed}  # features of other records",
+        f"  your script again with config.train.{length} = N  # a longer run"
+        if own
+        else f"  python -m hcl_jax.main --workdir={folder} --config.train.{length}=N  # a longer run",
     ]
 
 

@@ -41,6 +41,11 @@ class Parts(NamedTuple):
     evaluators: Mapping = EVALUATORS
     trackers: Mapping = TRACKERS
 
+    def own(self) -> tuple[str, ...]:
+        """The names of the tables that hold other parts than the package's."""
+        plain = Parts()
+        return tuple(k for k in self._fields if dict(getattr(self, k)) != dict(getattr(plain, k)))
+
     def checked(self) -> dict[str, Mapping]:
         """The tables that a config is checked against, by name."""
         names = ("encoders", "heads", "losses", "views", "evaluators")

@@ -146,7 +146,7 @@ def train_and_evaluate(
             with contextlib.suppress(Stop), session.long_phase():
                 evaluate(session, prepared, files.path(workdir_path), state, began)
         elif not session.stopping.reached and try_steps is None:
-            for line in last_words({}, workdir_path, config):
+            for line in last_words({}, workdir_path, config, run.parts.own()):
                 session.log.say(line)
         if session.stopping.reached:
             saved = session.checkpoints.latest()
@@ -215,8 +215,8 @@ def restore(
         files.write(
             folder / workdir.PARAMETERS, sharding.table(run.one.abstract.params, run.one.shardings.params) + "\n"
         )
-    if first and not (folder / workdir.DATA).exists():  # also of a run that was begun before there was this file
-        files.write(folder / workdir.DATA, data.kept(prepared.source))
+    if first:
+        keep_data(folder / workdir.DATA, prepared.source, terminal.say)
     if arrays and first and not start:
         workdir.write_arrays(folder / "noise.npz", arrays)
     for line in lines:
@@ -235,6 +235,19 @@ def restore(
     hooks = (trace_ten_steps(folder, start, run.steps, log.say),) if profile and first else ()
     session = Session(run, start, log, meter, checkpoints, stopping, watch, evaluation, told["evaluated"], lock, hooks)
     return session, state
+
+
+def keep_data(path: files.Path, source: data.Source, say: Callable[[str], None]) -> None:
+    """Writes what is known of the training records, unless the file says just that: it may be damaged, or of a run
+    that was begun before there was such a file. A run without it trains all the same."""
+    try:
+        text = data.kept(source)
+    except Exception as error:  # a source of the user's own may hold anything
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        say(f"no {path.name}, so that the model needs the data beside it: {reason}")
+        return
+    if not path.exists() or path.read_bytes() != text.encode():
+        files.write(path, text)
 
 
 def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainState) -> TrainState:
@@ -295,7 +308,8 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
         card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
                    params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
         log.say(card.table(results) + note(run.seeds))
-        for line in [left_out(prepared.config, run.config), *last_words(results, folder, prepared.config)]:
+        words = last_words(results, folder, prepared.config, run.parts.own())
+        for line in [left_out(prepared.config, run.config), *words]:
             if line:
                 log.say(line)
 

@@ -98,6 +98,7 @@ def _graph(data: Any, wanted: tuple[str, ...] | None = None) -> tuple[Arrays, Ta
         citation="",
         class_names={k: v[2] for k, v in kept.items() if v[2]},
         names=[f"{data.record} {name}" for name in number],
+        paths=list(number),
         whole=True,
         columns={"graph": channels},
     )

@@ -1,5 +1,6 @@
 """What a run keeps of its training records, so that its model can be used where they are not."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,29 +20,29 @@ def kept(source: Source) -> str:
     """What a model needs to know of the records that it was trained on, as JSON; reads none.
 
     Names, shapes and dtypes of fields, labels with the names of their classes, the size, the fingerprint, and how
-    pictures are read and series were standardised.
+    pictures are read and series were standardised. The last entry is the SHA-256 of all others.
     """
     one = tf.data.Dataset.from_tensors(np.zeros(1, np.int64)).map(source.fetch).element_spec
     moments = {k: {"mean": m.tolist(), "deviation": d.tolist()} for k, (m, d) in source.moments.items()}
     plain = {
         "layout": LAYOUT,
-        "name": source.name,
+        "name": str(source.name),
         "num_examples": int(source.num_examples),
-        "fields": {k: {"shape": _sizes(shape), "dtype": dtype} for k, (shape, dtype) in source.fields.items()},
+        "fields": {k: {"shape": _sizes(shape), "dtype": _dtype(dtype)} for k, (shape, dtype) in source.fields.items()},
         "record": {k: _plain(v) for k, v in one.items()},
         "labels": {k: int(v) for k, v in source.labels.items()},
-        "class_names": {k: list(v) for k, v in source.class_names.items()},
+        "class_names": {k: list(map(str, v)) for k, v in source.class_names.items()},
         "present": source.present,
         "fingerprint": source.fingerprint,
-        "whole": source.whole,
+        "whole": bool(source.whole),
         "sides": {k: list(map(int, v)) for k, v in source.sides.items()},
         "upright": bool(source.upright),
         "max_pixels": int(source.max_pixels),
         "shrink": int(source.shrink),
         "moments": moments,
-        "columns": {k: list(v) for k, v in source.columns.items()},
+        "columns": {k: list(map(str, v)) for k, v in source.columns.items()},
     }
-    return json.dumps(plain, indent=1) + "\n"
+    return json.dumps({**plain, "sha256": _sha256(plain)}, indent=1) + "\n"
 
 
 def without_records(text: str, data: Any, where: str, missing: InputError) -> Source:
@@ -54,12 +55,14 @@ def without_records(text: str, data: Any, where: str, missing: InputError) -> So
       missing: why there are no records; whatever would read one raises it.
 
     Raises:
-      InputError: no such text, or texts that another tokenizer would read.
+      InputError: no such text, one that was changed, or texts that another tokenizer would read.
     """
     with readable(where, "the data.json that a run wrote", "no data.json"):
         plain = json.loads(text)
         if plain["layout"] != LAYOUT:
             raise InputError(where, f"layout {plain['layout']}", f"layout {LAYOUT}, or a newer release")
+        if plain.pop("sha256", None) != _sha256(plain):  # a value that was changed would pass for one of the run
+            raise InputError(where, "other contents than its sha256 is of", "the file that the run wrote")
         source = Source(
             name=plain["name"],
             num_examples=int(plain["num_examples"]),
@@ -86,6 +89,15 @@ def without_records(text: str, data: Any, where: str, missing: InputError) -> So
         if not source.fingerprint.endswith(f"tokenizer {digest}"):
             raise InputError("config.data.tokenizer", f"another file, {data.tokenizer}", "the run's tokenizer")
     return source
+
+
+def _sha256(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def _dtype(dtype: Any) -> str:
+    """The name of a dtype, or a word such as "arrays"; a source of the user's own may give a type of NumPy."""
+    return dtype if isinstance(dtype, str) else tf.dtypes.as_dtype(dtype).name
 
 
 def _sizes(shape: Any) -> list[int | None]:

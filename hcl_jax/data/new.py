@@ -244,15 +244,22 @@ def of_graphs(given: Any, field: str, run: Run, where: str) -> list[New]:
 
 
 def _by_name(nodes: np.ndarray, columns: Sequence[str], known: Sequence[str], where: str) -> np.ndarray:
-    """Features [..., F] in the places that the run has for them; a label that no new node has is 0 in all."""
+    """Features [..., F] in the places that the run has for them; a label that no new node has is 0 in all, where
+    nodes have labels of its kind."""
     strangers = sorted(set(columns) - set(known))
-    lost = [name for name in known if name not in columns and not name.startswith("label")]
+    there = set(map(_feature, columns))
+    lost = [_feature(name) for name in known if _feature(name) not in there]
     if strangers or lost:
         found = f"nodes with {strangers[0]}" if strangers else f"nodes without {lost[0]}"
         raise InputError(where, found, f"the features of the run's nodes: {nearest('', known)}")
     made = np.zeros((*nodes.shape[:-1], len(known)), np.float32)
     made[..., [known.index(name) for name in columns]] = nodes
     return made
+
+
+def _feature(column: str) -> str:
+    """What a column tells of: "label 0 is 4" of label 0."""
+    return column.partition(" is ")[0]
 
 
 def of_npz(path: str, view: Mapping[str, Any], run: Run) -> list[New]:

@@ -55,7 +55,8 @@ class Source(NamedTuple):
       tokenizer: of text: "bytes", or the path of a file (views/tokenizers.py).
       sides: field -> (height, width) of encoded pictures that are all of one size, as they are turned, and not
         transparent: a view has them as pixels, uint8 [n, height, width, 3], as if they had been decoded into memory.
-      paths: the file of each record, relative to the folder of the data; None where records are no files of their own.
+      paths: the file of each record, relative to the folder of the data; the name of each
+        node of a graph by tables; None where records are no files of their own.
       groups: int [N], the first record of the same thing (one picture with several captions), which are held out
         together; None where each stands alone.
       moments: field -> (mean, deviation) [C], by which series were standardised.

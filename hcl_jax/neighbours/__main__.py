@@ -117,11 +117,14 @@ def neighbours(
     Raises:
       InputError: as `Model.encode`, and fewer than k records.
     """
+    from hcl_jax import workdir
     from hcl_jax.trained import open as open_run
+    from hcl_jax.trained import seed_of
 
     if where == "--text" and not all(text.strip() for text in query):
         raise InputError(where, "nothing", "words")
 
+    seed_of(workdir.config_of(folder), seed)
     model = open_run(folder, step=step, seed=seed)
     kind = model.config.evaluate.views[model.view_of(output_name, input)]["kind"]
     if where == "--text" and kind != "text":

@@ -18,13 +18,16 @@ from hcl_jax.data import new
 from hcl_jax.data.series import moments
 from hcl_jax.data.subset import subset
 from hcl_jax.disk.reading import is_file, readable, text_of
+from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
 from hcl_jax.evaluators.classifier import METHODS, Classifier, probabilities, read
 from hcl_jax.evaluators.linear import linear
 from hcl_jax.evaluators.result import Splits
+from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run
+from hcl_jax.views import VIEWS
 from hcl_jax.workdir import files
 
 
@@ -356,6 +359,13 @@ def open(
     *,
     step: int | None = None,
     seed: int | None = None,
+    encoders: Mapping = ENCODERS,
+    heads: Mapping = HEADS,
+    losses: Mapping = LOSSES,
+    measures: Mapping = MEASURES,
+    counts: Mapping = COUNTS,
+    views: Mapping = VIEWS,
+    sources: Mapping = data.SOURCES,
     parts: Parts | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Model:
@@ -369,19 +379,25 @@ def open(
       folder: the workdir.
       step: which checkpoint; None: the newest.
       seed: whose model, where the run trained several.
-      parts: the tables of parts, where the run had some of its own.
+      encoders, heads, losses, measures, counts, views, sources: the tables of parts that `train_and_evaluate` had,
+        where the run has some of its own.
+      parts: all of them at once.
       say: where a line of progress goes.
 
     Raises:
-      InputError: no run, no checkpoint, no evaluation view, or another data set than it was trained on.
+      InputError: no run, no checkpoint, no evaluation view, a part that no table has, or another data set than it was
+        trained on.
+
+    Example:
+        model = hcl_jax.open("runs/mine", encoders={**hcl_jax.ENCODERS, "mine": Mine})
     """
     frozen = workdir.config_of(folder)
-    views = frozen.evaluate.views
-    if not views:
+    seed_of(frozen, seed, "seed")
+    if not frozen.evaluate.views:
         raise InputError(
             f"{folder}: config.evaluate.views", "none", "a run with an evaluation view, which is its input"
         )
-    parts = parts or Parts()
+    parts = parts or Parts(encoders, heads, losses, measures, counts, views, sources)
     plain = frozen.to_dict()
     plain["evaluate"]["evaluators"] = {}
     plain["evaluate"]["views"] = {k: {**v, "missing": 0.0} for k, v in plain["evaluate"]["views"].items()}
@@ -441,14 +457,14 @@ def opened(
     return Opened(run, sources, evaluation, state, seed)
 
 
-def seed_of(config: Any, seed: int | None) -> int:
+def seed_of(config: Any, seed: int | None, where: str = "--seed") -> int:
     """The seed that is asked for, or the run's only one. Raises InputError where it has no such seed."""
     seeds = tuple(config.seed + i for i in range(config.train.seeds))
     if seed is None and len(seeds) == 1:
         return seeds[0]
     if seed is None or seed not in seeds:
         found = "nothing" if seed is None else str(seed)
-        raise InputError("--seed", found, f"a seed of the run: {', '.join(map(str, seeds))}")
+        raise InputError(where, found, f"a seed of the run: {', '.join(map(str, seeds))}")
     return seed
 
 

@@ -153,6 +153,7 @@ def embed_new(
         raise InputError("--data", f"no file or folder {given}", "a picture, a folder with pictures, or an .npz")
     frozen = workdir.config_of(folder)
     name, _ = _only(frozen, view, output_name, (parts or Parts()).encoders)
+    seed_of(frozen, seed)
     model = open_run(folder, step=step, seed=seed, parts=parts, say=say)
     made = model.encoded(given, output_name, input=name, most_bad=frozen.data.max_bad_records, where="--data")
     if made.features.ndim != 2:

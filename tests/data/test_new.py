@@ -182,16 +182,21 @@ def test_new_graphs_of_a_tu_set_have_the_runs_one_hot(config, tmp_path):
     def tu(name, kinds):
         (tmp_path / name).mkdir()
         for part, text in (("A", "1, 2\n2, 1\n"), ("graph_indicator", "1\n1\n"), ("graph_labels", "7\n"),
-                           ("node_labels", kinds)):  # fmt: skip
+                           ("node_labels", kinds), ("node_attributes", "1\n2\n")):  # fmt: skip
             (tmp_path / name / f"DS_{part}.txt").write_text(text)
         return config(name="tu", dir=str(tmp_path / name))
 
     asked = tu("run", "3\n5\n")
     run = new.Run(data.open_source(asked, "train"), asked)
     source = new.records(tu("new", "5\n5\n").dir, GRAPH, run)[0].source
-    assert source.fetch(np.arange(1))["graph"]["nodes"].numpy().tolist() == [[[0, 1], [0, 1]]] and not source.whole
-    with pytest.raises(InputError, match="found nodes with label 0 is 4; allowed: the features of the run's nodes"):
-        new.records(tu("bad", "4\n5\n").dir, GRAPH, run)
+    assert (
+        source.fetch(np.arange(1))["graph"]["nodes"].numpy().tolist() == [[[0, 1, 1], [0, 1, 2]]] and not source.whole
+    )
+    bare = tu("bare", "5\n5\n").dir
+    (tmp_path / "bare" / "DS_node_labels.txt").unlink()
+    for folder, found in ((tu("bad", "4\n5\n").dir, "with label 0 is 4"), (bare, "without label 0")):
+        with pytest.raises(InputError, match=f"found nodes {found}; allowed: the features of the run's nodes"):
+            new.records(folder, GRAPH, run)
 
 
 def test_what_does_not_fit_is_one_line(config, view, tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+import hcl_jax
 from hcl_jax import SOURCES, cli, load
 from hcl_jax import config as configs
 from hcl_jax.main import main
@@ -224,13 +225,21 @@ def test_python_of_the_losses_page():
 
 
 @pytest.mark.slow
-def test_own_parts_of_the_readme(tmp_path, monkeypatch):
-    """README's own encoder, loss, view and evaluator, two steps long: all four are used."""
+def test_own_parts_of_the_readme(tmp_path, monkeypatch, capsys):
+    """README's own encoder, loss, view and evaluator, two steps long: all four are used, and the run opens with them."""
     monkeypatch.chdir(tmp_path)
     (block,) = (b for _, b in blocks((ROOT / "README.md").read_text(), "python") if "class Mine" in b)
     asked, call = "config.train.steps = 2\nconfig.log.tensorboard = False\n", "train_and_evaluate(config"
     assert block.count(call) == 1
-    exec(compile(block.replace(call, asked + call), "README.md", "exec"), {})
+    names = {}
+    exec(compile(block.replace(call, asked + call), "README.md", "exec"), names)
+    own = {
+        "losses": {**names["LOSSES"], "apart": lambda a, b, *, ids=None: a},
+        "views": {**names["VIEWS"], "negative": lambda x, draws: -x},
+    }
+    model = hcl_jax.open("runs/mine", encoders={**names["ENCODERS"], "mine": names["Mine"]}, **own)
+    assert model.encode(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 64)
+    assert "hcl_jax.open('runs/mine', encoders=..., losses=..., views=...)" in capsys.readouterr().out
     card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
     assert card["config"]["train"]["steps"] == 2 and card["results"]["eval/image/length"] > 0
 

@@ -85,12 +85,13 @@ def test_refusals_are_one_line(shared_run, model, pixels, tmp_path):
         ),
         (lambda: model.encode(tmp_path / "wide.png"), "wide.png: found a picture of another size; allowed: image of"),
         (lambda: model.records("valid"), "split: found 'valid'"),
+        (lambda: hcl_jax.open(shared_run, seed=7), "seed: found 7; allowed: a seed of the run: 0"),
         (lambda: hcl_jax.open(tmp_path), "found no finished checkpoint"),
         (lambda: hcl_jax.open(tmp_path / "no"), "no: found no config.json; allowed: the folder of a run"),
     ):
         with pytest.raises(hcl_jax.InputError) as error:
             call()
-        assert said in str(error.value) and "\n" not in str(error.value)
+        assert said in str(error.value) and "--" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_flags_that_are_refused_are_one_line(tmp_path, capsys):
@@ -218,4 +219,4 @@ def test_a_graph_that_the_run_has_not_seen(tmp_path):
     with np.load(tmp_path / "f.npz") as file:
         np.testing.assert_allclose(file["features"][:12], features, atol=1e-6)
         assert file["features"].shape[0] == 14 and file["label"].tolist() == [0, 1] * 6 + [-1, -1]
-        assert file["class_names"].tolist() == ["p", "q"]
+        assert file["class_names"].tolist() == ["p", "q"] and file["path"][11:].tolist() == ["n11", "m0", "m1"]
