@@ -226,7 +226,7 @@ def test_python_of_the_losses_page():
 
 @pytest.mark.slow
 def test_own_parts_of_the_readme(tmp_path, monkeypatch, capsys):
-    """README's own encoder, loss, view and evaluator, two steps long: all four are used, and the run opens with them."""
+    """README's own encoder, loss, view and evaluator, two steps long: all are used, and the run opens with them."""
     monkeypatch.chdir(tmp_path)
     (block,) = (b for _, b in blocks((ROOT / "README.md").read_text(), "python") if "class Mine" in b)
     asked, call = "config.train.steps = 2\nconfig.log.tensorboard = False\n", "train_and_evaluate(config"
