@@ -27,7 +27,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     known, overrides = with_overrides(parser, arguments)
     if known.rows < 1 or known.step < 0:
         parser.error("--rows from 1 and --step from 0 are allowed")
-    if not known.output.endswith((".png", ".pdf", ".svg")) or not pathlib.Path(known.output).absolute().parent.is_dir():
+    if (
+        not known.output.lower().endswith((".png", ".pdf", ".svg"))
+        or not pathlib.Path(known.output).absolute().parent.is_dir()
+    ):
         parser.error(f"--output={known.output} is no .png, .pdf or .svg in a folder that exists")
     return known, overrides
 
@@ -56,7 +59,8 @@ def save(figure: Any, output: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for a character of few fonts
         figure.tight_layout()
-        figure.savefig(output, dpi=120)
+        # Square pictures move their titles after the layout is made: past the edge, where there is one row.
+        figure.savefig(output, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
 
 

@@ -171,7 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest when left out")
     parser.add_argument("--seed", type=int, metavar="S", help="whose model, where the run trained several")
     known = parser.parse_args(arguments)
-    if known.output and not (known.output.endswith(ENDINGS) and pathlib.Path(known.output).absolute().parent.is_dir()):
+    ending = known.output.lower().endswith(ENDINGS)
+    if known.output and not (ending and pathlib.Path(known.output).absolute().parent.is_dir()):
         parser.error(f"--output={known.output} is no .png, .pdf or .svg in a folder that exists")
     from hcl_jax.runtime import distributed, programs
 
