@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"hcl_jax: {error}", file=sys.stderr)
         return 2
-    ending = "" if known.output.endswith(".parquet") else ".npz"
+    ending = "" if known.output.lower().endswith(".parquet") else ".npz"
     print(f"{known.output}: " + ", ".join(f"{s}{ending} {n} x {d}" for s, (n, d) in made.items()))
     return 0
 

@@ -1,5 +1,6 @@
 """Features of a run as files, and the second stage that reads them."""
 
+import errno
 import json
 
 import numpy as np
@@ -141,12 +142,38 @@ def test_a_parquet_has_the_files_rows(finished, embedded, tmp_path, capsys):
         some, npz = read.filter([s == split for s in read["split"].to_pylist()]), load(embedded / f"{split}.npz")
         np.testing.assert_array_equal(np.array(some["features"].to_pylist(), np.float32), npz["features"])
         assert some["class_name"].to_pylist() == npz["class_names"][npz["label"]].tolist()
-    more = {"label": np.array([1, -1]), "kind": np.array([0, 0]), "path": np.array(["é.jpg", "b"]),
+    more = {"label": np.array([1, -1]), "kind": np.array([0, 0]), "path": np.array(["é.jpg", "b\udcff"]),
             "box": np.arange(4.0).reshape(2, 2)}  # fmt: skip
-    more |= files.words_of(None, {"label": ("x", "y"), "kind": ("z",)})
+    more |= files.words_of(None, {"label": ("x", "y"), "kind": ("z\udcff",)})
     made = files.table({"features": np.ones((2, 3), np.float32), **more}).to_pydict()
-    assert made["class_name"] == ["y", None] and made["class_name_kind"] == ["z", "z"]
-    assert made["path"] == ["é.jpg", "b"] and made["box"] == [[0, 1], [2, 3]] and "split" not in made
+    assert made["class_name"] == ["y", None] and made["class_name_kind"] == ["z?", "z?"]
+    assert made["path"] == ["é.jpg", "b?"] and made["box"] == [[0, 1], [2, 3]] and "split" not in made
+
+
+@pytest.mark.parametrize("name", ["o.npz", "o.PARQUET"])
+def test_an_output_that_the_disk_does_not_take_is_one_line(finished, tmp_path, capsys, monkeypatch, name):
+    """A full disk under each form of file, and the ending in capitals that made a folder."""
+    if name != "o.npz":
+        pytest.importorskip("pyarrow")
+    np.savez(tmp_path / "new.npz", image=np.zeros((2, 8, 8, 1), np.uint8))
+    new = [f"--data={tmp_path / 'new.npz'}"] if name == "o.npz" else []
+
+    def full(place):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.whole, "replacing", full)
+    assert embed.main([f"--workdir={finished}", f"--output={tmp_path / name}", *new]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"hcl_jax: --output={tmp_path / name}: found No space left on device; allowed: ")
+    assert not (tmp_path / name).exists()
+
+
+def test_names_of_labels_that_a_file_needs():
+    """A folder of .npz has no column `split` and no `class_name`."""
+    files.check_labels(("split", "class_name_x", "label"), one_file=False)
+    for label, one_file in (("split", True), ("class_name_x", True), ("class_names_x", False), ("path", False)):
+        with pytest.raises(InputError, match="config.data.labels"):
+            files.check_labels((label,), one_file)
 
 
 def test_examples_without_the_view_and_bad_features():

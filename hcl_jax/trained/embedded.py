@@ -27,9 +27,10 @@ from hcl_jax.trained import opened, seed_of
 from hcl_jax.workdir import card
 
 SPLITS = ("train", "test")
-KEYS = ("features", "index", "path", "split", CLASS_NAMES)  # of the files; a label may not have these names
-CLASS_NAME = "class_name"  # of a .parquet, the class of each row; of a label X class_name_X
+KEYS = ("features", "index", "path", CLASS_NAMES)  # of the files; a label may not have these names
+CLASS_NAME, SPLIT = "class_name", "split"  # of a .parquet alone; the class of a label X is class_name_X
 ENDINGS = (".npz", ".parquet")
+WRITABLE = "a folder that this user may write, with room"
 
 
 def embed(
@@ -72,7 +73,7 @@ def embed(
         raise InputError("--split", "nothing", "train, test or train,test")
     if step is not None and step < 0:
         raise InputError("--step", step, "the step of a checkpoint")
-    one_file = str(output).endswith(".parquet")
+    one_file = str(output).lower().endswith(".parquet")
     if one_file:
         check_new(output)
     else:
@@ -80,9 +81,7 @@ def embed(
     frozen = workdir.config_of(folder)
     name, config = _only(frozen, view, output_name, (parts or Parts()).encoders)
     seed_of(frozen, seed)
-    for label in config.data.labels:
-        if label in KEYS or label.startswith((CLASS_NAMES, CLASS_NAME)):
-            raise InputError("config.data.labels", repr(label), f"other names than {', '.join(KEYS)}")
+    check_labels(config.data.labels, one_file)
     run, sources, evaluation, state, seed = opened(
         folder, config, step=step, seed=seed, parts=parts, splits=tuple(splits), say=say
     )
@@ -113,7 +112,8 @@ def embed(
         "versions": card.versions(),
     }
     if jax.process_index() == 0 and one_file:
-        write(output, made, settings)
+        with _writable(output):
+            write(output, made, settings)
     elif jax.process_index() == 0:
         with new_folder(output) as part:
             for split, columns in made.items():
@@ -161,7 +161,8 @@ def embed_new(
     columns = {"features": made.features, **made.labels, "index": made.rows.astype(np.int32)}
     columns |= words_of(made.paths, made.class_names)
     if jax.process_index() == 0:
-        write(output, {"": columns})
+        with _writable(output):
+            write(output, {"": columns})
     return made.features.shape
 
 
@@ -174,7 +175,7 @@ def write(output: str | pathlib.Path, parts: Mapping[str, Mapping[str, np.ndarra
       settings: what the metadata of a .parquet has as `hcl_jax`.
     """
     with whole.replacing(output) as file:
-        if str(output).endswith(".npz"):
+        if str(output).lower().endswith(".npz"):
             (columns,) = parts.values()
             np.savez(file, **columns)  # type: ignore[arg-type]
             return
@@ -204,18 +205,25 @@ def table(columns: Mapping[str, np.ndarray], split: str = "") -> Any:
         names = columns.get(class_names_key(key))
         if names is not None and value.ndim == 1:
             word = CLASS_NAME if key == "label" else f"{CLASS_NAME}_{key}"
-            made[word] = pyarrow.array([names[n] if 0 <= n < len(names) else None for n in value], pyarrow.string())
+            made[word] = pyarrow.array(
+                [_utf8(names[n]) if 0 <= n < len(names) else None for n in value], pyarrow.string()
+            )
     if split:
-        made["split"] = pyarrow.array([split] * rows, pyarrow.string())
+        made[SPLIT] = pyarrow.array([split] * rows, pyarrow.string())
     return pyarrow.table(made)
 
 
 def _cells(pyarrow: Any, value: np.ndarray) -> Any:
     """A column of Arrow: numbers or text, or lists of a fixed size of them."""
-    made = pyarrow.array(value.ravel().tolist() if value.dtype.kind == "U" else value.ravel())
+    made = pyarrow.array([_utf8(x) for x in value.ravel().tolist()] if value.dtype.kind == "U" else value.ravel())
     for size in reversed(value.shape[1:]):
         made = pyarrow.FixedSizeListArray.from_arrays(made, size)
     return made
+
+
+def _utf8(text: str) -> str:
+    """A text as Arrow takes it; the name of a file may be no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _only(frozen: Any, view: str | None, output_name: str, encoders: Mapping) -> tuple[str, Any]:
@@ -259,12 +267,14 @@ def words_of(paths: Sequence[str] | None, class_names: Mapping[str, Sequence[str
 def check_new(output: str | pathlib.Path) -> None:
     """Raises InputError unless `output` is a name for a new .npz or .parquet; writes nothing."""
     path, allowed = pathlib.Path(output), f"a new {' or '.join(ENDINGS)} in a folder that exists"
+    ending = path.suffix.lower()
     if path.exists():
         raise InputError("--output", "a file or folder that is there", allowed)
-    if path.suffix not in ENDINGS or not path.absolute().parent.is_dir():
+    if ending not in ENDINGS or not path.absolute().parent.is_dir():
         raise InputError("--output", str(output), allowed)
-    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise InputError("--output", f"{output}, but pyarrow is not installed", "an .npz, or pip install pyarrow")
+    _check_parent(output)
 
 
 def check_empty(output: str | pathlib.Path) -> None:
@@ -277,6 +287,31 @@ def check_empty(output: str | pathlib.Path) -> None:
         raise InputError(f"--output={output}", "a file", "a new or empty folder")
     elif not path.absolute().parent.is_dir():
         raise InputError(f"--output={output}", f"no folder {path.absolute().parent}", "a new folder in one that exists")
+    _check_parent(output)
+
+
+def _check_parent(output: str | pathlib.Path) -> None:
+    """Raises InputError where nothing can be made beside `output`; some file systems tell only when asked to write."""
+    parent = pathlib.Path(output).absolute().parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"--output={output}", f"{parent}, which this user may not write", WRITABLE)
+
+
+@contextlib.contextmanager
+def _writable(output: str | pathlib.Path) -> Iterator[None]:
+    """What the file system says of `output` as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--output={output}", error.strerror or str(error), WRITABLE) from None
+
+
+def check_labels(labels: Sequence[str], one_file: bool) -> None:
+    """Raises InputError for a label that has the name of another column: a .parquet has more of them than an .npz."""
+    keys, stem = ((*KEYS, SPLIT, CLASS_NAME), CLASS_NAME) if one_file else (KEYS, CLASS_NAMES)
+    for label in labels:
+        if label in keys or label.startswith(stem):
+            raise InputError("config.data.labels", repr(label), f"other names than {', '.join(keys)}")
 
 
 @contextlib.contextmanager
@@ -285,10 +320,9 @@ def new_folder(output: str | pathlib.Path) -> Iterator[pathlib.Path]:
     path = pathlib.Path(output).absolute()
     part = path.with_name(f"{path.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        part.mkdir()
-        yield part
-        os.replace(part, path)  # onto an empty folder, or nothing
-    except OSError as error:
-        raise InputError(f"--output={output}", str(error), "a folder that this user may write, with room") from None
+        with _writable(output):
+            part.mkdir()
+            yield part
+            os.replace(part, path)  # onto an empty folder, or nothing
     finally:
         shutil.rmtree(part, ignore_errors=True)
