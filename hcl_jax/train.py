@@ -297,8 +297,6 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
     run, log = session.run, session.log
     results = session.evaluation.full(state)
     log.write(run.steps, results)
-    log.show("table", run.steps, "results", card.markdown(results))
-    log.show("points", run.steps, session.evaluation.points)
     if processes.index() == 0:
         minutes = log.history.minutes + (time.monotonic() - began) / 60
         fitted = session.evaluation.classifiers(run.steps)
@@ -307,6 +305,9 @@ def evaluate(session: Session, prepared: Prepared, folder: files.Path, state: Tr
         sources = {"train": prepared.source, "test": prepared.test}
         card.write(folder, run.config, sources=sources, mesh=run.mesh, steps=run.steps,
                    params=run.one.abstract.params, minutes=minutes, results=results)  # fmt: skip
+        # After the card: what a tracker makes of these is its own affair.
+        log.show("table", run.steps, "results", card.markdown(results))
+        log.show("points", run.steps, session.evaluation.points)
         log.say(card.table(results) + note(run.seeds))
         words = last_words(results, folder, prepared.config, run.parts.own())
         for line in [left_out(prepared.config, run.config), *words]:

@@ -31,10 +31,10 @@ def points(
       outputs: {view: its output}.
       describe: the name of a record by its number.
       class_names: of the labels that have some.
-      labelled: take rows with a label alone.
+      labelled: take rows with a label alone, where there are any.
 
     Returns:
-      {view: its points}, without views whose output is no vector.
+      {view: its points}, without views that have no rows or whose output is no vector.
     """
     made = {}
     for view, output in outputs.items():
@@ -43,9 +43,12 @@ def points(
             continue
         there = np.asarray(found.present[view], bool)
         labels = {k: v for k, v in found.labels.items() if v.ndim == 1}
-        if labelled:
-            there = there & np.any([v >= 0 for v in labels.values()], axis=0)
+        if labelled and labels:
+            marked = there & np.any([v >= 0 for v in labels.values()], axis=0)
+            there = marked if marked.any() else there
         at = np.flatnonzero(there)
+        if not len(at):
+            continue
         most = min(MOST, max(1, NUMBERS // features.shape[1]))
         if len(at) > most:
             at = np.sort(np.random.default_rng(0).permutation(at)[:most])

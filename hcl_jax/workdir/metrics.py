@@ -14,7 +14,7 @@ from hcl_jax.errors import NO_ROOM
 from hcl_jax.workdir import files, history
 from hcl_jax.workdir.history import History
 from hcl_jax.workdir.terminal import Terminal
-from hcl_jax.workdir.trackers import Guarded, Opening, tensorboard
+from hcl_jax.workdir.trackers import Guarded, Opening, failure, tensorboard
 from hcl_jax.workdir.writers import JsonLines, Writer
 
 
@@ -86,15 +86,20 @@ class Log:
 
     def shows(self, what: str) -> bool:
         """Whether a writer takes `pictures`, a `table` or `points`."""
-        return any(hasattr(writer, what) for writer in self._writers)
+        return any(callable(getattr(writer, what, None)) for writer in self._writers)
 
     def show(self, what: str, *given: Any) -> None:
-        """Hands `pictures`, a `table` or `points` to the writers that take them."""
+        """Hands `pictures`, a `table` or `points` to the writers that take them; what one cannot take is a line."""
         with self._room():
             for writer in self._writers:
-                if (take := getattr(writer, what, None)) is not None:
+                if callable(take := getattr(writer, what, None)):
                     with self._noted():
-                        take(*given)
+                        try:
+                            take(*given)
+                        except Exception as error:  # of TensorBoard: `Guarded` says what others raise
+                            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                                raise
+                            self._terminal.say(failure("tensorboard", error, f"it has not taken its {what}"))
 
     def while_silent(self, text: str) -> contextlib.AbstractContextManager[None]:
         """Terminal.while_silent."""

@@ -83,8 +83,15 @@ class MLflow:
         self._client.set_terminated(self._id)
 
 
+def failure(name: str, error: Exception, left: str) -> str:
+    """The line on a tracker that has raised an error: the error's first line, and what is left out from now on."""
+    text = (str(error).splitlines() or [""])[0]
+    return f"tracker {name}: {type(error).__name__}: {text}; {left}, the run goes on"
+
+
 class Guarded:
-    """A tracker that never ends the run: the first thing that goes wrong is said in one line, and it gets no more.
+    """A tracker that never ends the run: the first thing that goes wrong is said in one line, and it gets no more; of
+    `pictures`, a `table` or `points`, no more of these.
 
     Args:
       name: in the table.
@@ -94,21 +101,26 @@ class Guarded:
 
     def __init__(self, name: str, opened: Callable[[], Writer], say: Callable[[str], None]):
         self._name, self._say = name, say
+        self._off: set[str] = set()  # methods that have failed
         self._writer: Writer | None = None
         self._writer = self._tried(opened)
 
-    def _tried(self, work: Callable[[], Any]) -> Any:
+    def _tried(self, work: Callable[[], Any], what: str = "") -> Any:
         try:
             return work()
         except Exception as error:  # of whatever kind: a network, a service, the code of a user
-            text = (str(error).splitlines() or [""])[0]
-            self._say(f"tracker {self._name}: {type(error).__name__}: {text}; it gets no more numbers, the run goes on")
-            self._writer = None
+            self._say(failure(self._name, error, f"it gets no more {what or 'numbers'}"))
+            if what:
+                self._off.add(what)
+            else:
+                self._writer = None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """What else the tracker takes, such as `pictures`."""
-        method = getattr(None if name.startswith("_") else self._writer, name)
-        return lambda *given: self._tried(lambda: method(*given))
+        method = None if name.startswith("_") or name in self._off else getattr(self._writer, name)
+        if not callable(method):  # an attribute of that name may be anything
+            raise AttributeError(name)
+        return lambda *given: self._tried(lambda: method(*given), name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Numbers of a step."""

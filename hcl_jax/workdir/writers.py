@@ -187,7 +187,8 @@ class TensorBoard:
                 "\t".join(" ".join(text.split()) for text in row)
                 for row in [*head, *zip(*columns.values(), strict=True)]
             ]
-            whole.write(self._folder / at / "metadata.tsv", "\n".join(about) + "\n")
+            text = "\n".join(about) + "\n"  # the name of a file may be no UTF-8
+            whole.write(self._folder / at / "metadata.tsv", text.encode("utf-8", "replace"))
             listed.append(
                 f'embeddings {{\n  tensor_name: "{view}, step {step}"\n  tensor_path: "{at}/tensors.tsv"\n'
                 f'  metadata_path: "{at}/metadata.tsv"\n}}\n'

@@ -178,6 +178,27 @@ def test_trackers_of_a_user_get_the_numbers_and_one_that_fails_is_left(tmp_path,
         chosen(asked | {"trackers": ("mlflo",)}, TRACKERS)
 
 
+def test_what_is_drawn_costs_no_number(tmp_path, capsys):
+    """An attribute that is no method, a failing method that takes the numbers with it, a map of TensorBoard that cannot
+    be written and ends the run."""
+    seen = []
+    plain = SimpleNamespace(write=lambda *new: seen.append(new), flush=lambda: None, close=lambda: None)
+    mine = SimpleNamespace(**vars(plain), table={}, pictures=lambda *new: 1 / 0)
+    own = {"tensorboard": TRACKERS["tensorboard"], "mine": lambda run: mine}
+    log = Log(tmp_path, start=0, steps=2, config={}, terminal=Terminal(bar=False), trackers=own)
+    (tmp_path / "tensorboard/projector").write_text("")
+    for step in (1, 2):
+        log.show("pictures", step, {})
+        log.show("table", step, "results", "text")
+        log.write(step, {"loss": 2.0})
+    log.show("points", 2, {"image": (np.ones((1, 2)), {"record": ["a"]})})
+    log.close()
+    assert seen == [(1, {"loss": 2.0}), (2, {"loss": 2.0})]
+    division, folder = capsys.readouterr().out.splitlines()
+    assert division.startswith("tracker mine: ZeroDivisionError") and "no more pictures, the run goes on" in division
+    assert folder.startswith("tracker tensorboard: ") and "has not taken its points, the run goes on" in folder
+
+
 def test_a_run_of_mlflow_is_that_of_its_folder(tmp_path, monkeypatch):
     tracking = pytest.importorskip("mlflow.tracking", reason="mlflow-skinny is an extra")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -221,7 +242,7 @@ def test_pictures_a_table_and_points_are_read_back(tmp_path, capsys):
         {"image": {"h": np.arange(6.0).reshape(3, 2)}}, {}, {"label": np.array([1, -1, 0])},
         {"image": np.array([True, True, False])}, np.array([4, 5, 6]),
     )  # fmt: skip
-    log.show("points", 2, points(found, {"image": "h"}, "a\tfile {}".format, {"label": ("hat", "cat")}))
+    log.show("points", 2, points(found, {"image": "h"}, "a\tfile\udcff {}".format, {"label": ("hat", "cat")}))
     log.close()
     board = tmp_path / "tensorboard"
     read = events_of(board)
@@ -232,7 +253,7 @@ def test_pictures_a_table_and_points_are_read_back(tmp_path, capsys):
     step, value = read["results/text_summary"]
     assert step == 2 and b"| image linear_accuracy | 25.0 | 50.0 |" in value.tensor.string_val[0]
     assert (board / "projector/image/tensors.tsv").read_text() == "0\t1\n2\t3\n"
-    assert (board / "projector/image/metadata.tsv").read_text() == "record\tlabel\na file 4\tcat\na file 5\t\n"
+    assert (board / "projector/image/metadata.tsv").read_text() == "record\tlabel\na file? 4\tcat\na file? 5\t\n"
     config = (board / "projector_config.pbtxt").read_text()
     assert all((board / path).exists() for path in re.findall(r'_path: "(.*?)"', config)) and config.count("_path") == 2
     assert capsys.readouterr().out.startswith("tracker broken: ZeroDivisionError") and not asked
@@ -257,3 +278,6 @@ def test_points_are_few():
     assert not points(found, {"x": "t"}, str, {})
     some = points(found, {"x": "h"}, str, {}, labelled=True)["x"]
     assert len(some.features) == 2000 and set(some.columns["label"]) == {"0", "1"}
+    bare = found._replace(labels={})  # a graph without labels, a view that no record has
+    assert len(points(bare, {"x": "h"}, str, {}, labelled=True)["x"].features) == 2000
+    assert not points(bare._replace(present={"x": rows < 0}), {"x": "h"}, str, {})
