@@ -216,7 +216,7 @@ def restore(
             folder / workdir.PARAMETERS, sharding.table(run.one.abstract.params, run.one.shardings.params) + "\n"
         )
     if first:
-        keep_data(folder / workdir.DATA, prepared.source, terminal.say)
+        data.keep(folder / workdir.DATA, prepared.source, terminal.say)
     if arrays and first and not start:
         workdir.write_arrays(folder / "noise.npz", arrays)
     for line in lines:
@@ -235,19 +235,6 @@ def restore(
     hooks = (trace_ten_steps(folder, start, run.steps, log.say),) if profile and first else ()
     session = Session(run, start, log, meter, checkpoints, stopping, watch, evaluation, told["evaluated"], lock, hooks)
     return session, state
-
-
-def keep_data(path: files.Path, source: data.Source, say: Callable[[str], None]) -> None:
-    """Writes what is known of the training records, unless the file says just that: it may be damaged, or of a run
-    that was begun before there was such a file. A run without it trains all the same."""
-    try:
-        text = data.kept(source)
-    except Exception as error:  # a source of the user's own may hold anything
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        say(f"no {path.name}, so that the model needs the data beside it: {reason}")
-        return
-    if not path.exists() or path.read_bytes() != text.encode():
-        files.write(path, text)
 
 
 def loop(session: Session, compiled: Any, batches: Iterator[Any], state: TrainState) -> TrainState:

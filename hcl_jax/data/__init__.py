@@ -11,7 +11,7 @@ from hcl_jax.data.content import content_of, of_arrays
 from hcl_jax.data.generated import with_generated
 from hcl_jax.data.graph_csv import graph_csv
 from hcl_jax.data.held_out import with_held_out
-from hcl_jax.data.kept import kept, without_records
+from hcl_jax.data.kept import keep, kept, without_records
 from hcl_jax.data.noise import Noise, noise_arrays, noise_fields, noise_line, training_noise
 from hcl_jax.data.pipeline import batch_specs, batches, evaluation_batches, known_presence
 from hcl_jax.data.series_csv import series_csv
@@ -146,6 +146,7 @@ __all__ = [
     "evaluation_batches",
     "fields_read",
     "from_arrays",
+    "keep",
     "kept",
     "known_presence",
     "noise_arrays",

@@ -12,8 +12,22 @@ from hcl_jax.disk.reading import readable
 from hcl_jax.errors import InputError
 from hcl_jax.views import tokenizers
 from hcl_jax.views.lazy import tf
+from hcl_jax.workdir import files
 
 LAYOUT = 1
+
+
+def keep(path: files.Path, source: Source, say: Callable[[str], None]) -> None:
+    """Writes what is known of the training records, unless the file says just that: it may be damaged, or of a run
+    that was begun before there was such a file. A run without it trains all the same."""
+    try:
+        text = kept(source)
+    except Exception as error:  # a source of the user's own may hold anything
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        say(f"no {path.name}, so that the model needs the data beside it: {reason}")
+        return
+    if not path.exists() or path.read_bytes() != text.encode():
+        files.write(path, text)
 
 
 def kept(source: Source) -> str:

@@ -18,16 +18,13 @@ from hcl_jax.data import new
 from hcl_jax.data.series import moments
 from hcl_jax.data.subset import subset
 from hcl_jax.disk.reading import is_file, readable, text_of
-from hcl_jax.encoders import ENCODERS, HEADS
 from hcl_jax.errors import InputError, nearest
 from hcl_jax.evaluation import Evaluation, restored
 from hcl_jax.evaluators.classifier import METHODS, Classifier, probabilities, read
 from hcl_jax.evaluators.linear import linear
 from hcl_jax.evaluators.result import Splits
-from hcl_jax.losses import COUNTS, LOSSES, MEASURES
 from hcl_jax.parallel import mesh as meshes
 from hcl_jax.run import Parts, Run
-from hcl_jax.views import VIEWS
 from hcl_jax.workdir import files
 
 
@@ -359,15 +356,9 @@ def open(
     *,
     step: int | None = None,
     seed: int | None = None,
-    encoders: Mapping = ENCODERS,
-    heads: Mapping = HEADS,
-    losses: Mapping = LOSSES,
-    measures: Mapping = MEASURES,
-    counts: Mapping = COUNTS,
-    views: Mapping = VIEWS,
-    sources: Mapping = data.SOURCES,
     parts: Parts | None = None,
     say: Callable[[str], None] = lambda text: None,
+    **tables: Mapping,
 ) -> Model:
     """The model of a run; the run's folder stays as it is, and a run that is training there is not disturbed.
 
@@ -379,10 +370,10 @@ def open(
       folder: the workdir.
       step: which checkpoint; None: the newest.
       seed: whose model, where the run trained several.
-      encoders, heads, losses, measures, counts, views, sources: the tables of parts that `train_and_evaluate` had,
-        where the run has some of its own.
-      parts: all of them at once.
+      parts: all tables of parts at once.
       say: where a line of progress goes.
+      **tables: single ones (encoders, heads, losses, measures, counts, views, sources), as `train_and_evaluate` had
+        them, where the run has parts of its own.
 
     Raises:
       InputError: no run, no checkpoint, no evaluation view, a part that no table has, or another data set than it was
@@ -397,7 +388,9 @@ def open(
         raise InputError(
             f"{folder}: config.evaluate.views", "none", "a run with an evaluation view, which is its input"
         )
-    parts = parts or Parts(encoders, heads, losses, measures, counts, views, sources)
+    for name in tables.keys() - set(Parts._fields):
+        raise InputError(name, "an argument that open does not have", f"a table: {nearest(name, Parts._fields)}")
+    parts = (parts or Parts())._replace(**tables)
     plain = frozen.to_dict()
     plain["evaluate"]["evaluators"] = {}
     plain["evaluate"]["views"] = {k: {**v, "missing": 0.0} for k, v in plain["evaluate"]["views"].items()}

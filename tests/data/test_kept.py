@@ -8,7 +8,6 @@ from PIL import Image
 
 from hcl_jax import data
 from hcl_jax.errors import InputError
-from hcl_jax.train import keep_data
 
 MISSING = InputError("config.data.dir", "no folder x", "a folder")
 
@@ -51,14 +50,14 @@ def test_a_changed_value_is_refused_and_a_resume_writes_the_file_again(config, t
     """Any value: most would give wrong numbers or a traceback much later."""
     asked, said, path = config(name="digits", num_examples=3), [], tmp_path / "data.json"
     source = data.open_source(asked, "train")
-    keep_data(path, source, said.append)
+    data.keep(path, source, said.append)
     good = path.read_text()
     data.without_records(good, asked, "data.json", MISSING)
     for field in json.loads(good).keys() - {"layout"}:
         path.write_text(json.dumps(json.loads(good) | {field: "x"}))
         with pytest.raises(InputError, match="data.json: found other contents .* allowed: the file that the run wrote"):
             data.without_records(path.read_text(), asked, "data.json", MISSING)
-    keep_data(path, source, said.append)
+    data.keep(path, source, said.append)
     assert path.read_text() == good and said == []
 
 
@@ -67,6 +66,6 @@ def test_a_source_of_ones_own_may_say_its_dtype_as_numpy_does_or_what_no_file_ca
     source, said = data.open_source(config(name="digits", num_examples=3), "train"), []
     own = source._replace(fields={k: (shape, np.dtype(dtype)) for k, (shape, dtype) in source.fields.items()})
     assert data.kept(own) == data.kept(source)
-    keep_data(tmp_path / "data.json", source._replace(present=object()), said.append)
+    data.keep(tmp_path / "data.json", source._replace(present=object()), said.append)
     (line,) = said
     assert line.startswith("no data.json, so that") and not list(tmp_path.iterdir())

@@ -241,6 +241,8 @@ def test_own_parts_of_the_readme(tmp_path, monkeypatch, capsys):
     }
     model = hcl_jax.open("runs/mine", encoders={**names["ENCODERS"], "mine": names["Mine"]}, **own)
     assert model.encode(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 64)
+    with pytest.raises(hcl_jax.InputError, match="^encoder: found an argument that open does not have"):
+        hcl_jax.open("runs/mine", encoder=names["Mine"])
     assert "hcl_jax.open('runs/mine', encoders=..., losses=..., views=...)" in capsys.readouterr().out
     card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
     assert card["config"]["train"]["steps"] == 2 and card["results"]["eval/image/length"] > 0
